@@ -1,0 +1,75 @@
+"""The one interface of a runtime: say whether you are there, and make a module callable on a device."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import torch
+
+    from labbench.cells import Mode, Platform, Precision
+
+
+class Unsupported(Exception):
+    """This cell cannot run on this platform; the message is the reason that the record keeps."""
+
+
+class Prepared(ABC):
+    """A module made ready on a device, with its inputs bound: calling it is one run, and nothing but the run."""
+
+    parameter_bytes: int | None = None
+
+    @abstractmethod
+    def __call__(self) -> Any:
+        """Run once on the bound inputs; returns the runtime's own output objects (may be asynchronous)."""
+
+    @abstractmethod
+    def outputs(self, result: Any) -> list[torch.Tensor]:
+        """Convert what a call returned into fp32 tensors on the CPU, in the module's output order."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished everything issued so far; nothing to do on a CPU."""
+
+
+class Runtime(ABC):
+    """Makes ``torch.nn.Module`` s callable on a device; one small file a runtime.
+
+    Attributes
+    ----------
+    name : str
+    packages : tuple of str
+        Distributions whose versions identify the runtime.
+    modes, precisions : tuple of str
+        What it can run at all.
+    """
+
+    name: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]]
+    modes: ClassVar[tuple[Mode, ...]] = ("inference",)
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+
+    @abstractmethod
+    def available(self, device: str = "cpu") -> str | None:
+        """``None`` if the runtime can use ``device`` here, else the reason and the way out."""
+
+    @abstractmethod
+    def prepare(
+        self,
+        module: torch.nn.Module,
+        inputs: tuple[torch.Tensor, ...],
+        platform: Platform,
+        precision: Precision,
+    ) -> Prepared:
+        """Compile or convert ``module`` for ``platform``.
+
+        Raises
+        ------
+        Unsupported
+            If the runtime cannot express the module, or would run it anywhere but on ``platform.device``.
+        """
+
+    def prepare_step(self, loss: Callable[[], torch.Tensor], module: torch.nn.Module, platform: Platform) -> Prepared:
+        """Make one training step (forward, backward, optimizer) callable; only for runtimes with that mode."""
+        raise Unsupported(f"runtime {self.name!r} does not train")
