@@ -41,11 +41,33 @@ class Samples(Frozen):
     round: list[int] = Field(description="index of the interleaved round, counted within the process")
 
 
+class OperatorClass(Frozen):
+    """Demand of one class of operators (matmul, convolution, attention, ...)."""
+
+    flops: float = 0.0
+    bytes: float = Field(0.0, description="bytes read and written if nothing were cached or fused")
+    kernels: int = 0
+
+
+class Footprint(Frozen):
+    """What one call demands, counted without running it (see :mod:`labbench.footprint`)."""
+
+    flops: float
+    bytes: float
+    parameters: int
+    parameter_bytes: int
+    activation_bytes: float = Field(description="bytes of all intermediate results")
+    kernels: int
+    by_class: dict[str, OperatorClass]
+
+
 class Series(Frozen):
     """Steady-state timing of one callable: ``forward``, ``prefill``, ``decode`` (one token) or ``step`` (training)."""
 
     name: str
-    calls_per_sample: int = Field(ge=1, description="calls in a block, calibrated against the timer's overhead")
+    calls_per_sample: int = Field(
+        ge=1, description="calls in a block, calibrated against the timer's overhead"
+    )
     items_per_call: float = Field(gt=0, description="items of `unit` one call processes")
     unit: str = Field(description="what throughput counts: samples, tokens, audio_s (seconds of audio)")
     n_samples: int = Field(ge=0)
@@ -58,6 +80,7 @@ class Series(Frozen):
     warmup_calls: int = Field(ge=0, description="untimed calls before the first sample, all processes")
     warmed: bool = Field(description="whether the warm-up rule was met in every process")
     stop_reason: Literal["converged", "time_budget", "max_samples"]
+    footprint: Footprint | None = Field(None, description="what one call demands")
     samples: Samples
 
 
@@ -75,7 +98,9 @@ class Memory(Frozen):
     """Peak memory of a pass of its own (never during timing)."""
 
     peak_bytes: int | None = Field(None, description="peak resident (CPU) or allocated (accelerator) memory")
-    increase_bytes: int | None = Field(None, description="peak above the empty worker, before the model was built")
+    increase_bytes: int | None = Field(
+        None, description="peak above the empty worker, before the model was built"
+    )
     parameter_bytes: int | None = Field(None, description="size of the weights as the runtime holds them")
     method: str | None = Field(None, description="how peak_bytes was read")
     reason: str | None = Field(None, description="why there is no figure")
@@ -109,26 +134,6 @@ class Check(Frozen):
     reference: str = "eager fp32"
 
 
-class OperatorClass(Frozen):
-    """Demand of one class of operators (matmul, convolution, attention, ...)."""
-
-    flops: float = 0.0
-    bytes: float = Field(0.0, description="bytes read and written if nothing were cached or fused")
-    kernels: int = 0
-
-
-class Footprint(Frozen):
-    """What one call demands, counted without running it (see :mod:`labbench.footprint`)."""
-
-    flops: float
-    bytes: float
-    parameters: int
-    parameter_bytes: int
-    activation_bytes: float = Field(description="bytes of all intermediate results")
-    kernels: int
-    by_class: dict[str, OperatorClass]
-
-
 class Environment(Frozen):
     """Machine and software a record was taken on; stored once and referred to by id."""
 
@@ -151,9 +156,15 @@ class Record(Frozen):
     campaign_id: str | None = None
     cell: Cell
     status: Status
-    reason: str | None = Field(None, description="why the status is not ok: the thing, the cause, the way out")
-    stage: str | None = Field(None, description="where it ended: load, check, prepare, warm-up, steady, memory")
-    stderr_tail: str | None = Field(None, description="last lines the worker wrote to stderr, if it did not end well")
+    reason: str | None = Field(
+        None, description="why the status is not ok: the thing, the cause, the way out"
+    )
+    stage: str | None = Field(
+        None, description="where it ended: load, check, prepare, warm-up, steady, memory"
+    )
+    stderr_tail: str | None = Field(
+        None, description="last lines the worker wrote to stderr, if it did not end well"
+    )
     provenance: Provenance = "measured"
     source: str | None = Field(None, description="origin of an imported record, or method of a predicted one")
     started_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
@@ -170,7 +181,6 @@ class Record(Frozen):
     energy: Energy = Energy()
     noise: Noise | None = None
     check: Check | None = None
-    footprints: dict[str, Footprint] = Field(default_factory=dict, description="series name -> footprint of one call")
     metrics: dict[str, float] = Field(default_factory=dict, description="further metrics, unit in the name")
     series: list[Series] = Field(default_factory=list, description="first entry is the primary one")
 
