@@ -1,0 +1,357 @@
+"""Measure a group of cells together, so that whatever the machine does meanwhile does it to all of them alike.
+
+::
+
+    process 0   A: start load prepare .      first . round 0 . . round 1 . . .  memory
+                B: start load prepare .      . first . round 0 . . round 1 . .  . memory
+                C: start load . prepare .    ...
+                   several may prepare at    one at a time; the others are stopped (SIGSTOP)
+                   once, if the protocol
+                   says so
+    process 1   the same again with fresh workers, and so on; then one record a cell
+
+The order within a round alternates, so that no cell always follows the same neighbour.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from labbench.cells import Cell
+from labbench.measure import stats
+from labbench.measure.protocol import Protocol
+from labbench.measure.session import Job
+from labbench.measure.worker import Outcome, Worker, WorkerEnded, can_fork, wait_any
+from labbench.records import Energy, Footprint, Memory, Noise, Phases, Record, Samples, Series
+
+if TYPE_CHECKING:
+    from labbench.measure.noise import Evidence
+
+MEMORY_SHARE = 0.8  # of what is available: the limit of a worker, unless the protocol gives one
+PREPARATION = ("start", "load", "prepare")
+
+
+@dataclass
+class Trial:
+    """One process of one cell: its worker, and what it has told so far."""
+
+    job: Job
+    worker: Worker
+    facts: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    rounds: dict[str, list[int]] = field(default_factory=dict)
+    converged: dict[str, bool] = field(default_factory=dict)
+    spent_s: dict[str, float] = field(default_factory=dict)
+    evidence: Evidence | None = None
+    joules: float | None = None
+    busy_s: float = 0.0
+    outcome: Outcome | None = None
+
+    def room(self) -> dict[str, int]:
+        """Series that still need samples, and how many more each may keep."""
+        protocol = self.job.protocol
+        return {
+            name: protocol.max_samples - len(self.seconds[name])
+            for name in self.seconds
+            if not self.converged[name]
+            and self.spent_s[name] < protocol.max_time_s
+            and len(self.seconds[name]) < protocol.max_samples
+        }
+
+    def add_round(self, index: int, samples: dict[str, list[float]]) -> None:
+        """Keep a round's samples, and see whether the stopping rule holds now."""
+        protocol = self.job.protocol
+        for name, values in samples.items():
+            self.seconds[name] += values
+            self.rounds[name] += [index] * len(values)
+            self.spent_s[name] += sum(values) * self.facts["steady"][name]["calls_per_sample"]
+            enough = len(self.seconds[name]) >= protocol.min_samples and self.spent_s[name] >= protocol.min_time_s
+            if enough:
+                width = stats.median_half_width(self.seconds[name], self.rounds[name])
+                self.converged[name] = width <= protocol.target_ci
+
+
+def measure(
+    cells: list[Cell],
+    protocol: Protocol,
+    *,
+    threads: int,
+    plugins: tuple[str, ...] = (),
+    footprints: dict[str, dict[str, Footprint]] | None = None,
+    on_stage: Callable[[str], None] = lambda text: None,
+) -> Iterator[Record]:
+    """Measure cells with interleaved rounds; yields one record for each, in the order they end.
+
+    Parameters
+    ----------
+    cells : list of Cell
+        Resolved cells; their workers live at the same time.
+    threads : int
+        CPU threads for platforms that name none.
+    plugins : tuple of str
+        Modules or files that register the user's own models (see :mod:`labbench.zoo`).
+    footprints : dict, optional
+        Footprints already counted, by workload; filled in as further ones are counted.
+    on_stage : callable
+        Told what is going on, for a progress display.
+    """
+    jobs = {cell.id: Job(cell, protocol, cell.platform.threads or threads, plugins) for cell in cells}
+    finished: dict[str, list[Trial]] = {cell.id: [] for cell in cells}
+    for _ in range(protocol.processes):
+        pending = [job for key, job in jobs.items() if not any(trial.outcome for trial in finished[key])]
+        for trial in _Pass(pending, protocol, footprints if footprints is not None else {}, on_stage).run():
+            finished[trial.job.cell.id].append(trial)
+            if trial.outcome or len(finished[trial.job.cell.id]) == protocol.processes:
+                yield assemble(finished[trial.job.cell.id])
+
+
+class _Pass:
+    """One process of every cell of the group."""
+
+    def __init__(
+        self,
+        jobs: list[Job],
+        protocol: Protocol,
+        footprints: dict[str, dict[str, Footprint]],
+        on_stage: Callable[[str], None],
+    ) -> None:
+        from labbench.machine import available_memory_bytes
+
+        self.jobs = jobs
+        self.protocol = protocol
+        self.footprints = footprints
+        self.on_stage = on_stage
+        self.start = ("fork" if can_fork() else "fresh") if protocol.start == "auto" else protocol.start
+        self.memory_limit = protocol.memory_limit_bytes or int(MEMORY_SHARE * available_memory_bytes())
+        self.workers: list[Worker] = []
+
+    def run(self) -> Iterator[Trial]:
+        """Trials as they end; no worker outlives this generator, however it is left."""
+        try:
+            trials = self._prepare()
+            yield from (trial for trial in trials if trial.outcome)
+            alive = [trial for trial in trials if not trial.outcome]
+            for trial in alive:
+                trial.worker.pause()
+            for trial in alive:
+                self._turn(trial, self._first)
+            yield from (trial for trial in alive if trial.outcome)
+            yield from self._rounds([trial for trial in alive if not trial.outcome])
+        finally:
+            for worker in self.workers:
+                worker.close()
+
+    def _prepare(self) -> list[Trial]:
+        """Start, load and prepare every worker, at most ``prepare_concurrency`` at a time."""
+        waiting, active, trials = list(self.jobs), [], []
+        while waiting or active:
+            while waiting and len(active) < self.protocol.prepare_concurrency:
+                job = waiting.pop(0)
+                worker = Worker(job, self.start, self.memory_limit)
+                worker.set_deadline(self.protocol.prepare_timeout_s)
+                self.workers.append(worker)
+                active.append(Trial(job, worker))
+                trials.append(active[-1])
+            self.on_stage("preparing " + ", ".join(trial.job.cell.platform.label for trial in active))
+            ready = wait_any([trial.worker for trial in active])
+            for trial in list(active):
+                trial.facts["prepare_concurrency"] = max(trial.facts.get("prepare_concurrency", 1), len(active))
+                began = perf_counter()
+                self._advance(trial, trial.worker in ready)
+                trial.busy_s += perf_counter() - began
+                if trial.outcome or trial.facts.get("prepare_s") is not None:
+                    active.remove(trial)
+        return trials
+
+    def _advance(self, trial: Trial, ready: bool) -> None:
+        """Take a preparing worker's answer, if there is one, and give it its next command."""
+        worker = trial.worker
+        try:
+            if not ready:
+                worker.watch()
+                return
+            trial.facts.update(worker.answer() or {})
+            step = PREPARATION.index(worker.stage) + 1
+            if step < len(PREPARATION):
+                worker.ask(PREPARATION[step], timeout_s=self.protocol.prepare_timeout_s)
+        except WorkerEnded as ended:
+            trial.outcome = ended.outcome
+
+    def _turn(self, trial: Trial, action: Callable[[Trial], None]) -> None:
+        """Let one worker run alone."""
+        began = perf_counter()
+        trial.worker.resume()
+        try:
+            action(trial)
+            trial.worker.pause()
+        except WorkerEnded as ended:
+            trial.outcome = ended.outcome
+        trial.busy_s += perf_counter() - began
+
+    def _call(self, trial: Trial, command: str, *arguments: Any, extra_s: float = 0.0) -> Any:
+        return trial.worker.call(command, *arguments, timeout_s=self.protocol.call_timeout_s + extra_s)
+
+    def _first(self, trial: Trial) -> None:
+        self.on_stage(f"first run of {trial.job.cell.platform.label}")
+        trial.facts.update(self._call(trial, "first"))
+        for name, _, _ in trial.facts["series"]:
+            trial.seconds[name], trial.rounds[name] = [], []
+            trial.converged[name], trial.spent_s[name] = False, 0.0
+
+    def _rounds(self, trials: list[Trial]) -> Iterator[Trial]:
+        """Interleaved rounds until every trial has met its stopping rule."""
+        index = 0
+        while trials:
+            for trial in trials if index % 2 == 0 else list(reversed(trials)):
+                self.on_stage(f"round {index} of {trial.job.cell.platform.label}")
+                self._turn(trial, lambda trial: self._round(trial, index))  # noqa: B023 - called at once
+                if not trial.outcome and not trial.room():
+                    self._turn(trial, self._finish)
+                if trial.outcome or "memory" in trial.facts:
+                    trial.worker.close()
+                    yield trial
+            trials = [trial for trial in trials if not trial.outcome and "memory" not in trial.facts]
+            index += 1
+
+    def _round(self, trial: Trial, index: int) -> None:
+        """One round, with a look at what else the machine did meanwhile."""
+        from labbench.measure.energy import meter
+        from labbench.measure.noise import NoiseProbe
+
+        room = trial.room()
+        energy = meter(trial.job.cell.platform.device)
+        probe = NoiseProbe([trial.worker.pid])
+        energy.start()
+        probe.start()
+        samples = self._call(trial, "round", room, extra_s=len(room) * (self.protocol.round_s + self.protocol.warmup_max_s))
+        evidence = probe.stop()
+        joules = energy.stop()
+        trial.evidence = evidence if trial.evidence is None else trial.evidence + evidence
+        if joules is not None:
+            trial.joules = (trial.joules or 0.0) + joules
+        trial.facts["energy"] = energy
+        trial.facts["steady"] = self._call(trial, "steady")
+        trial.add_round(index, samples)
+
+    def _finish(self, trial: Trial) -> None:
+        self.on_stage(f"memory of {trial.job.cell.platform.label}")
+        memory = self._call(trial, "memory")
+        workload = trial.job.cell.workload.model_dump_json()
+        if workload not in self.footprints:
+            self.footprints[workload] = self._call(trial, "footprint")
+        trial.facts["footprints"] = self.footprints[workload]
+        trial.facts["memory"] = memory
+
+
+def assemble(trials: list[Trial]) -> Record:
+    """One record from all processes of a cell."""
+    job, last = trials[-1].job, trials[-1]
+    common: dict[str, Any] = {
+        "cell": job.cell,
+        "started_at": datetime.now(UTC),
+        "duration_s": sum(trial.busy_s for trial in trials),
+        "protocol_id": job.protocol.id,
+        "protocol": job.protocol.model_dump(mode="json"),
+        "threads": job.threads,
+        "device_name": last.facts.get("device_name"),
+        "phases": _phases(trials),
+    }
+    if last.outcome:
+        ended = last.outcome
+        return Record(
+            status=ended.status, reason=ended.reason, stage=ended.stage, stderr_tail=ended.stderr_tail, **common
+        )
+    series = [_series(trials, name, items, unit) for name, items, unit in last.facts["series"]]
+    return Record(
+        status="ok",
+        processes=len(trials),
+        memory=_memory(trials),
+        energy=_energy(trials),
+        noise=_noise(trials, series),
+        check=last.facts["check"],
+        series=series,
+        **common,
+    )
+
+
+def _median_of(trials: list[Trial], key: str) -> float | None:
+    values = [trial.facts[key] for trial in trials if trial.facts.get(key) is not None]
+    return statistics.median(values) if values else None
+
+
+def _phases(trials: list[Trial]) -> Phases:
+    starts = [trial.worker.start_s for trial in trials if trial.worker.start_s is not None]
+    return Phases(
+        start_s=statistics.median(starts) if starts else None,
+        load_s=_median_of(trials, "load_s"),
+        prepare_s=_median_of(trials, "prepare_s"),
+        first_run_s=_median_of(trials, "first_run_s"),
+        prepare_concurrency=max(trial.facts.get("prepare_concurrency", 1) for trial in trials),
+    )
+
+
+def _memory(trials: list[Trial]) -> Memory:
+    passes = [trial.facts["memory"] for trial in trials]
+    peak = max(passes, key=lambda one: one["peak_bytes"] or 0)
+    size = _median_of(trials, "parameter_bytes")
+    return Memory(parameter_bytes=None if size is None else int(size), **peak)
+
+
+def _energy(trials: list[Trial]) -> Energy:
+    meter = trials[-1].facts["energy"]
+    calls = sum(
+        len(trial.seconds[name]) * trial.facts["steady"][name]["calls_per_sample"] + trial.facts["steady"][name]["warmup_calls"]
+        for trial in trials
+        for name in trial.seconds
+    )
+    joules = [trial.joules for trial in trials]
+    if any(value is None for value in joules):
+        return Energy(reason=meter.reason)
+    return Energy(joules_per_call=sum(value or 0.0 for value in joules) / calls, method=meter.method)
+
+
+def _noise(trials: list[Trial], series: list[Series]) -> Noise:
+    from labbench.measure.noise import verdict
+
+    evidence = trials[0].evidence
+    for trial in trials[1:]:
+        if evidence is not None and trial.evidence is not None:
+            evidence = evidence + trial.evidence
+    assert evidence is not None
+    return verdict(evidence, max(one.iqr_s / one.median_s.value for one in series))
+
+
+def _series(trials: list[Trial], name: str, items: float, unit: str) -> Series:
+    import numpy as np
+
+    seconds = [value for trial in trials for value in trial.seconds[name]]
+    rounds = [index for trial in trials for index in trial.rounds[name]]
+    process = [p for p, trial in enumerate(trials) for _ in trial.seconds[name]]
+    median, p90, p99 = stats.quantiles(seconds, process, rounds, (0.5, 0.9, 0.99))
+    q1, q3 = np.quantile(seconds, (0.25, 0.75))
+    converged = all(trial.converged[name] for trial in trials)
+    full = any(len(trial.seconds[name]) >= trial.job.protocol.max_samples for trial in trials)
+    steady = [trial.facts["steady"][name] for trial in trials]
+    return Series(
+        name=name,
+        calls_per_sample=max(one["calls_per_sample"] for one in steady),
+        items_per_call=items,
+        unit=unit,
+        n_samples=len(seconds),
+        median_s=median,
+        p90_s=p90,
+        p99_s=p99,
+        mean_s=float(np.mean(seconds)),
+        iqr_s=float(q3 - q1),
+        throughput=items / median.value,
+        warmup_calls=sum(one["warmup_calls"] for one in steady),
+        warmed=all(one["warmed"] for one in steady),
+        stop_reason="converged" if converged else "max_samples" if full else "time_budget",
+        footprint=trials[-1].facts["footprints"].get(name),
+        samples=Samples(seconds=seconds, process=process, round=rounds),
+    )

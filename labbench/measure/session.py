@@ -1,0 +1,188 @@
+"""What a worker does for its one cell, command by command; see :class:`Session`."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from labbench.cells import Cell
+from labbench.measure.protocol import Protocol
+from labbench.measure.steady import Steady
+
+if TYPE_CHECKING:
+    from labbench.records import Check
+    from labbench.runtimes.base import Prepared, Runtime
+    from labbench.zoo.base import Model
+
+MEMORY_CALLS = 3  # calls in the memory pass: allocators reach their high-water mark within the first two
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a worker needs to know, picklable and free of torch."""
+
+    cell: Cell
+    protocol: Protocol
+    threads: int
+    plugins: tuple[str, ...] = ()
+
+
+class CellFailed(Exception):
+    """The cell ran, but its result cannot be trusted; the message is the record's reason."""
+
+
+class Session:
+    """The life of a cell in its worker: ``load``, ``prepare``, ``first``, then ``round`` as often as asked, then ``memory``.
+
+    Each method is a command that the campaign's process sends; what it returns is sent back.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._prepared: dict[str, Prepared] = {}
+        self._steady: dict[str, Steady] = {}
+        self._reference: dict[str, Any] = {}
+
+    def load(self) -> dict[str, Any]:
+        """Build the model and its inputs; returns ``load_s`` and what the series count."""
+        import torch
+
+        from labbench import runtimes, zoo
+        from labbench.measure import memory
+
+        cell = self.job.cell
+        zoo.load_plugins(self.job.plugins)
+        torch.set_num_threads(self.job.threads)
+        self._runtime: Runtime = runtimes.get(cell.platform.runtime)
+        self._refuse_what_cannot_run()
+        self._empty_bytes = memory.current_bytes(cell.platform.device)
+        start = perf_counter()
+        torch.manual_seed(self.job.protocol.seed)
+        self._model: Model = zoo.build(cell.workload, seed=self.job.protocol.seed)
+        load_s = perf_counter() - start
+        return {"load_s": load_s, "device_name": runtimes.device_name(cell.platform.device), "series": self._items()}
+
+    def _refuse_what_cannot_run(self) -> None:
+        from labbench.runtimes.base import Unsupported
+
+        work, platform = self.job.cell.workload, self.job.cell.platform
+        reason = self._runtime.available(platform.device)
+        if reason is None and work.mode not in self._runtime.modes:
+            reason = f"runtime {platform.runtime!r} has no {work.mode} mode; it has {', '.join(self._runtime.modes)}"
+        if reason is None and work.precision not in self._runtime.precisions:
+            reason = f"runtime {platform.runtime!r} has no {work.precision}; it has {', '.join(self._runtime.precisions)}"
+        if reason is not None:
+            raise Unsupported(reason)
+
+    def _items(self) -> list[tuple[str, float, str]]:
+        """Name, items per call and unit of each series, primary first."""
+        model = self._model
+        if self.job.cell.workload.mode == "training":
+            return [("step", model.items_per_step, model.unit)]
+        return [(program.name, program.items_per_call, program.unit) for program in model.programs]
+
+    def prepare(self) -> dict[str, Any]:
+        """Compile or convert; returns ``prepare_s`` and ``parameter_bytes``."""
+        import torch
+
+        cell, model = self.job.cell, self._model
+        platform, precision = cell.platform, cell.workload.precision
+        if cell.workload.mode == "training":
+            start = perf_counter()
+            self._prepared["step"] = self._runtime.prepare_step(model, platform, precision)
+            prepare_s = perf_counter() - start
+        else:
+            with torch.inference_mode():
+                self._reference = {p.name: _tensors(p.module(*p.inputs)) for p in model.programs}
+            start = perf_counter()
+            for program in model.programs:
+                prepared = self._runtime.prepare(program.module, program.inputs, platform, precision)
+                self._prepared[program.name] = prepared
+            prepare_s = perf_counter() - start
+        del self._model, model
+        gc.collect()
+        self._steady = {name: Steady(prepared, self.job.protocol) for name, prepared in self._prepared.items()}
+        sizes = [p.parameter_bytes for p in self._prepared.values() if p.parameter_bytes is not None]
+        return {"prepare_s": prepare_s, "parameter_bytes": max(sizes, default=None)}
+
+    def first(self) -> dict[str, Any]:
+        """The first run of every series, and the comparison of its output with eager fp32's.
+
+        Raises
+        ------
+        CellFailed
+            If an output is out of tolerance, or a training loss is not finite.
+        """
+        start = perf_counter()
+        results = {}
+        for name, prepared in self._prepared.items():
+            results[name] = prepared()
+            prepared.synchronize()
+        first_run_s = perf_counter() - start
+        outputs = {name: self._prepared[name].outputs(result) for name, result in results.items()}
+        return {"first_run_s": first_run_s, "check": self._check(outputs)}
+
+    def _check(self, outputs: dict[str, Any]) -> Check | None:
+        from labbench.runtimes.check import compare
+
+        if "step" in outputs:
+            loss = float(outputs["step"][0])
+            if loss != loss or loss in (float("inf"), float("-inf")):
+                raise CellFailed(f"the loss of the first training step is {loss}")
+            return None
+        precision = self.job.cell.workload.precision
+        checks = {name: compare(got, self._reference[name], precision) for name, got in outputs.items()}
+        self._reference.clear()
+        name, worst = max(checks.items(), key=lambda item: item[1].max_error)
+        if not worst.passed:
+            raise CellFailed(
+                f"output of {self.job.cell.platform.runtime} ({name}) differs from eager fp32 by {worst.max_error:.2g} of its "
+                f"largest value; the tolerance for {precision} is {worst.tolerance:.2g}"
+            )
+        return worst
+
+    def round(self, room: dict[str, int]) -> dict[str, list[float]]:
+        """One round of samples of each series in ``room``, which says how many more may be kept."""
+        with self._mode():
+            return {name: self._steady[name].round(limit) for name, limit in room.items()}
+
+    def _mode(self) -> Any:
+        """Gradients off in inference, entered once a round so that its cost is outside the calls."""
+        import torch
+
+        return torch.enable_grad() if self.job.cell.workload.mode == "training" else torch.inference_mode()
+
+    def steady(self) -> dict[str, dict[str, Any]]:
+        """How each series was sampled."""
+        keys = ("calls_per_sample", "warmup_calls", "warmed")
+        return {name: {key: getattr(steady, key) for key in keys} for name, steady in self._steady.items()}
+
+    def memory(self) -> dict[str, Any]:
+        """Peak memory of a few calls of every series, in a pass of its own."""
+        from labbench.measure import memory
+
+        device = self.job.cell.platform.device
+        with memory.peak(device) as peak, self._mode():
+            for prepared in self._prepared.values():
+                for _ in range(MEMORY_CALLS):
+                    prepared()
+                prepared.synchronize()
+        increase = None if peak.bytes is None else max(peak.bytes - self._empty_bytes, 0)
+        return {"peak_bytes": peak.bytes, "increase_bytes": increase, "method": peak.method, "reason": peak.reason}
+
+    def footprint(self) -> dict[str, Any]:
+        """What one call of every series demands, counted without running it."""
+        from labbench import footprint
+
+        return footprint.of(self.job.cell.workload)
+
+
+def _tensors(output: Any) -> list[Any]:
+    """A module's output as a list of tensors."""
+    return [tensor.clone() for tensor in (output if isinstance(output, tuple | list) else (output,))]
+
+
+Command = Callable[..., Any]
