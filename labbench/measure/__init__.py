@@ -18,7 +18,8 @@ def measure(*cells: Cell, protocol: Protocol | None = None) -> list[Record]:
 
     Examples
     --------
-    >>> from labbench import Cell, measure
+    >>> from labbench.cells import Cell
+    >>> from labbench.measure import measure
     >>> measure(Cell.of(model="bert-tiny"), Cell.of(model="bert-tiny", runtime="onnxruntime"))
     """
     from labbench import zoo

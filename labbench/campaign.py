@@ -1,0 +1,274 @@
+"""Run a grid of cells: skip what is stored and still valid, keep every record as it comes, lose nothing on Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from labbench.cells import Cell, Frozen, Grid, by_workload
+from labbench.measure.protocol import PRESETS, Protocol, preset
+from labbench.records import Environment, Footprint, Record
+from labbench.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Versions that a stored record must share with this environment to stay valid, besides its runtime's own packages.
+DECISIVE_PACKAGES = ("labbench", "python", "torch", "transformers")
+
+
+class BenchmarkConfig(Frozen):
+    """``notebooks/config/benchmark_config.json``: what to measure, and how."""
+
+    protocol: str = Field("quick", description=f"a preset: {', '.join(PRESETS)}")
+    protocol_changes: dict[str, Any] = Field(default_factory=dict, description="single fields of the preset, changed")
+    grids: list[Grid] = Field(min_length=1)
+
+    def cells(self) -> list[Cell]:
+        """The cells of all grids, resolved, each once."""
+        return resolve(cell for grid in self.grids for cell in grid.cells())
+
+    def make_protocol(self) -> Protocol:
+        """The preset with its changes."""
+        return preset(self.protocol, **self.protocol_changes)
+
+
+def resolve(cells: Iterable[Cell]) -> list[Cell]:
+    """Cells with their task and input shape filled in from the zoo, each once; names that nobody knows are refused.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown model or runtime (with the nearest known one), or a shape field that the model does not use.
+    """
+    from labbench import runtimes, zoo
+
+    unique: dict[str, Cell] = {}
+    for cell in cells:
+        runtimes.get(cell.platform.runtime)
+        whole = cell.model_copy(update={"workload": zoo.resolve(cell.workload)})
+        unique[whole.id] = whole
+    return list(unique.values())
+
+
+@dataclass
+class Summary:
+    """What a campaign did.
+
+    Attributes
+    ----------
+    kept : int
+        Cells whose stored record was still valid.
+    records : list of Record
+        New records, in the order they were stored.
+    interrupted : bool
+        Whether it was stopped early; the same call goes on where it stopped.
+    """
+
+    store: Path
+    kept: int = 0
+    records: list[Record] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """New records by status."""
+        return dict(Counter(record.status for record in self.records))
+
+    def frame(self) -> pd.DataFrame:
+        """A table for people: one row a new record."""
+        import pandas as pd
+
+        rows = [
+            {
+                "model": r.cell.workload.model,
+                "shape": r.cell.workload.shape_label,
+                "precision": r.cell.workload.precision,
+                "mode": r.cell.workload.mode,
+                "platform": r.cell.platform.label,
+                "status": r.status,
+                "latency_s": r.primary.median_s.value if r.primary else None,
+                "prepare_s": r.phases.prepare_s,
+                "noise": r.noise.verdict if r.noise else None,
+                "reason": r.reason,
+            }
+            for r in self.records
+        ]
+        return pd.DataFrame(rows)
+
+    def __str__(self) -> str:
+        done = ", ".join(f"{n} {status}" for status, n in sorted(self.counts.items())) or "nothing new"
+        tail = "; interrupted: run the same command again to go on" if self.interrupted else ""
+        return f"{self.store}: {done}; {self.kept} kept from before{tail}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self}</p>"
+
+
+class Campaign:
+    """A grid of cells, to be measured into a store.
+
+    Parameters
+    ----------
+    cells : iterable of Cell, or Grid
+    store : path
+        The database; made if it is not there.
+    protocol : Protocol, optional
+        Default: the ``standard`` preset.
+    rerun : bool
+        Measure again what is stored and valid.
+    retry : bool
+        Measure again what is stored with a status other than ``ok``.
+
+    Examples
+    --------
+    >>> grid = Grid(axes={"model": ["bert-tiny", "vit-tiny"], "runtime": ["eager", "compile"]})
+    >>> print(Campaign(grid, "data/study.h5").run())
+    """
+
+    def __init__(
+        self,
+        cells: Iterable[Cell] | Grid,
+        store: str | Path,
+        protocol: Protocol | None = None,
+        *,
+        rerun: bool = False,
+        retry: bool = False,
+    ) -> None:
+        self.cells = resolve(cells.cells() if isinstance(cells, Grid) else cells)
+        self.store_path = Path(store)
+        self.protocol = protocol or preset("standard")
+        self.rerun = rerun
+        self.retry = retry
+        self.id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{self.protocol.id[:6]}"
+
+    def run(self, *, progress: bool = True) -> Summary:
+        """Measure what is not stored yet.
+
+        Ctrl-C ends the cells in flight and returns the summary of what is stored, marked ``interrupted``.
+
+        Raises
+        ------
+        StoreLocked
+            If another campaign is writing to the same store.
+        """
+        from labbench import machine
+
+        environment = machine.environment()
+        summary = Summary(self.store_path)
+        with Store(self.store_path, writable=True) as store:
+            todo = self.todo(store, environment)
+            summary.kept = len(self.cells) - len(todo)
+            bar = _Progress(len(todo), progress)
+            try:
+                for record in self._measure(todo, bar):
+                    record = record.model_copy(
+                        update={
+                            "campaign_id": self.id,
+                            "environment_id": environment.id,
+                            "machine_id": environment.machine_id,
+                        }
+                    )
+                    store.append(record, environment)
+                    summary.records.append(record)
+                    bar.done(record)
+            except KeyboardInterrupt:
+                summary.interrupted = True
+            finally:
+                bar.close()
+        return summary
+
+    def todo(self, store: Store, environment: Environment) -> list[Cell]:
+        """Cells without a valid record: same cell, machine, protocol, and versions that matter to it."""
+        if self.rerun or not len(store):
+            return self.cells
+        known = {key: env for key, env in store.environments().items() if env.machine_id == environment.machine_id}
+        table = store.frame(machine_id=environment.machine_id, protocol_id=self.protocol.id, provenance="measured")
+        stored: dict[str, set[str]] = {}
+        for row in table.drop_duplicates("record_id").itertuples():
+            if row.status == "ok" or not self.retry:
+                stored.setdefault(row.cell_id, set()).add(row.environment_id)
+        return [
+            cell
+            for cell in self.cells
+            if not any(_same_software(cell, known[e], environment) for e in stored.get(cell.id, ()) if e in known)
+        ]
+
+    def _measure(self, cells: list[Cell], bar: _Progress) -> Iterator[Record]:
+        from labbench import zoo
+        from labbench.machine import physical_cores
+        from labbench.measure import group
+
+        footprints: dict[str, dict[str, Footprint]] = {}
+        for part in groups(cells, self.protocol.group_size):
+            bar.label = part[0].workload.model
+            yield from group.measure(
+                part,
+                self.protocol,
+                threads=physical_cores(),
+                plugins=tuple(zoo.plugins()),
+                footprints=footprints,
+                on_stage=bar.stage,
+            )
+
+
+def groups(cells: list[Cell], size: int) -> Iterator[list[Cell]]:
+    """Cells that are measured together: those of one workload, at most ``size`` at a time."""
+    for same in by_workload(cells):
+        for start in range(0, len(same), size):
+            yield same[start : start + size]
+
+
+def _same_software(cell: Cell, then: Environment, now: Environment) -> bool:
+    from labbench import runtimes
+
+    names = {*DECISIVE_PACKAGES, *runtimes.get(cell.platform.runtime).packages}
+    return all(then.software.get(name) == now.software.get(name) for name in names)
+
+
+class _Progress:
+    """A live bar with the time left in a terminal or notebook; one line a record elsewhere."""
+
+    def __init__(self, total: int, show: bool) -> None:
+        self.label = ""
+        self._count, self._total = 0, total
+        self._bar: Any = None
+        self._lines = show and not _is_live()
+        if show and not self._lines and total:
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=total, unit="cell", smoothing=0.1, dynamic_ncols=True)
+
+    def stage(self, text: str) -> None:
+        """Say what is going on."""
+        if self._bar is not None:
+            self._bar.set_description_str(f"{self.label}: {text}", refresh=True)
+
+    def done(self, record: Record) -> None:
+        """One more cell is stored."""
+        self._count += 1
+        if self._bar is not None:
+            self._bar.update()
+        if self._lines:
+            print(f"[{self._count}/{self._total}] {record}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _is_live() -> bool:
+    """Whether somebody may be watching: a terminal, or a notebook that papermill is not running."""
+    from labbench.notebooks import is_batch
+
+    if "ipykernel" in sys.modules:
+        return not is_batch()
+    return sys.stderr.isatty()

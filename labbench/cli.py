@@ -1,0 +1,340 @@
+"""The command line: thin commands over the functions that notebooks and scripts call.
+
+Everything heavy is imported inside the command that needs it, so that ``labbench --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT_STORE = "data/study.h5"
+
+EXAMPLES = """\
+examples:
+  labbench doctor                                     what this machine is, what it can run, what is missing
+  labbench run --model bert-base --runtime eager onnxruntime --batch-size 1 8
+  labbench run --config notebooks/config/benchmark_config.json
+  labbench study                                      measure, compare, predict, select, publish: the whole report
+  labbench show --matrix                              which model ran on which platform, and why the others did not
+  labbench compare --baseline cpu/eager               speed-ups with intervals and verdicts
+  labbench predict --model bert-large                 latency of a model nobody measured, with an interval
+  labbench select --max-latency-ms 20 --p99           what to run where, and why the others were excluded
+  labbench export --format jsonl > records.jsonl
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status (0 done, 1 could not, 2 wrong use, 130 interrupted)."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "action"):
+        parser.print_help()
+        return 2
+    from labbench.config import ConfigError
+
+    try:
+        status: int = options.action(options)
+    except KeyboardInterrupt:
+        print("labbench: interrupted; what was stored is safe", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except (ConfigError, *_known_errors()) as error:
+        print(f"labbench: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    return status
+
+
+def _known_errors() -> tuple[type[Exception], ...]:
+    """Errors that are the user's to read, from rooms that are loaded (an unloaded one raised nothing)."""
+    names = {
+        "labbench.store": "StoreError",
+        "labbench.notebooks": "NotebookError",
+        "labbench.prediction": "PredictionError",
+        "labbench.selection": "SelectionError",
+    }
+    found = [getattr(sys.modules[module], name, None) for module, name in names.items() if module in sys.modules]
+    return tuple(error for error in found if error is not None)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="labbench",
+        description="Which hardware, in which configuration, should this model run or train on, and what will it cost?",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    from labbench import __version__
+
+    parser.add_argument("--version", action="version", version=f"labbench {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(name: str, action: Callable[[Any], int], text: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(action=action)
+        return sub
+
+    doctor = command("doctor", _doctor, "what this machine is, what it can run, what is missing", "labbench doctor --json")
+    doctor.add_argument("--measure", action="store_true", help="measure the ceilings again (under 15 s)")
+    _json(doctor)
+
+    run = command(
+        "run",
+        _run,
+        "measure a grid of cells into a store; what is stored and valid is skipped",
+        "labbench run --model bert-base vit-base --runtime eager openvino --batch-size 1 8 --protocol quick",
+    )
+    _cells(run)
+    run.add_argument("--config", metavar="FILE", help="a benchmark_config.json, instead of the fields above")
+    run.add_argument("--protocol", help="quick, standard or thorough (default: the configuration's, or standard)")
+    run.add_argument("--rerun", action="store_true", help="measure again what is stored and valid")
+    run.add_argument("--retry", action="store_true", help="measure again what is stored as failed")
+    run.add_argument("--plugin", nargs="+", default=[], metavar="FILE", help="Python files or modules that register models")
+    run.add_argument("--no-progress", action="store_true", help="say nothing until the summary")
+    _store(run)
+    _json(run)
+
+    study = command(
+        "study",
+        _study,
+        "measure, compare, predict and select, and publish the executed notebooks as an offline site",
+        "labbench study --output reports/laptop",
+    )
+    study.add_argument("--config", metavar="FILE", help="a benchmark_config.json (default: the one beside the notebooks)")
+    study.add_argument("--output", default="reports/study", metavar="FOLDER", help="default: %(default)s")
+    study.add_argument("--kernel", choices=("fork", "fresh"), default="fork", help="how kernels start (default: %(default)s)")
+    _store(study)
+
+    show = command("show", _show, "what a store holds", "labbench show --matrix")
+    show.add_argument("--matrix", action="store_true", help="models against platforms: status or latency")
+    show.add_argument("--status", help="only records of this status")
+    show.add_argument("--model", nargs="+", help="only these models")
+    _store(show)
+    _json(show)
+
+    compare = command(
+        "compare", _compare, "differences between platforms, with intervals and verdicts", "labbench compare --baseline cpu/eager"
+    )
+    compare.add_argument("--baseline", default="cpu/eager", help="platform to compare with (default: %(default)s)")
+    compare.add_argument("--by", default="platform", help="platform or precision (default: %(default)s)")
+    _store(compare)
+    _json(compare)
+
+    predict = command(
+        "predict",
+        _predict,
+        "latency and memory of cells that were not measured, with intervals, from those that were",
+        "labbench predict --model bert-base --runtime eager openvino --batch-size 1 8",
+    )
+    _cells(predict)
+    predict.add_argument("--evaluate", action="store_true", help="print cross-validated errors beside the baselines instead")
+    _store(predict)
+    _json(predict)
+
+    select = command(
+        "select",
+        _select,
+        "which platform to run each model on under the given limits, and why the others were excluded",
+        "labbench select --objective latency --max-latency-ms 20 --p99 --max-memory-gb 2",
+    )
+    select.add_argument("--config", metavar="FILE", help="a hardware_selection_config.json")
+    select.add_argument("--objective", help="latency, throughput, memory or cost")
+    select.add_argument("--max-latency-ms", type=float, metavar="MS")
+    select.add_argument("--p99", action="store_true", help="the latency limit is for the 99th percentile, not the median")
+    select.add_argument("--max-memory-gb", type=float, metavar="GB", help="10⁹ bytes")
+    select.add_argument("--model", nargs="+", help="only these models")
+    _store(select)
+    _json(select)
+
+    export = command("export", _export, "write records to standard output", "labbench export --format jsonl > records.jsonl")
+    export.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="whole records, or the tidy table")
+    _store(export)
+    return parser
+
+
+def _store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", default=DEFAULT_STORE, metavar="FILE", help="the database (default: %(default)s)")
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="machine-readable output, SI units")
+
+
+# Written out, not read from labbench.cells: --help must not wait for pydantic. A test holds the two together.
+CELL_OPTIONS: dict[str, type] = {
+    "model": str,
+    "mode": str,
+    "runtime": str,
+    "device": str,
+    "precision": str,
+    "batch_size": int,
+    "seq_len": int,
+    "image_size": int,
+    "frames": int,
+    "audio_s": float,
+    "threads": int,
+}
+
+
+def _cells(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("cells", "the grid is the product of all values given")
+    for name, kind in CELL_OPTIONS.items():
+        group.add_argument(f"--{name.replace('_', '-')}", nargs="+", type=kind, metavar=name.upper())
+
+
+def _grid(options: Any) -> Any:
+    from labbench.cells import Grid
+    from labbench.config import ConfigError, parse
+
+    axes = {name: getattr(options, name) for name in CELL_OPTIONS if getattr(options, name)}
+    if "model" not in axes:
+        raise ConfigError("which model? give --model, e.g. --model bert-base (`labbench doctor` lists the zoo)")
+    return parse(Grid, {"axes": axes}, "command line")
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    print(json.dumps(value, indent=2, allow_nan=False, default=str))
+
+
+def _print_frame(table: pd.DataFrame, as_json: bool) -> None:
+    if as_json:
+        print(table.to_json(orient="records", indent=2, date_format="iso"))
+    elif table.empty:
+        print("nothing to show")
+    else:
+        print(table.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.4g}", max_colwidth=72))
+
+
+def _doctor(options: Any) -> int:
+    from labbench.machine import doctor
+
+    report = doctor(measure=options.measure)
+    _print_json(report.to_dict()) if options.json else print(report)
+    return 0
+
+
+def _run(options: Any) -> int:
+    from labbench import zoo
+    from labbench.campaign import BenchmarkConfig, Campaign
+    from labbench.config import ConfigError, read
+    from labbench.measure.protocol import preset
+
+    zoo.load_plugins(options.plugin)
+    if options.config:
+        given = [name for name in CELL_OPTIONS if getattr(options, name)]
+        if given:
+            raise ConfigError(f"--config and --{given[0].replace('_', '-')} exclude each other; change the file")
+        config = read(BenchmarkConfig, options.config)
+        cells: Any = config.cells()
+        protocol = preset(options.protocol) if options.protocol else config.make_protocol()
+    else:
+        cells, protocol = _grid(options), preset(options.protocol or "standard")
+    campaign = Campaign(cells, options.store, protocol, rerun=options.rerun, retry=options.retry)
+    summary = campaign.run(progress=not (options.no_progress or options.json))
+    if options.json:
+        _print_json([record.model_dump(mode="json", exclude={"series": {"__all__": {"samples"}}}) for record in summary.records])
+    else:
+        if summary.records:
+            _print_frame(summary.frame(), as_json=False)
+        print(summary)
+    return 130 if summary.interrupted else 0
+
+
+def _study(options: Any) -> int:
+    from labbench.study import run_study
+
+    index = run_study(config=options.config, store=options.store, output=options.output, kernel=options.kernel)
+    print(index)
+    return 0
+
+
+def _show(options: Any) -> int:
+    from labbench.store import Store
+
+    filters = {name: getattr(options, name) for name in ("status", "model") if getattr(options, name)}
+    table = Store(options.store).latest(**filters)
+    if options.matrix:
+        from labbench.analysis import matrix
+
+        if options.json:
+            _print_frame(matrix.matrix(table).reset_index(), as_json=True)
+        else:
+            print(matrix.matrix(table).to_string(na_rep=""))
+            print(matrix.coverage(table))
+        return 0
+    columns = ["model", "platform", "mode", "batch_size", "precision", "series", "status", "latency_s", "throughput"]
+    columns += ["throughput_unit", "peak_memory_bytes", "noise", "provenance", "reason"]
+    _print_frame(table if options.json else table[columns], options.json)
+    return 0
+
+
+def _compare(options: Any) -> int:
+    from labbench.analysis.compare import compare
+    from labbench.store import Store
+
+    store = Store(options.store)
+    table = store.latest(status="ok")
+    _print_frame(compare(table, store.samples(table["record_id"]), baseline=options.baseline, by=options.by), options.json)
+    return 0
+
+
+def _predict(options: Any) -> int:
+    from labbench.prediction import evaluate, predict_cells
+    from labbench.store import Store
+
+    store = Store(options.store)
+    if options.evaluate:
+        _print_frame(evaluate(store.latest(), store.environments()), options.json)
+    else:
+        from labbench.campaign import resolve
+
+        _print_frame(predict_cells(store, resolve(_grid(options).cells())), options.json)
+    return 0
+
+
+def _select(options: Any) -> int:
+    from labbench.selection import read_requirements, select
+    from labbench.store import Store
+
+    changes = {
+        "objective": options.objective,
+        "max_latency_s": options.max_latency_ms and options.max_latency_ms / 1e3,
+        "latency_percentile": 99 if options.p99 else None,
+        "max_memory_bytes": options.max_memory_gb and int(options.max_memory_gb * 1e9),
+        "models": options.model,
+    }
+    requirements = read_requirements(options.config, **{key: value for key, value in changes.items() if value})
+    decision = select(Store(options.store).latest(), requirements)
+    _print_json(decision.to_dict()) if options.json else print(decision)
+    return 0
+
+
+def _export(options: Any) -> int:
+    from labbench.store import Store
+
+    store = Store(options.store)
+    if options.format == "csv":
+        print(store.frame().to_csv(index=False), end="")
+    else:
+        for record in store.records():
+            print(record.model_dump_json())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
