@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(action=action)
         return sub
 
-    doctor = command("doctor", _doctor, "what this machine is, what it can run, what is missing", "labbench doctor --json")
+    doctor = command(
+        "doctor", _doctor, "what this machine is, what it can run, what is missing", "labbench doctor --json"
+    )
     doctor.add_argument("--measure", action="store_true", help="measure the ceilings again (under 15 s)")
     _json(doctor)
 
@@ -102,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--protocol", help="quick, standard or thorough (default: the configuration's, or standard)")
     run.add_argument("--rerun", action="store_true", help="measure again what is stored and valid")
     run.add_argument("--retry", action="store_true", help="measure again what is stored as failed")
-    run.add_argument("--plugin", nargs="+", default=[], metavar="FILE", help="Python files or modules that register models")
+    run.add_argument(
+        "--plugin", nargs="+", default=[], metavar="FILE", help="Python files or modules that register models"
+    )
     run.add_argument("--no-progress", action="store_true", help="say nothing until the summary")
     _store(run)
     _json(run)
@@ -113,9 +117,13 @@ def _parser() -> argparse.ArgumentParser:
         "measure, compare, predict and select, and publish the executed notebooks as an offline site",
         "labbench study --output reports/laptop",
     )
-    study.add_argument("--config", metavar="FILE", help="a benchmark_config.json (default: the one beside the notebooks)")
+    study.add_argument(
+        "--config", metavar="FILE", help="a benchmark_config.json (default: the one beside the notebooks)"
+    )
     study.add_argument("--output", default="reports/study", metavar="FOLDER", help="default: %(default)s")
-    study.add_argument("--kernel", choices=("fork", "fresh"), default="fork", help="how kernels start (default: %(default)s)")
+    study.add_argument(
+        "--kernel", choices=("fork", "fresh"), default="fork", help="how kernels start (default: %(default)s)"
+    )
     _store(study)
 
     show = command("show", _show, "what a store holds", "labbench show --matrix")
@@ -126,7 +134,10 @@ def _parser() -> argparse.ArgumentParser:
     _json(show)
 
     compare = command(
-        "compare", _compare, "differences between platforms, with intervals and verdicts", "labbench compare --baseline cpu/eager"
+        "compare",
+        _compare,
+        "differences between platforms, with intervals and verdicts",
+        "labbench compare --baseline cpu/eager",
     )
     compare.add_argument("--baseline", default="cpu/eager", help="platform to compare with (default: %(default)s)")
     compare.add_argument("--by", default="platform", help="platform or precision (default: %(default)s)")
@@ -140,7 +151,9 @@ def _parser() -> argparse.ArgumentParser:
         "labbench predict --model bert-base --runtime eager openvino --batch-size 1 8",
     )
     _cells(predict)
-    predict.add_argument("--evaluate", action="store_true", help="print cross-validated errors beside the baselines instead")
+    predict.add_argument(
+        "--evaluate", action="store_true", help="print cross-validated errors beside the baselines instead"
+    )
     _store(predict)
     _json(predict)
 
@@ -153,13 +166,17 @@ def _parser() -> argparse.ArgumentParser:
     select.add_argument("--config", metavar="FILE", help="a hardware_selection_config.json")
     select.add_argument("--objective", help="latency, throughput, memory or cost")
     select.add_argument("--max-latency-ms", type=float, metavar="MS")
-    select.add_argument("--p99", action="store_true", help="the latency limit is for the 99th percentile, not the median")
+    select.add_argument(
+        "--p99", action="store_true", help="the latency limit is for the 99th percentile, not the median"
+    )
     select.add_argument("--max-memory-gb", type=float, metavar="GB", help="10⁹ bytes")
     select.add_argument("--model", nargs="+", help="only these models")
     _store(select)
     _json(select)
 
-    export = command("export", _export, "write records to standard output", "labbench export --format jsonl > records.jsonl")
+    export = command(
+        "export", _export, "write records to standard output", "labbench export --format jsonl > records.jsonl"
+    )
     export.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="whole records, or the tidy table")
     _store(export)
     return parser
@@ -247,7 +264,9 @@ def _run(options: Any) -> int:
     campaign = Campaign(cells, options.store, protocol, rerun=options.rerun, retry=options.retry)
     summary = campaign.run(progress=not (options.no_progress or options.json))
     if options.json:
-        _print_json([record.model_dump(mode="json", exclude={"series": {"__all__": {"samples"}}}) for record in summary.records])
+        _print_json(
+            [record.model_dump(mode="json", exclude={"series": {"__all__": {"samples"}}}) for record in summary.records]
+        )
     else:
         if summary.records:
             _print_frame(summary.frame(), as_json=False)
@@ -289,7 +308,9 @@ def _compare(options: Any) -> int:
 
     store = Store(options.store)
     table = store.latest(status="ok")
-    _print_frame(compare(table, store.samples(table["record_id"]), baseline=options.baseline, by=options.by), options.json)
+    _print_frame(
+        compare(table, store.samples(table["record_id"]), baseline=options.baseline, by=options.by), options.json
+    )
     return 0
 
 

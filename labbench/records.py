@@ -65,9 +65,7 @@ class Series(Frozen):
     """Steady-state timing of one callable: ``forward``, ``prefill``, ``decode`` (one token) or ``step`` (training)."""
 
     name: str
-    calls_per_sample: int = Field(
-        ge=1, description="calls in a block, calibrated against the timer's overhead"
-    )
+    calls_per_sample: int = Field(ge=1, description="calls in a block, calibrated against the timer's overhead")
     items_per_call: float = Field(gt=0, description="items of `unit` one call processes")
     unit: str = Field(description="what throughput counts: samples, tokens, audio_s (seconds of audio)")
     n_samples: int = Field(ge=0)
@@ -98,9 +96,7 @@ class Memory(Frozen):
     """Peak memory of a pass of its own (never during timing)."""
 
     peak_bytes: int | None = Field(None, description="peak resident (CPU) or allocated (accelerator) memory")
-    increase_bytes: int | None = Field(
-        None, description="peak above the empty worker, before the model was built"
-    )
+    increase_bytes: int | None = Field(None, description="peak above the empty worker, before the model was built")
     parameter_bytes: int | None = Field(None, description="size of the weights as the runtime holds them")
     method: str | None = Field(None, description="how peak_bytes was read")
     reason: str | None = Field(None, description="why there is no figure")
@@ -156,15 +152,9 @@ class Record(Frozen):
     campaign_id: str | None = None
     cell: Cell
     status: Status
-    reason: str | None = Field(
-        None, description="why the status is not ok: the thing, the cause, the way out"
-    )
-    stage: str | None = Field(
-        None, description="where it ended: load, check, prepare, warm-up, steady, memory"
-    )
-    stderr_tail: str | None = Field(
-        None, description="last lines the worker wrote to stderr, if it did not end well"
-    )
+    reason: str | None = Field(None, description="why the status is not ok: the thing, the cause, the way out")
+    stage: str | None = Field(None, description="where it ended: load, check, prepare, warm-up, steady, memory")
+    stderr_tail: str | None = Field(None, description="last lines the worker wrote to stderr, if it did not end well")
     provenance: Provenance = "measured"
     source: str | None = Field(None, description="origin of an imported record, or method of a predicted one")
     started_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))

@@ -228,7 +228,9 @@ class _Pass:
         probe = NoiseProbe([trial.worker.pid])
         energy.start()
         probe.start()
-        samples = self._call(trial, "round", room, extra_s=len(room) * (self.protocol.round_s + self.protocol.warmup_max_s))
+        samples = self._call(
+            trial, "round", room, extra_s=len(room) * (self.protocol.round_s + self.protocol.warmup_max_s)
+        )
         evidence = probe.stop()
         joules = energy.stop()
         trial.evidence = evidence if trial.evidence is None else trial.evidence + evidence
@@ -305,7 +307,8 @@ def _memory(trials: list[Trial]) -> Memory:
 def _energy(trials: list[Trial]) -> Energy:
     meter = trials[-1].facts["energy"]
     calls = sum(
-        len(trial.seconds[name]) * trial.facts["steady"][name]["calls_per_sample"] + trial.facts["steady"][name]["warmup_calls"]
+        len(trial.seconds[name]) * trial.facts["steady"][name]["calls_per_sample"]
+        + trial.facts["steady"][name]["warmup_calls"]
         for trial in trials
         for name in trial.seconds
     )

@@ -55,7 +55,13 @@ QUICK: dict[str, Any] = {
     "prepare_timeout_s": 180.0,
     "prepare_concurrency": 2,
 }
-THOROUGH: dict[str, Any] = {"processes": 5, "target_ci": 0.01, "min_samples": 100, "min_time_s": 3.0, "max_time_s": 60.0}
+THOROUGH: dict[str, Any] = {
+    "processes": 5,
+    "target_ci": 0.01,
+    "min_samples": 100,
+    "min_time_s": 3.0,
+    "max_time_s": 60.0,
+}
 PRESETS: dict[str, dict[str, Any]] = {"quick": QUICK, "standard": {}, "thorough": THOROUGH}
 
 

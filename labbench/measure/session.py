@@ -73,7 +73,9 @@ class Session:
         if reason is None and work.mode not in self._runtime.modes:
             reason = f"runtime {platform.runtime!r} has no {work.mode} mode; it has {', '.join(self._runtime.modes)}"
         if reason is None and work.precision not in self._runtime.precisions:
-            reason = f"runtime {platform.runtime!r} has no {work.precision}; it has {', '.join(self._runtime.precisions)}"
+            reason = (
+                f"runtime {platform.runtime!r} has no {work.precision}; it has {', '.join(self._runtime.precisions)}"
+            )
         if reason is not None:
             raise Unsupported(reason)
 

@@ -217,10 +217,15 @@ class Worker:
         from labbench.measure.memory import rss_of
 
         if monotonic() > self._deadline:
-            self._end("timeout", f"no answer within {self._limit_s:g} s in stage {self.stage!r}; raise the protocol's timeout")
+            self._end(
+                "timeout", f"no answer within {self._limit_s:g} s in stage {self.stage!r}; raise the protocol's timeout"
+            )
         used = rss_of(self.pid) or 0
         if used > self.memory_limit_bytes:
-            self._end("out_of_memory", f"used {used / 2**30:.2f} GiB, over its limit of {self.memory_limit_bytes / 2**30:.2f} GiB")
+            self._end(
+                "out_of_memory",
+                f"used {used / 2**30:.2f} GiB, over its limit of {self.memory_limit_bytes / 2**30:.2f} GiB",
+            )
 
     def answer(self) -> Any:
         """Receive the answer that is waiting; raises :class:`WorkerEnded` as :meth:`wait` does."""

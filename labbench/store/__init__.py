@@ -86,9 +86,7 @@ class Store:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise StoreLocked(
-                f"{self.path} is being written by {self._holder()}; wait for it or stop it"
-            ) from None
+            raise StoreLocked(f"{self.path} is being written by {self._holder()}; wait for it or stop it") from None
         try:
             holder = {
                 "process": os.getpid(),
@@ -123,9 +121,7 @@ class Store:
             raise StoreError(f"{self.path} is open for reading; open it with Store(path, writable=True)")
         entries: list[dict[str, Any]] = []
         if environment is not None and environment.id not in self._known:
-            entries.append(
-                {"type": "environment", "id": environment.id, "value": environment.model_dump(mode="json")}
-            )
+            entries.append({"type": "environment", "id": environment.id, "value": environment.model_dump(mode="json")})
         entries.append({"type": "record", "value": record.model_dump(mode="json")})
         try:
             self._journal.append(*entries)
@@ -224,9 +220,7 @@ class Store:
         series = np.repeat(names.codes, contents.sample_counts)
         table = pd.DataFrame(
             {
-                "record_id": pd.Categorical.from_codes(
-                    ids.codes[owner], pd.Index(ids.categories, dtype="str")
-                ),
+                "record_id": pd.Categorical.from_codes(ids.codes[owner], pd.Index(ids.categories, dtype="str")),
                 "series": pd.Categorical.from_codes(series, pd.Index(names.categories, dtype="str")),
                 **contents.samples,
             }
@@ -265,7 +259,5 @@ def _with_journal(stored: Contents, entries: list[dict[str, Any]]) -> Contents:
     assert isinstance(ids, Coded)
     seen = set(ids.categories)
     records = [e["value"] for e in entries if e["type"] == "record" and e["value"]["record_id"] not in seen]
-    environments = {
-        e["id"]: json.dumps(e["value"], sort_keys=True) for e in entries if e["type"] == "environment"
-    }
+    environments = {e["id"]: json.dumps(e["value"], sort_keys=True) for e in entries if e["type"] == "environment"}
     return stored + Contents.of([Record.model_validate(value) for value in records], environments)

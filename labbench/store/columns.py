@@ -50,9 +50,7 @@ class Column:
     @property
     def dtype(self) -> Any:
         """NumPy type of the values as stored."""
-        return {"float": np.float64, "bool": np.int8, "str": np.int32, "json": np.int32}.get(
-            self.kind, np.int64
-        )
+        return {"float": np.float64, "bool": np.int8, "str": np.int32, "json": np.int32}.get(self.kind, np.int64)
 
     @property
     def unit(self) -> str:
@@ -238,9 +236,7 @@ class Table:
         picked: dict[str, list[Any]] = {}
         for column in self.columns:
             stored = self.values[column.name]
-            part = (
-                Coded(stored.codes[index], stored.categories) if isinstance(stored, Coded) else stored[index]
-            )
+            part = Coded(stored.codes[index], stored.categories) if isinstance(stored, Coded) else stored[index]
             picked[column.name] = decode(column, part)
         return [{name: values[i] for name, values in picked.items()} for i in range(len(index))]
 
@@ -279,13 +275,9 @@ class Contents:
         return Contents(
             records=self.records + other.records,
             series=self.series + other.series,
-            record_of_series=np.concatenate(
-                [self.record_of_series, other.record_of_series + len(self.records)]
-            ),
+            record_of_series=np.concatenate([self.record_of_series, other.record_of_series + len(self.records)]),
             sample_counts=np.concatenate([self.sample_counts, other.sample_counts]),
-            samples={
-                name: np.concatenate([self.samples[name], other.samples[name]]) for name in SAMPLE_COLUMNS
-            },
+            samples={name: np.concatenate([self.samples[name], other.samples[name]]) for name in SAMPLE_COLUMNS},
             environments=self.environments | other.environments,
         )
 
@@ -303,9 +295,7 @@ class Contents:
         for position, row in zip(wanted, self.series.rows(wanted), strict=True):
             part = slice(offsets[position], offsets[position + 1])
             samples = Samples(**{name: array[part].tolist() for name, array in self.samples.items()})
-            owned[int(self.record_of_series[position])].append(
-                nest(row, series_columns()) | {"samples": samples}
-            )
+            owned[int(self.record_of_series[position])].append(nest(row, series_columns()) | {"samples": samples})
         return [
             Record.model_validate(nest(row, record_columns()) | {"series": owned[int(i)]})
             for i, row in zip(index, self.records.rows(index), strict=True)

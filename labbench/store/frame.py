@@ -31,10 +31,7 @@ RECORD_VIEW = {
     "environment_id": "environment_id",
     "protocol_id": "protocol_id",
     "processes": "processes",
-    **{
-        name: f"phases.{name}"
-        for name in ("start_s", "load_s", "prepare_s", "first_run_s", "prepare_concurrency")
-    },
+    **{name: f"phases.{name}" for name in ("start_s", "load_s", "prepare_s", "first_run_s", "prepare_concurrency")},
     "peak_memory_bytes": "memory.peak_bytes",
     "memory_increase_bytes": "memory.increase_bytes",
     "parameter_bytes": "memory.parameter_bytes",
@@ -163,11 +160,7 @@ def _by_class(series: Table, rows: np.ndarray) -> pd.DataFrame:
     stored = series.values[FOOTPRINT_CLASSES]
     assert isinstance(stored, Coded)
     parsed = [
-        {
-            f"{measure}_{name}": value
-            for name, demand in json.loads(text).items()
-            for measure, value in demand.items()
-        }
+        {f"{measure}_{name}": value for name, demand in json.loads(text).items() for measure, value in demand.items()}
         for text in stored.categories
     ]
     table = pd.DataFrame(parsed).fillna(0.0).astype(float)

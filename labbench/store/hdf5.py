@@ -64,9 +64,7 @@ def _write(file: h5py.File, contents: Contents) -> None:
     file.create_dataset("series/@record", data=contents.record_of_series)
     file["series/@record"].attrs["description"] = "row in /records that the series belongs to"
     file.create_dataset("samples/count", data=contents.sample_counts)
-    file["samples/count"].attrs["description"] = (
-        "samples of each series; they follow one another in series order"
-    )
+    file["samples/count"].attrs["description"] = "samples of each series; they follow one another in series order"
     for name, dtype in SAMPLE_COLUMNS.items():
         file.create_dataset(f"samples/{name}", data=contents.samples[name].astype(dtype))
     file["samples/seconds"].attrs["unit"] = "s"
@@ -76,9 +74,7 @@ def _write(file: h5py.File, contents: Contents) -> None:
 
 def _write_text(file: h5py.File, path: str, texts: Any) -> None:
     """Texts as UTF-8; a NUL, which HDF5 strings cannot hold, is kept as the escape ``\\u0000`` of JSON."""
-    file.create_dataset(
-        path, data=[text.replace("\\", "\\\\").replace("\0", "\\0") for text in texts], dtype=TEXT
-    )
+    file.create_dataset(path, data=[text.replace("\\", "\\\\").replace("\0", "\\0") for text in texts], dtype=TEXT)
 
 
 def _read_text(dataset: h5py.Dataset) -> np.ndarray:

@@ -34,9 +34,7 @@ def read(path: Path) -> tuple[list[dict[str, Any]], int]:
         body = data[start + CHECKSUM_DIGITS + 1 : end]
         if data[start : start + CHECKSUM_DIGITS] != _checksum(body):
             if end + 1 < len(data):
-                raise ValueError(
-                    f"{path}: the entry at byte {start} is damaged; records after it were not read"
-                )
+                raise ValueError(f"{path}: the entry at byte {start} is damaged; records after it were not read")
             break
         entries.append(json.loads(body))
         start = end + 1
