@@ -3,5 +3,15 @@
 Nothing here may start threads or open an accelerator: the server is forked for every cell.
 """
 
-from labbench import runtimes, zoo
-from labbench.runtimes import preload as _runtimes
+import importlib
+
+MODULES = (
+    "labbench.measure.worker",
+    "labbench.measure.steady",
+    "labbench.measure.memory",
+    "labbench.runtimes.check",
+    "labbench.footprint",
+)
+
+for _name in MODULES:
+    importlib.import_module(_name)

@@ -1,0 +1,68 @@
+"""The whole study: run the notebooks in order and publish them as an offline site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+NOTEBOOKS = ("01_collect", "02_compare", "03_predict", "04_select")
+
+
+def run_study(
+    config: str | Path | None = None,
+    store: str | Path = "data/study.h5",
+    output: str | Path = "reports/study",
+    kernel: str = "fork",
+) -> Path:
+    """Measure, compare, predict and select by running the four notebooks, then publish them.
+
+    Parameters
+    ----------
+    config : path, optional
+        A ``benchmark_config.json``; default: the one beside the notebooks.
+    store : path
+        The database that the notebooks share; what it holds and is still valid is not measured again.
+    output : path
+        Folder of the site; executed notebooks go to its ``notebooks`` subfolder.
+    kernel : {'fork', 'fresh'}
+        How kernels start.
+
+    Returns
+    -------
+    pathlib.Path
+        The site's ``index.html``.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration is not valid: before anything runs.
+    NotebookError
+        If a notebook failed; the site is published all the same and shows where.
+    """
+    from labbench.campaign import BenchmarkConfig
+    from labbench.config import read
+    from labbench.notebooks import NotebookError, Step, chain, folder
+    from labbench.publish import publish
+    from labbench.selection import study_headline
+
+    source = folder()
+    config = Path(config or source / "config" / "benchmark_config.json").resolve()
+    read(BenchmarkConfig, config).cells()
+    site, store = Path(output).resolve(), Path(store).resolve()
+    shared: dict[str, Any] = {"store_path": str(store)}
+    steps = [
+        Step(
+            notebook=source / f"{name}.ipynb",
+            output=site / "notebooks" / f"{name}.ipynb",
+            parameters=shared | ({"config_path": str(config)} if name == "01_collect" else {}),
+            inputs=[] if name == "01_collect" else [store],
+        )
+        for name in NOTEBOOKS
+    ]
+    results = chain(steps, kernel=kernel)
+    headline = study_headline(store) if store.exists() else "Nothing was measured."
+    index = publish([step.output for step in steps if step.output.exists()], site, title="labbench study", headline=headline)
+    failed = [result for result in results if result.status != "ok"]
+    if failed:
+        raise NotebookError(f"{failed[0]}; the report up to there is {index}")
+    return index
