@@ -52,14 +52,13 @@ class WorkerEnded(Exception):
 # --- in the worker -------------------------------------------------------------------------------------------------
 
 
-def _main(connection: Connection, job: Job, stderr_path: str, cores: list[int]) -> None:
+def _main(connection: Connection, job: Job, stderr_path: str) -> None:
     """Body of the worker process: obey commands until the connection closes."""
     _redirect(stderr_path)
     _die_with_parent()
     _prefer_for_oom_kill()
     os.environ["OMP_NUM_THREADS"] = str(job.threads)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
+    pin(job.threads)
     session = Session(job)
     connection.send(("ok", None))
     while True:
@@ -95,6 +94,12 @@ def _obey(session: Session, command: str, arguments: tuple[Any, ...]) -> tuple[s
 def _is_out_of_memory(error: Exception) -> bool:
     text = str(error).lower()
     return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text or "bad_alloc" in text
+
+
+def pin(threads: int) -> None:
+    """Keep this process on the last ``threads`` of its allowed cores (interrupts prefer the first ones)."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
 
 
 def _redirect(stderr_path: str) -> None:
@@ -170,7 +175,7 @@ class Worker:
         self._started = perf_counter()
         self.connection, theirs = multiprocessing.Pipe()
         self._process = context.Process(
-            target=_main, args=(theirs, job, self._stderr_path, _cores(job.threads)), name=f"labbench {job.cell.id}"
+            target=_main, args=(theirs, job, self._stderr_path), name=f"labbench {job.cell.id}"
         )
         with _anonymous_main():
             self._process.start()
@@ -290,12 +295,6 @@ def wait_any(workers: list[Worker]) -> list[Worker]:
         if not ready:
             return []
     return [worker for worker in workers if worker.connection in ready]
-
-
-def _cores(threads: int) -> list[int]:
-    """Cores to pin to: the last ``threads`` of those allowed (interrupts prefer the first ones)."""
-    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    return allowed[-threads:]
 
 
 def _oom_kill_count() -> int:
