@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import torch
 
     from labbench.cells import Mode, Platform, Precision
+    from labbench.zoo.base import Model
 
 
 class Unsupported(Exception):
@@ -70,6 +70,6 @@ class Runtime(ABC):
             If the runtime cannot express the module, or would run it anywhere but on ``platform.device``.
         """
 
-    def prepare_step(self, loss: Callable[[], torch.Tensor], module: torch.nn.Module, platform: Platform) -> Prepared:
+    def prepare_step(self, model: Model, platform: Platform, precision: Precision) -> Prepared:
         """Make one training step (forward, backward, optimizer) callable; only for runtimes with that mode."""
         raise Unsupported(f"runtime {self.name!r} does not train")

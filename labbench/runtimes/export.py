@@ -1,0 +1,54 @@
+"""A torch module as a graph with static shapes, for the runtimes that need one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """No gradients, and no exporter chatter on the console."""
+    import torch
+
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)
+
+
+def to_exported(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
+    """``torch.export`` of the module; concatenations with nothing are simplified (OpenVINO cannot convert them)."""
+    import torch
+
+    with _quietly():
+        program = torch.export.export(module, inputs)
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.cat.default:
+            parts = [part for part in node.args[0] if part.meta["val"].numel()]
+            node.args = (parts or node.args[0], *node.args[1:])
+    return program
+
+
+def to_onnx(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], folder: Path) -> Path:
+    """An ONNX file in ``folder``, weights beside it where they are large."""
+    import torch
+
+    path = folder / "model.onnx"
+    with _quietly():
+        program = torch.onnx.export(module, inputs, dynamo=True, verbose=False)
+        assert program is not None
+        program.save(str(path), external_data=True)
+    return path

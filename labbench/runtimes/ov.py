@@ -1,0 +1,82 @@
+"""OpenVINO, on the devices its plugins offer."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from labbench.runtimes.base import Prepared, Runtime, Unsupported
+from labbench.runtimes.export import to_exported
+
+if TYPE_CHECKING:
+    import torch
+
+    from labbench.cells import Platform, Precision
+
+HINTS = {"fp32": "f32", "bf16": "bf16"}  # left alone, OpenVINO takes bf16 on CPUs that have it
+
+
+class OpenVinoPrepared(Prepared):
+    """An inference request with its inputs."""
+
+    def __init__(self, compiled: Any, arrays: list[Any], size: int) -> None:
+        self._request = compiled.create_infer_request()
+        self._arrays, self._count = arrays, len(compiled.outputs)
+        self.parameter_bytes = size
+
+    def __call__(self) -> Any:
+        """One run; inputs and outputs are shared, not copied."""
+        return self._request.infer(self._arrays, share_inputs=True, share_outputs=True)
+
+    def outputs(self, result: Any) -> list[torch.Tensor]:
+        """Float tensors, copied out of the request."""
+        import torch
+
+        return [torch.from_numpy(result[i].copy()).float() for i in range(self._count)]
+
+
+class OpenVino(Runtime):
+    """Converted from ``torch.export``; latency hint, the number of threads of the platform."""
+
+    name = "openvino"
+    packages = ("openvino",)
+    precisions = ("fp32", "bf16")
+
+    def available(self, device: str = "cpu") -> str | None:
+        """None where OpenVINO is installed and lists the device."""
+        if find_spec("openvino") is None:
+            return "openvino is not installed: pip install 'labbench[runtimes]'"
+        import openvino
+
+        wanted = device.partition(":")[0].upper()
+        found = openvino.Core().available_devices
+        if not any(name.split(".")[0] == wanted for name in found):
+            return f"OpenVINO has no device {device!r} here; it has {', '.join(found).lower() or 'none'}"
+        return None
+
+    def prepare(
+        self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], platform: Platform, precision: Precision
+    ) -> Prepared:
+        """Convert and compile."""
+        import openvino
+        import torch
+
+        converted = openvino.convert_model(to_exported(module, inputs))
+        for port, tensor in zip(converted.inputs, inputs, strict=True):
+            port.get_node().set_partial_shape(openvino.PartialShape(list(tensor.shape)))
+        converted.validate_nodes_and_infer_types()
+        wanted = platform.device.partition(":")[0].upper()
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_NUM_THREADS": str(platform.threads or torch.get_num_threads()),
+        }
+        if wanted != "CPU":
+            del settings["INFERENCE_NUM_THREADS"], settings["NUM_STREAMS"]
+        compiled = openvino.Core().compile_model(converted, wanted, settings)
+        used = compiled.get_property("EXECUTION_DEVICES")
+        if not all(name.split(".")[0] == wanted for name in used):
+            raise Unsupported(f"OpenVINO would run on {', '.join(used)} instead of {platform.device}")
+        size = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+        return OpenVinoPrepared(compiled, [tensor.numpy() for tensor in inputs], size)
