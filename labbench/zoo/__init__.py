@@ -1,0 +1,158 @@
+"""The zoo: model families by name. Listing it imports neither torch nor transformers.
+
+A model is called ``{family}-{size}``. The published sizes keep the names people know; the smallest of every family is made
+here, runs in milliseconds and is called ``tiny``, or ``micro`` where a published ``tiny`` exists (Whisper, ConvNeXt).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labbench.zoo.base import Family, Model, Program, Size
+from labbench.zoo.own import register_config_dir, register_module
+
+if TYPE_CHECKING:
+    from labbench.cells import Workload
+
+__all__ = [
+    "Family", "Model", "Program", "Size", "build", "families", "family_of", "load_plugins", "models", "plugins",
+    "register", "register_config_dir", "register_module", "resolve", "smallest",
+]  # fmt: skip
+
+BUILT_IN = ("text", "vision", "audio", "multimodal")
+GROUP = "labbench.families"  # entry points: each a Family, or a function that registers some
+SHAPE_FIELDS = ("seq_len", "image_size", "frames", "audio_s")
+
+_REGISTERED: dict[str, Family] = {}
+_PLUGINS: list[str] = []
+
+
+@cache
+def _built_in() -> dict[str, Family]:
+    modules = [importlib.import_module(f"labbench.zoo.{name}") for name in BUILT_IN]
+    return {family.name: family for module in modules for family in module.FAMILIES}
+
+
+@cache
+def _load_entry_points() -> None:
+    for point in entry_points(group=GROUP):
+        found = point.load()
+        if isinstance(found, Family):
+            register(found)
+        else:
+            found()
+
+
+def families() -> dict[str, Family]:
+    """Every family by name: built in, from entry points, and registered."""
+    _load_entry_points()
+    return {**_built_in(), **_REGISTERED}
+
+
+def models() -> list[str]:
+    """Every model name, smallest first within a family."""
+    return [_name(family, size) for family in families().values() for size in family.sizes]
+
+
+def smallest(family: str) -> str:
+    """The model of a family that is made for tests."""
+    found = families()[family]
+    return _name(found, next(iter(found.sizes)))
+
+
+def _name(family: Family, size: str) -> str:
+    return f"{family.name}-{size}" if size else family.name
+
+
+def register(family: Family) -> None:
+    """Make a family known in this process; workers learn it through :func:`load_plugins` or an entry point."""
+    _REGISTERED[family.name] = family
+
+
+def plugins() -> list[str]:
+    """The plugins loaded here, for workers to load too."""
+    return list(_PLUGINS)
+
+
+def load_plugins(names: Iterable[str]) -> None:
+    """Import Python files or modules that register families or runtimes; each once.
+
+    Raises
+    ------
+    ConfigError
+        If one is not there.
+    """
+    from labbench.config import ConfigError
+
+    for name in names:
+        path = Path(name)
+        key = str(path.resolve()) if path.suffix == ".py" else name
+        if key in _PLUGINS:
+            continue
+        if path.suffix == ".py":
+            if not path.exists():
+                raise ConfigError(f"no plugin file {name}")
+            spec = importlib.util.spec_from_file_location(f"labbench_plugin_{path.stem}", path)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module
+            spec.loader.exec_module(module)
+        elif importlib.util.find_spec(name) is None:
+            raise ConfigError(f"no plugin module {name!r}: give a module that can be imported, or a .py file")
+        else:
+            importlib.import_module(name)
+        _PLUGINS.append(key)
+
+
+def _find(model: str) -> tuple[Family, Size]:
+    from labbench.config import unknown_name
+
+    for family in families().values():
+        for name, size in family.sizes.items():
+            if model == _name(family, name):
+                return family, size
+    raise unknown_name("model", model, models())
+
+
+def family_of(model: str) -> Family:
+    """The family that a model belongs to; raises ConfigError for an unknown model, naming the nearest one."""
+    return _find(model)[0]
+
+
+def resolve(workload: Workload) -> Workload:
+    """The workload with task and input shape filled in.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown model (with the nearest known one), or a shape field that it does not use.
+    """
+    from labbench.config import ConfigError
+
+    family = family_of(workload.model)
+    given = {name: getattr(workload, name) for name in SHAPE_FIELDS if getattr(workload, name) is not None}
+    if useless := set(given) - set(family.shape):
+        used = ", ".join(family.shape) or "no shape field"
+        raise ConfigError(f"{workload.model} has no {', '.join(sorted(useless))}; it uses {used}")
+    changes: dict[str, Any] = {"task": workload.task or family.task, **family.shape, **given}
+    return workload.model_copy(update=changes)
+
+
+def build(workload: Workload, seed: int = 0) -> Model:
+    """Build a resolved workload's model, on the CPU in fp32: the same seed gives the same weights and inputs."""
+    import torch
+
+    family, size = _find(workload.model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = family.build(size, workload)
+    model.module.requires_grad_(workload.mode == "training")
+    return model

@@ -1,0 +1,104 @@
+"""Users' own models: any ``torch.nn.Module`` with example inputs, any transformers configuration folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labbench.zoo.base import Family, Model, Program, Size
+
+if TYPE_CHECKING:
+    import torch
+
+    from labbench.cells import Workload
+
+
+def register_module(
+    name: str,
+    module: Callable[[], torch.nn.Module],
+    inputs: Callable[[int], tuple[torch.Tensor, ...]],
+    *,
+    loss: Callable[[torch.nn.Module], torch.Tensor] | None = None,
+    task: str = "custom",
+) -> None:
+    """Make any module a model of the zoo.
+
+    Parameters
+    ----------
+    name : str
+        What cells call it.
+    module : callable
+        Makes the module; called in the worker, under the workload's seed.
+    inputs : callable
+        Makes its positional inputs for a batch size.
+    loss : callable, optional
+        ``loss(module) -> scalar tensor``; without one the model has no training mode.
+
+    Examples
+    --------
+    >>> register_module("mlp", lambda: torch.nn.Linear(512, 512), lambda batch: (torch.randn(batch, 512),))
+    """
+    from labbench.zoo import register
+
+    def build(size: Size, work: Workload) -> Model:
+        made = module().eval()
+        program = Program("forward", made, tuple(inputs(work.batch_size)), work.batch_size, "samples")
+        return Model(made, (program,), loss, work.batch_size, "samples")
+
+    register(Family(name, name, task, "custom", {"": Size()}, {}, build))
+
+
+# How to feed a model, by the name of its main input. Others are registered as modules.
+SHAPES: Mapping[str, Mapping[str, Any]] = {
+    "input_ids": {"seq_len": 128},
+    "pixel_values": {"image_size": 224},
+}
+
+
+def register_config_dir(name: str, path: str | Path) -> None:
+    """Make a transformers configuration folder (``config.json``) a model of the zoo, with random weights.
+
+    The model class is the first of the configuration's ``architectures``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no configuration, it names no architecture, or its main input is neither token ids nor pixels.
+    """
+    import json
+
+    from labbench.config import ConfigError
+    from labbench.zoo import register
+
+    file = Path(path).resolve() / "config.json"
+    if not file.exists():
+        raise ConfigError(f"no config.json in {Path(path)}")
+    settings = json.loads(file.read_text())
+    if not settings.get("architectures"):
+        raise ConfigError(f"{file} names no architecture; add \"architectures\": [\"BertModel\"], say")
+    kind = "pixel_values" if "image_size" in settings else "input_ids"
+    shape = {"image_size": settings["image_size"]} if kind == "pixel_values" else dict(SHAPES[kind])
+
+    def build(size: Size, work: Workload) -> Model:
+        import transformers
+
+        config = transformers.AutoConfig.from_pretrained(file.parent)
+        made = getattr(transformers, settings["architectures"][0])._from_config(config).eval()
+        return _configured(made, work)
+
+    register(Family(name, name, "custom", "custom", {"": Size()}, shape, build))
+
+
+def _configured(module: torch.nn.Module, work: Workload) -> Model:
+    from labbench.config import ConfigError
+    from labbench.zoo.building import decoder_model, forward_model, pixels, tokens
+
+    main = module.main_input_name
+    if main not in SHAPES:
+        raise ConfigError(f"{type(module).__name__} takes {main!r}; register it with register_module instead")
+    value = pixels(work) if main == "pixel_values" else tokens(work, module.config.vocab_size)  # type: ignore[union-attr,arg-type]
+    if type(module).__name__.endswith("ForCausalLM") or type(module).__name__.endswith("LMHeadModel"):
+        return decoder_model(module, {main: value}, value.shape[1], value)
+    output = "logits" if "For" in type(module).__name__ else "last_hidden_state"
+    return forward_model(module, {main: value}, (output,), {}, work.batch_size)
