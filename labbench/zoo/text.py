@@ -44,7 +44,10 @@ FAMILIES = (
     Family(
         "bert", "BERT", "fill-mask", "text",
         {
-            "tiny": Size({"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}),
+            "tiny": Size({
+                "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512,
+                "vocab_size": 4096,
+            }),
             "base": Size({}, 109_514_298, HUB + "google-bert/bert-base-uncased (BertForMaskedLM)"),
             "large": Size(
                 {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
