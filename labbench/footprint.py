@@ -1,0 +1,225 @@
+"""What a workload demands, counted without running it: FLOPs, bytes, parameters, activations and kernels by operator class.
+
+The model is built and run on *fake* tensors, which have shapes but no storage, under a dispatch mode that sees every ATen
+operator. A model of seven billion parameters takes seconds and no memory.
+
+- FLOPs: ``torch.utils.flop_counter``'s formulas for matrix products, convolutions and attention (2 FLOP a multiply–add);
+  one FLOP an output element for other arithmetic, five for normalization and softmax (about what their passes do).
+- Bytes: every input read once and every output written once per operator, as if nothing were cached or fused: an upper
+  bound for the traffic of a fusing runtime. Views cost nothing.
+- Activations: bytes of all operators' outputs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from labbench.records import Footprint, OperatorClass
+
+if TYPE_CHECKING:
+    import torch
+
+    from labbench.cells import Workload
+
+# Operator class by ATen name (without overload); first hit wins.
+CLASSES: dict[str, tuple[str, ...]] = {
+    "attention": ("_scaled_dot_product",),
+    "matmul": ("mm", "bmm", "addmm", "baddbmm", "addbmm", "linear"),
+    "convolution": ("convolution", "conv"),
+    "normalization": ("native_layer_norm", "native_batch_norm", "native_group_norm", "_fused_rms_norm", "batch_norm"),
+    "softmax": ("_softmax", "_log_softmax", "_safe_softmax"),
+    "activation": ("gelu", "relu", "silu", "sigmoid", "tanh", "hardtanh", "leaky_relu", "elu", "glu", "softplus", "erf"),
+    "embedding": ("embedding", "index_select", "gather"),
+    "reduction": ("sum", "mean", "max", "min", "argmax", "argmin", "var", "norm", "cumsum", "any", "all", "amax", "amin"),
+    "pooling": ("max_pool", "avg_pool", "_adaptive_avg", "upsample"),
+    "copy": ("clone", "copy_", "_to_copy", "cat", "stack", "constant_pad_nd", "repeat", "index", "scatter", "fill",
+             "zeros", "ones", "empty", "full", "new_", "arange", "masked_fill", "roll", "slice_scatter"),
+}  # fmt: skip
+OTHER = "elementwise"
+NAMES = (*CLASSES, OTHER)
+FLOPS_PER_ELEMENT = {"normalization": 5, "softmax": 5, "copy": 0, "embedding": 0}
+FREE = ("empty", "detach", "lift_fresh", "_unsafe_view", "alias", "is_same_size", "sym_size", "_local_scalar_dense")
+PRECISION_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+EXACT_CLASSES = ("attention", "matmul", "convolution")
+
+
+def classify(name: str) -> str:
+    """Class of an ATen operator, e.g. ``addmm`` or ``native_layer_norm_backward``."""
+    base = name.removesuffix("_backward")
+    for label, prefixes in CLASSES.items():
+        if label in ("matmul", "activation", "reduction"):
+            if base.rstrip("_") in prefixes:
+                return label
+        elif base.startswith(prefixes):
+            return label
+    return OTHER
+
+
+def count(module: torch.nn.Module, call: Callable[[], Any]) -> Footprint:
+    """Footprint of ``call()``, which runs ``module``; real or fake tensors.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Whose parameters are counted.
+    call : callable
+        Runs it, e.g. ``lambda: module(x)``.
+    """
+    demand: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+    activations = [0.0]
+    with _counter(demand, activations):
+        call()
+    parameters = list(module.parameters())
+    return Footprint(
+        flops=sum(flops for flops, _, _ in demand.values()),
+        bytes=sum(size for _, size, _ in demand.values()),
+        parameters=sum(p.numel() for p in parameters),
+        parameter_bytes=sum(p.numel() * p.element_size() for p in parameters),
+        activation_bytes=activations[0],
+        kernels=int(sum(kernels for _, _, kernels in demand.values())),
+        by_class={
+            name: OperatorClass(flops=flops, bytes=size, kernels=int(kernels))
+            for name, (flops, size, kernels) in demand.items()
+        },
+    )
+
+
+def _counter(demand: dict[str, list[float]], activations: list[float]) -> Any:
+    """A dispatch mode that adds every operator to ``demand``."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+    from torch.utils.flop_counter import flop_registry
+
+    def nbytes(tree: Any) -> float:
+        return float(sum(x.numel() * x.element_size() for x in tree_leaves(tree) if isinstance(x, torch.Tensor)))
+
+    class Counter(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            name = func._schema.name.removeprefix("aten::")
+            if func.is_view or name.startswith(FREE) or func.namespace != "aten":
+                return result
+            label = classify(name)
+            packet = func._overloadpacket
+            if label == "attention":
+                flops = _attention_flops(args, backward=name.endswith("_backward"))
+            elif label == "convolution":
+                flops = _convolution_flops(args, result, backward=name.endswith("_backward"))
+            elif packet in flop_registry:
+                flops = float(flop_registry[packet](*args, **(kwargs or {}), out_val=result))
+            else:
+                elements = sum(x.numel() for x in tree_leaves(result) if isinstance(x, torch.Tensor))
+                flops = float(elements * FLOPS_PER_ELEMENT.get(label, 1))
+            written = nbytes(result)
+            entry = demand[label]
+            entry[0] += flops
+            entry[1] += nbytes((args, kwargs)) + written
+            entry[2] += 1
+            activations[0] += written
+            return result
+
+    return Counter()
+
+
+def _attention_flops(args: Any, backward: bool) -> float:
+    """FLOPs of fused attention, which the registry knows for some devices only: two products forward, five backward."""
+    query, key, value = args[1:4] if backward else args[:3]
+    batch, heads, queries, width = query.shape
+    pairs = 2.0 * batch * heads * queries * key.shape[-2]
+    return pairs * (3 * width + 2 * value.shape[-1]) if backward else pairs * (width + value.shape[-1])
+
+
+def of(workload: Workload) -> dict[str, Footprint]:
+    """Footprint of one call of every series of a workload; ``step`` in training.
+
+    The workload is completed by :func:`labbench.zoo.resolve`. Counted in fp32; a narrower precision scales all bytes
+    (int8: those of weights and activations alike, which dynamic quantization comes close to for the weights only).
+    """
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from transformers.initialization import no_init_weights
+
+    from labbench import zoo
+
+    workload = zoo.resolve(workload)
+    with FakeTensorMode(allow_non_fake_inputs=True), _any_value(1.0):
+        with no_init_weights(), _any_value(0.0):
+            model = zoo.build(workload.model_copy(update={"precision": "fp32"}))
+        if workload.mode == "training":
+            found = {"step": count(model.module, lambda: _step(model))}
+        else:
+            with torch.no_grad():
+                found = {
+                    program.name: count(program.module, lambda program=program: program.module(*program.inputs))
+                    for program in model.programs
+                }
+    scale = PRECISION_BYTES[workload.precision] / PRECISION_BYTES["fp32"]
+    return {name: _scaled(footprint, scale) for name, footprint in found.items()}
+
+
+def _convolution_flops(args: Any, result: Any, backward: bool) -> float:
+    """FLOPs of a convolution of any grouping; backward costs as much again for each gradient that is asked for.
+
+    The registry's formula for the backward pass ignores groups.
+    """
+    weight = args[2] if backward else args[1]
+    transposed = args[7] if backward else args[6]
+    source, output = (args[1], args[0]) if backward else (args[0], result)
+    positions = source.numel() if transposed else output.numel()
+    gradients = sum(args[10][:2]) if backward else 1
+    return 2.0 * positions * weight.shape[1:].numel() * gradients
+
+
+def _any_value(value: float) -> Any:
+    """Let code look at values, which fake tensors lack: a drop rate or a step count is ``value``, a condition false."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class AnyValue(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.Tensor.item:
+                return value
+            return False if func is torch.Tensor.__bool__ else func(*args, **(kwargs or {}))
+
+    return AnyValue()
+
+
+def _output_sum(model: Any) -> torch.Tensor:
+    """A scalar that depends on every output of the first program."""
+    program = model.programs[0]
+    outputs = program.module(*program.inputs)
+    total: torch.Tensor = sum(x.sum() for x in (outputs if isinstance(outputs, tuple | list) else (outputs,)))
+    return total
+
+
+def _step(model: Any) -> None:
+    """One training step: loss, backward, and AdamW's update of every parameter.
+
+    A loss that looks at values (CTC, Hungarian matching) cannot be computed without any; the sum of the outputs stands
+    for it, which leaves out the little that the loss itself costs.
+    """
+    import torch
+    from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+
+    model.module.train()
+    optimizer = torch.optim.AdamW(model.module.parameters(), foreach=False)
+    try:
+        loss = model.loss(model.module)
+    except (DataDependentOutputException, DynamicOutputShapeException, RuntimeError, ValueError):
+        loss = _output_sum(model)
+    loss.backward()
+    optimizer.step()
+
+
+def _scaled(footprint: Footprint, scale: float) -> Footprint:
+    if scale == 1:
+        return footprint
+    changes = {name: getattr(footprint, name) * scale for name in ("bytes", "activation_bytes")}
+    classes = {
+        name: one.model_copy(update={"bytes": one.bytes * scale}) for name, one in footprint.by_class.items()
+    }
+    size = int(footprint.parameter_bytes * scale)
+    return footprint.model_copy(update={**changes, "parameter_bytes": size, "by_class": classes})
