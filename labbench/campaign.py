@@ -267,8 +267,8 @@ class _Progress:
 
 def _is_live() -> bool:
     """Whether somebody may be watching: a terminal, or a notebook that papermill is not running."""
-    from labbench.notebooks import is_batch
+    import os
 
     if "ipykernel" in sys.modules:
-        return not is_batch()
+        return not os.environ.get("LABBENCH_BATCH")
     return sys.stderr.isatty()

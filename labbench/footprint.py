@@ -209,6 +209,7 @@ def _step(model: Any) -> None:
     try:
         loss = model.loss(model.module)
     except (DataDependentOutputException, DynamicOutputShapeException, RuntimeError, ValueError):
+        model.module.eval()  # masks drawn at random depend on values too
         loss = _output_sum(model)
     loss.backward()
     optimizer.step()

@@ -1,0 +1,120 @@
+"""What this machine can do at best, measured: matrix products per precision, memory bandwidth, dispatch overhead.
+
+Run as ``python -m labbench.machine.ceilings DEVICE THREADS`` in a process of its own, it prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+BUDGET_S = 12.0  # shared by all measurements; with start-up the whole stays under 15 s
+MATRIX = 1536  # side of the square product: past the size at which CPUs and GPUs reach their rate
+STREAM_BYTES = 256 * 2**20  # per array: many times any last-level cache share
+SMALL = 16  # elements: an operator whose cost is its dispatch
+LEAST_REPEATS = 5
+
+
+def measured(device: str = "cpu", threads: int | None = None, *, refresh: bool = False) -> dict[str, Any]:
+    """Ceilings of a device, from the cache of this user or measured now in a fresh process.
+
+    Returns
+    -------
+    dict
+        ``gemm_flops`` (precision to FLOP/s), ``bandwidth_bytes_s``, ``dispatch_s``, ``threads``, and
+        ``spread`` (relative interquartile range of each).
+
+    Raises
+    ------
+    RuntimeError
+        If the measuring process failed; the message has its last words.
+    """
+    from labbench.machine.detect import detect, machine_id, physical_cores, software
+
+    threads = threads or physical_cores()
+    key = f"{machine_id(detect())}-{software().get('torch')}-{device.replace(':', '')}-{threads}"
+    path = cache_folder() / f"ceilings-{key}.json"
+    if path.exists() and not refresh:
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+    command = [sys.executable, "-m", "labbench.machine.ceilings", device, str(threads)]
+    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+    if run.returncode:
+        raise RuntimeError(f"measuring the ceilings of {device} failed: {run.stderr.strip()[-500:]}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(run.stdout)
+    temporary.replace(path)
+    found = json.loads(run.stdout)
+    return found
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/labbench``, or ``~/.cache/labbench``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labbench"
+
+
+def _times(call: Callable[[], Any], wait: Callable[[], None], budget_s: float) -> list[float]:
+    """Seconds of single calls, for ``budget_s`` and at least ``LEAST_REPEATS`` times, after two untimed ones."""
+    for _ in range(2):
+        call()
+    wait()
+    times: list[float] = []
+    end = time.perf_counter() + budget_s
+    while len(times) < LEAST_REPEATS or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        wait()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def _measure(device: str, threads: int) -> dict[str, Any]:
+    import torch
+
+    from labbench.runtimes.devices import torch_device
+
+    place = torch_device(device)
+    torch.set_num_threads(threads)
+    wait = (lambda: None) if place.type == "cpu" else (lambda: torch.accelerator.synchronize(place))
+    precisions = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    if place.type != "cpu":
+        precisions["fp16"] = torch.float16
+    share = BUDGET_S / (len(precisions) + 2)
+    rates: dict[str, list[float]] = {}
+    with torch.inference_mode():
+        for name, dtype in precisions.items():
+            a, b = (torch.randn(MATRIX, MATRIX, device=place).to(dtype) for _ in range(2))
+            rates[name] = [2 * MATRIX**3 / s for s in _times(lambda a=a, b=b: torch.mm(a, b), wait, share)]
+        source = torch.randn(STREAM_BYTES // 4, device=place)
+        target = torch.empty_like(source)
+        copies = _times(lambda: target.copy_(source), wait, share)
+        small = torch.ones(SMALL, device=place)
+        dispatch = _times(lambda: [small.add(1) for _ in range(1000)], wait, share)
+    samples = {**rates, "bandwidth": [2 * STREAM_BYTES / s for s in copies], "dispatch": [s / 1000 for s in dispatch]}
+    middle = {name: statistics.median(values) for name, values in samples.items()}
+    spread = {name: _relative_iqr(values) for name, values in samples.items()}
+    return {
+        "device": device,
+        "threads": threads,
+        "gemm_flops": {name: middle[name] for name in rates},
+        "bandwidth_bytes_s": middle["bandwidth"],
+        "dispatch_s": middle["dispatch"],
+        "spread": spread,
+    }
+
+
+def _relative_iqr(values: list[float]) -> float:
+    low, middle, high = statistics.quantiles(values, n=4)
+    return (high - low) / middle
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(sys.argv[1], int(sys.argv[2]))))
