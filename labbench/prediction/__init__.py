@@ -1,0 +1,26 @@
+"""Latency and memory of cells that nobody measured, with intervals, and refusals where there is no ground to answer.
+
+A fitted roofline (:mod:`labbench.prediction.law`) carries the prediction, gradient boosting corrects it as far as it
+proved itself out of fold (:mod:`labbench.prediction.quantity`), and conformal intervals count families, not rows
+(:mod:`labbench.prediction.conformal`). :func:`evaluate` says how well all this does beside plain baselines.
+"""
+
+from __future__ import annotations
+
+from labbench.prediction.cells import candidates, missing, predict_cells
+from labbench.prediction.config import PredictionConfig, PredictionError
+from labbench.prediction.evaluate import choice_regret, cross_validate, evaluate, score
+from labbench.prediction.predictor import Predictor
+
+__all__ = [
+    "PredictionConfig",
+    "PredictionError",
+    "Predictor",
+    "candidates",
+    "choice_regret",
+    "cross_validate",
+    "evaluate",
+    "missing",
+    "predict_cells",
+    "score",
+]

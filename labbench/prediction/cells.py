@@ -1,0 +1,109 @@
+"""Cells that nobody measured, as rows the predictor understands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from labbench.prediction.features import PLATFORM, TOTALS, WORKLOAD
+from labbench.prediction.predictor import Predictor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from labbench.cells import Cell
+    from labbench.prediction.config import PredictionConfig
+    from labbench.records import Footprint
+    from labbench.store import Store
+
+SERIES_COLUMNS = ("series", "flops", "bytes", "kernels", "parameters", "activation_bytes")
+MEASURED_AS = ("items_per_call", "throughput_unit")
+
+
+def candidates(cells: Iterable[Cell], machines: Iterable[str]) -> pd.DataFrame:
+    """One row for each series of each cell on each machine, with the footprint counted (nothing is run).
+
+    Parameters
+    ----------
+    cells : iterable of Cell
+        Resolved cells (:func:`labbench.campaign.resolve`).
+    machines : iterable of str
+        Machine ids, e.g. those of a store.
+
+    Returns
+    -------
+    DataFrame
+        Columns named as in a store's frame, ready for :meth:`Predictor.predict`.
+    """
+    import pandas as pd
+
+    from labbench import footprint
+
+    counted: dict[str, dict[str, Footprint]] = {}
+    rows = []
+    machines = list(machines)
+    for cell in cells:
+        key = cell.workload.model_dump_json()
+        if key not in counted:
+            counted[key] = footprint.of(cell.workload)
+        for machine in machines:
+            for index, (series, demand) in enumerate(counted[key].items()):
+                rows.append(
+                    cell.flat()
+                    | {
+                        "cell_id": cell.id,
+                        "machine_id": machine,
+                        "platform": cell.platform.label,
+                        "series": series,
+                        "primary": index == 0,
+                    }
+                    | _columns(demand)
+                )
+    return pd.DataFrame(rows)
+
+
+def missing(frame: pd.DataFrame) -> pd.DataFrame:
+    """Cells that a store could hold and does not: workloads measured on some platform, absent on another.
+
+    A platform is asked only about a mode and precision that it ran for some model, and never about a cell that has a
+    record of any status: what failed or is not supported was not forgotten. The footprint is taken from the workload's
+    record on another platform, so nothing is counted or run.
+    """
+    import pandas as pd
+
+    known = frame[(frame["status"] == "ok") & frame["flops"].notna()]
+    platform = [*PLATFORM, "device", "runtime", "world_size", "threads"]
+    offered = known[[*platform, "mode", "precision"]].drop_duplicates([*PLATFORM, "mode", "precision"])
+    by_class = [name for name in known if str(name).startswith(("flops_", "bytes_", "kernels_"))]
+    columns = [*WORKLOAD, "primary", *SERIES_COLUMNS, *MEASURED_AS, *by_class]
+    demanded = known[["machine_id", *columns]].drop_duplicates(["machine_id", *WORKLOAD, "series"])
+    pairs = demanded.merge(offered, on=["machine_id", "mode", "precision"])
+    seen = frame[[*PLATFORM, *WORKLOAD]].drop_duplicates()
+    asked = _texts(pairs).merge(_texts(seen), on=[*PLATFORM, *WORKLOAD], how="left", indicator=True)
+    absent = asked["_merge"].to_numpy() == "left_only"
+    return pd.DataFrame(pairs[absent].reset_index(drop=True))
+
+
+def predict_cells(store: Store, cells: Iterable[Cell], config: PredictionConfig | None = None) -> pd.DataFrame:
+    """Predict cells from everything a store holds, on each of its machines; see :meth:`Predictor.predict`.
+
+    Raises
+    ------
+    PredictionError
+        If the store holds too little to learn from.
+    """
+    table = store.latest()
+    predictor = (Predictor(config) if config else Predictor()).fit(table, store.environments())
+    return predictor.predict(candidates(cells, table["machine_id"].dropna().astype("str").unique()))
+
+
+def _columns(demand: Footprint) -> dict[str, float]:
+    row = {name: getattr(demand, name) for name in (*TOTALS, "parameters", "activation_bytes")}
+    for name, operators in demand.by_class.items():
+        row |= {f"{total}_{name}": getattr(operators, total) for total in TOTALS}
+    return row
+
+
+def _texts(table: pd.DataFrame) -> pd.DataFrame:
+    """Keys as texts, so that missing values match one another."""
+    return table[[*PLATFORM, *WORKLOAD]].astype("str")

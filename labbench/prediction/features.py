@@ -1,0 +1,238 @@
+"""From the tidy frame to what the predictor sees: physical terms, features of the residual, and the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labbench.prediction.config import PredictionConfig, PredictionError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from labbench.records import Environment
+
+WORKLOAD = ("model", "task", "mode", "batch_size", "precision", "seq_len", "image_size", "frames", "audio_s")
+PLATFORM = ("machine_id", "platform")
+CONFIGURATION = (*PLATFORM, "precision", "mode")
+LEVELS = (("machine_id",), PLATFORM, CONFIGURATION)
+TOTALS = ("flops", "bytes", "kernels")
+TRAINS_ON = ("measured", "imported")  # provenances: a prediction or a simulation never becomes training data
+
+# Used where a machine's ceilings were not measured: a few-core CPU. The law learns the factor; only its start is here.
+NOMINAL_FLOPS = 1e11  # FLOP/s
+NOMINAL_BANDWIDTH = 1e10  # bytes/s
+NOMINAL_DISPATCH_S = 5e-6
+CALL_S = 1e-5  # start of the cost of a call whatever it computes; learnt
+EMPTY_WORKER_BYTES = 3e8  # start of the memory of a worker whatever it loads; learnt
+BYTES_PER_VALUE = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+
+LATENCY_TERMS = ("matmul", "convolution", "traffic", "dispatch", "call")
+MEMORY_TERMS = ("weights", "activations", "worker")
+
+
+def family_of(model: str) -> str:
+    """Family of a model's name: what stands before its size, e.g. ``bert`` of ``bert-tiny``."""
+    return model.rsplit("-", 1)[0]
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Measured limits of a machine, in SI units; nominal where none were measured.
+
+    Attributes
+    ----------
+    flops : mapping of str to float
+        FLOP/s of a large matrix product, by precision.
+    bandwidth : float
+        Bytes per second of a streaming copy.
+    dispatch_s : float
+        Seconds to launch one small operator.
+    measured : bool
+    """
+
+    flops: Mapping[str, float]
+    bandwidth: float
+    dispatch_s: float
+    measured: bool = True
+
+    @classmethod
+    def of(cls, environment: Environment | None) -> Ceilings:
+        """Those of an environment's machine."""
+        found: dict[str, Any] = (environment.machine.get("ceilings") or {}) if environment else {}
+        rates = found.get("flops_per_s")
+        if not rates or not found.get("bandwidth_bytes_per_s") or not found.get("dispatch_s"):
+            return cls({"fp32": NOMINAL_FLOPS}, NOMINAL_BANDWIDTH, NOMINAL_DISPATCH_S, measured=False)
+        return cls(rates, found["bandwidth_bytes_per_s"], found["dispatch_s"])
+
+    def peak(self, precision: str) -> float:
+        """FLOP/s at a precision; fp32's where that one was not measured."""
+        return self.flops.get(precision) or self.flops.get("fp32") or max(self.flops.values())
+
+
+def prepare(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with what the predictor needs added: ``family``, ``cell_key`` and missing operator classes as zeros."""
+    missing = [name for name in ("model", *CONFIGURATION, *TOTALS) if name not in frame]
+    if missing:
+        raise PredictionError(
+            f"the frame lacks {', '.join(missing)}; use Store.latest() for measured cells, "
+            "labbench.prediction.candidates() for others"
+        )
+    table = frame.reset_index(drop=True).copy()
+    table["family"] = table["model"].astype("str").map(family_of)
+    by_class = [name for name in table.columns.astype(str) if name.startswith(tuple(f"{total}_" for total in TOTALS))]
+    table[by_class] = table[by_class].fillna(0.0)
+    cell = ["record_id"] if "record_id" in table else [name for name in (*PLATFORM, *WORKLOAD) if name in table]
+    table["cell_key"] = table.groupby(cell, dropna=False, observed=True).ngroup()
+    return table
+
+
+def classes(frame: pd.DataFrame) -> list[str]:
+    """Operator classes that the frame has columns for, sorted."""
+    return sorted(name.removeprefix("flops_") for name in frame.columns.astype(str) if name.startswith("flops_"))
+
+
+def latency_terms(frame: pd.DataFrame, ceilings: Mapping[str, Ceilings]) -> np.ndarray:
+    """Seconds each term of a call takes at the machine's ceilings, shape (n, 5): ``LATENCY_TERMS``."""
+    limits = [ceilings[machine] for machine in frame["machine_id"]]
+    peak = np.array([limit.peak(precision) for limit, precision in zip(limits, frame["precision"], strict=True)])
+    bandwidth = np.array([limit.bandwidth for limit in limits])
+    dispatch = np.array([limit.dispatch_s for limit in limits])
+    convolution = sum((frame[f"flops_{name}"].to_numpy(float) for name in classes(frame) if "conv" in name), 0.0)
+    flops, moved, kernels = (frame[name].to_numpy(float, na_value=np.nan) for name in TOTALS)
+    return np.column_stack(
+        [
+            (flops - convolution) / peak,
+            np.broadcast_to(convolution / peak, flops.shape),
+            moved / bandwidth,
+            kernels * dispatch,
+            np.full(len(frame), CALL_S),
+        ]
+    )
+
+
+def memory_terms(frame: pd.DataFrame, ceilings: Mapping[str, Ceilings]) -> np.ndarray:
+    """Bytes that each term would hold at its start value, shape (n, 3): ``MEMORY_TERMS``."""
+    del ceilings  # memory has none; the signature is latency_terms'
+    largest = frame.groupby("cell_key")[["parameters", "activation_bytes"]].transform("max")
+    width = frame["precision"].astype("str").map(BYTES_PER_VALUE).fillna(4).to_numpy(float)
+    return np.column_stack(
+        [
+            largest["parameters"].to_numpy(float, na_value=np.nan) * width,
+            largest["activation_bytes"].to_numpy(float, na_value=np.nan),
+            np.full(len(frame), EMPTY_WORKER_BYTES),
+        ]
+    )
+
+
+def residual_features(frame: pd.DataFrame, parts: np.ndarray, known: list[str]) -> pd.DataFrame:
+    """What the residual is learnt from: sizes in the log, shares of operator classes and of the law's terms.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Prepared rows.
+    parts : array, shape (n, p)
+        Contribution of each term of the fitted law.
+    known : list of str
+        Operator classes, fixed when the predictor is fitted.
+    """
+    import pandas as pd
+
+    columns: dict[str, Any] = {
+        f"log_{name}": np.log10(frame[name].to_numpy(float) + 1) for name in (*TOTALS, "parameters", "activation_bytes")
+    }
+    columns["log_intensity"] = columns["log_flops"] - columns["log_bytes"]
+    columns["log_batch"] = np.log2(frame["batch_size"].to_numpy(float))
+    shares = parts / parts.sum(axis=1, keepdims=True)
+    columns |= {f"term_{index}": shares[:, index] for index in range(shares.shape[1])}
+    columns |= {f"{total}_{name}": class_share(frame, total, name) for total in TOTALS for name in known}
+    for name in ("machine_id", "platform", "precision", "mode", "series"):
+        columns[name] = frame[name].astype("str").to_numpy()
+    return pd.DataFrame(columns)
+
+
+def class_share(frame: pd.DataFrame, total: str, name: str) -> np.ndarray:
+    """Share of an operator class in the FLOPs, bytes or kernels of each row; zero where the frame has no such class."""
+    column = f"{total}_{name}"
+    if column not in frame:
+        return np.zeros(len(frame))
+    whole = np.maximum(frame[total].to_numpy(float), 1e-30)
+    return np.asarray(frame[column].to_numpy(float) / whole)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What was measured on each platform: a cell outside it gets its prediction marked, with the reason.
+
+    Attributes
+    ----------
+    ranges : dict
+        Platform to the (smallest, largest) measured FLOPs, bytes and kernels.
+    configurations : set
+        (machine, platform, precision, mode) with measurements.
+    shares : dict
+        Platform to operator class to the largest share of FLOPs, bytes or kernels it ever had.
+    """
+
+    config: PredictionConfig
+    ranges: dict[tuple[str, ...], dict[str, tuple[float, float]]]
+    configurations: set[tuple[str, ...]]
+    shares: dict[tuple[str, ...], dict[str, float]]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, config: PredictionConfig) -> Domain:
+        """The domain that a training frame spans."""
+        ranges: dict[Any, dict[str, tuple[float, float]]] = {}
+        shares: dict[Any, dict[str, float]] = {}
+        for platform, part in frame.groupby(list(PLATFORM), observed=True):
+            ranges[platform] = {name: (float(part[name].min()), float(part[name].max())) for name in TOTALS}
+            shares[platform] = {
+                name: float(max(class_share(part, total, name).max() for total in TOTALS)) for name in classes(frame)
+            }
+        return cls(config, ranges, set(frame[list(CONFIGURATION)].itertuples(index=False, name=None)), shares)
+
+    def refusals(self, frame: pd.DataFrame) -> list[str | None]:
+        """Why a row cannot be predicted at all, or ``None``."""
+        reasons: list[str | None] = []
+        for row in frame.itertuples():
+            if (row.machine_id, row.platform) not in self.ranges:
+                known = ", ".join(sorted({platform for _, platform in self.ranges}))
+                reasons.append(
+                    f"nothing was measured on {row.platform} of machine {row.machine_id} (measured: {known})"
+                )
+            elif not np.isfinite([float(getattr(row, name)) for name in TOTALS]).all():
+                reasons.append("its footprint is not known: labbench.footprint could not count this workload")
+            else:
+                reasons.append(None)
+        return reasons
+
+    def departures(self, frame: pd.DataFrame) -> list[str | None]:
+        """Why a prediction for a row leaves the measured domain, or ``None`` where it does not."""
+        largest = {name: {total: class_share(frame, total, name) for total in TOTALS} for name in classes(frame)}
+        return [self._departure(row, index, largest) for index, row in enumerate(frame.itertuples())]
+
+    def _departure(self, row: Any, index: int, largest: dict[str, dict[str, np.ndarray]]) -> str | None:
+        platform = (row.machine_id, row.platform)
+        if platform not in self.ranges:
+            return None
+        found = []
+        if (*platform, row.precision, row.mode) not in self.configurations:
+            found.append(f"{row.precision} {row.mode} was never measured on {row.platform}")
+        for name, (low, high) in self.ranges[platform].items():
+            value = float(getattr(row, name))
+            if value > high * self.config.domain_factor:
+                found.append(f"{value / high:.1f} times the most {NAMES[name]} measured there")
+            elif value * self.config.domain_factor < low:
+                found.append(f"{low / max(value, 1e-30):.1f} times fewer {NAMES[name]} than any measured there")
+        for name, share in largest.items():
+            here = max(values[index] for values in share.values())
+            if here > self.config.domain_share and not self.shares[platform].get(name, 0.0) > 0:
+                found.append(f"operators of class {name} ({here:.0%} of its work) were never measured there")
+        return "; ".join(found) or None
+
+
+NAMES = {"flops": "FLOPs", "bytes": "bytes", "kernels": "kernels"}

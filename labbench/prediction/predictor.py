@@ -1,0 +1,165 @@
+"""The :class:`Predictor`: measured cells in, latency and memory of others out, with intervals and honest refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from labbench.prediction.config import PredictionConfig, PredictionError
+from labbench.prediction.features import (
+    TRAINS_ON,
+    Ceilings,
+    Domain,
+    latency_terms,
+    memory_terms,
+    prepare,
+)
+from labbench.prediction.quantity import Quantity
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from labbench.records import Environment
+
+TARGETS = {"latency_s": latency_terms, "peak_memory_bytes": memory_terms}
+METHOD = "fitted roofline"
+NOT_CALIBRATED = "outside what was measured, where the interval is not calibrated"
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Predicts the median latency of each series and the peak memory of cells on platforms that were measured.
+
+    Examples
+    --------
+    >>> store = Store("data/study.h5")
+    >>> predictor = Predictor().fit(store.latest(), store.environments())
+    >>> predictor.predict(candidates(store, [Cell.of(model="bert-base", runtime="openvino")]))
+    """
+
+    config: PredictionConfig = field(default_factory=PredictionConfig)
+    quantities: dict[str, Quantity] = field(default_factory=dict, repr=False)
+    domain: Domain | None = field(default=None, repr=False)
+
+    def fit(self, frame: pd.DataFrame, environments: Mapping[str, Environment]) -> Predictor:
+        """A fitted copy.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            ``Store.latest()`` or ``Store.frame()``: rows with status ``ok`` that were measured or imported are used.
+        environments : mapping
+            ``Store.environments()``: for the machines' ceilings.
+
+        Raises
+        ------
+        PredictionError
+            If there is too little to learn from.
+        """
+        table = training_rows(frame)
+        ceilings = ceilings_of(table, environments)
+        fit = {"latency_s": Quantity.fit("latency_s", table, latency_terms, ceilings, self.config)}
+        memory = table[table["primary"].astype(bool)] if "primary" in table else table
+        if memory["peak_memory_bytes"].notna().any():
+            name = "peak_memory_bytes"
+            fit[name] = Quantity.fit(name, memory, memory_terms, ceilings, self.config)
+        return replace(self, quantities=fit, domain=Domain.of(table, self.config))
+
+    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Latency and peak memory of each row.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            One row a series: model, machine, platform, mode, precision, batch size and footprint columns, as in a
+            store's frame or from :func:`labbench.prediction.candidates`. Measured values in it are ignored.
+
+        Returns
+        -------
+        DataFrame
+            The frame's descriptive columns and, for each quantity, ``latency_s``, ``latency_low_s``, ``latency_high_s``
+            and ``peak_memory_bytes``, ``peak_memory_low_bytes``, ``peak_memory_high_bytes``; ``level`` (coverage the
+            interval stands for), ``provenance`` (``predicted``), ``method``, ``out_of_domain`` and ``reason``. A row
+            that cannot be predicted has no values and says why in ``reason``.
+        """
+        import pandas as pd
+
+        table = prepare(frame)
+        verdict = self.judge(table)
+        answered, inside = verdict["refusal"].isna().to_numpy(), verdict["departure"].isna().to_numpy()
+        described = [name for name in DESCRIPTION if name in table]
+        out = table[described].copy()
+        for name, quantity in self.quantities.items():
+            rows = table[answered]
+            values = quantity.predict(rows, inside[answered])
+            stem, unit = name.rsplit("_", 1)
+            for column, value in ((name, "point"), (f"{stem}_low_{unit}", "low"), (f"{stem}_high_{unit}", "high")):
+                out[column] = pd.Series(np.nan, index=table.index).where(~answered, values[value].reindex(table.index))
+        out["level"] = np.where(answered, min(q.radius.level for q in self.quantities.values()), np.nan)
+        out["provenance"] = "predicted"
+        corrected = self.quantities["latency_s"].residual is not None
+        out["method"] = np.where(inside & corrected, f"{METHOD} + boosting", METHOD)
+        out["out_of_domain"] = ~(answered & inside)
+        out["reason"] = [
+            refusal or (f"{NOT_CALIBRATED}: {departure}" if departure else None)
+            for refusal, departure in zip(verdict["refusal"], verdict["departure"], strict=True)
+        ]
+        return out
+
+    def judge(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Of each prepared row: ``refusal``, why it has no prediction, and ``departure``, how it leaves the domain."""
+        import pandas as pd
+
+        if self.domain is None:
+            raise PredictionError("the predictor is not fitted: call fit(frame, environments) first")
+        reasons = {"refusal": self.domain.refusals(table), "departure": self.domain.departures(table)}
+        return pd.DataFrame(reasons, index=table.index, dtype=object)
+
+    def __str__(self) -> str:
+        if not self.quantities:
+            return "Predictor, not fitted"
+        latency = self.quantities["latency_s"]
+        factor = np.exp(latency.radius.value)
+        return (
+            f"Predictor of {', '.join(self.quantities)}: {latency.rows} rows of {latency.radius.families} families; "
+            f"{latency.radius.level:.0%} interval: within a factor of {factor:.2f}; "
+            f"weight of the learnt residual {latency.weight:.2f}"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self}</p>"
+
+
+DESCRIPTION = (
+    *("record_id", "cell_id", "machine_id", "model", "family", "task", "mode", "batch_size", "precision"),
+    *("seq_len", "image_size", "frames", "audio_s", "device", "runtime", "threads", "world_size", "platform"),
+    *("series", "primary", "items_per_call", "throughput_unit", "flops", "bytes", "kernels", "parameters"),
+)
+
+
+def training_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Prepared rows that a predictor may learn from: measured or imported, with status ok.
+
+    Raises
+    ------
+    PredictionError
+        If there are none.
+    """
+    table = prepare(frame)
+    table = table[(table["status"] == "ok") & table["provenance"].isin(TRAINS_ON) & table["latency_s"].notna()]
+    if table.empty:
+        raise PredictionError("no measured cell with status ok to learn from; measure some with `labbench run`")
+    return table.reset_index(drop=True)
+
+
+def ceilings_of(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> dict[str, Ceilings]:
+    """Ceilings of each machine in the frame, measured ones first."""
+    found: dict[str, Ceilings] = {}
+    for environment in environments.values():
+        ceilings = Ceilings.of(environment)
+        if ceilings.measured or environment.machine_id not in found:
+            found[environment.machine_id] = ceilings
+    return {str(machine): found.get(str(machine), Ceilings.of(None)) for machine in frame["machine_id"].unique()}
