@@ -72,7 +72,7 @@ def missing(frame: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     known = frame[(frame["status"] == "ok") & frame["flops"].notna()]
-    platform = [*PLATFORM, "device", "runtime", "world_size", "threads"]
+    platform = [*PLATFORM, "device", "device_name", "runtime", "world_size", "threads"]
     offered = known[[*platform, "mode", "precision"]].drop_duplicates([*PLATFORM, "mode", "precision"])
     by_class = [name for name in known if str(name).startswith(("flops_", "bytes_", "kernels_"))]
     columns = [*WORKLOAD, "primary", *SERIES_COLUMNS, *MEASURED_AS, *by_class]

@@ -57,7 +57,7 @@ def cross_validate(
             known = seen if name == "latency_s" else _once_a_record(seen)
             verdict = predictor.judge(asked)
             inside = verdict["departure"].isna().to_numpy()
-            ours = quantity.predict(asked, inside).where(verdict["refusal"].isna())
+            ours = quantity.predict(asked, inside, config.level).where(verdict["refusal"].isna())
             intervals = {LABBENCH: ours[["low", "high"]].to_numpy()}
             guesses = {LABBENCH: ours["point"].to_numpy(), LAW_ONLY: ours["law"].to_numpy()}
             guesses |= {label: guess(known, asked, name, ceilings) for label, guess in baselines.items()}
@@ -87,8 +87,8 @@ def score(predictions: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     DataFrame
         ``cells`` scored and ``refused``, ``families``, ``mape`` (mean absolute percentage error over rows),
         ``family_mape`` (families weighing the same), ``median_ape``, ``p95_ape``, ``within_15``, ``within_25``
-        (shares), ``coverage`` of the interval, ``family_coverage`` (families weighing the same) and ``width``: median of
-        (high - low) / point. All are fractions.
+        (shares), ``coverage`` of the interval, ``family_coverage`` (families weighing the same) and ``width`` (median
+        of (high - low) / point). All are fractions.
     """
     import pandas as pd
 
@@ -146,7 +146,7 @@ def choice_regret(predictions: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for method, part in pd.concat([table, fixed]).groupby("method", sort=False):
         regrets = [
-            group.loc[group["predicted"].idxmin(), "measured"] / group["measured"].min() - 1
+            group["measured"].to_numpy()[group["predicted"].to_numpy().argmin()] / group["measured"].min() - 1
             for _, group in part.dropna(subset=["predicted"]).groupby("question", sort=False)
             if len(group) > 1
         ]

@@ -63,10 +63,10 @@ class Ceilings:
     def of(cls, environment: Environment | None) -> Ceilings:
         """Those of an environment's machine."""
         found: dict[str, Any] = (environment.machine.get("ceilings") or {}) if environment else {}
-        rates = found.get("flops_per_s")
-        if not rates or not found.get("bandwidth_bytes_per_s") or not found.get("dispatch_s"):
+        rates = found.get("gemm_flops")
+        if not rates or not found.get("bandwidth_bytes_s") or not found.get("dispatch_s"):
             return cls({"fp32": NOMINAL_FLOPS}, NOMINAL_BANDWIDTH, NOMINAL_DISPATCH_S, measured=False)
-        return cls(rates, found["bandwidth_bytes_per_s"], found["dispatch_s"])
+        return cls(rates, found["bandwidth_bytes_s"], found["dispatch_s"])
 
     def peak(self, precision: str) -> float:
         """FLOP/s at a precision; fp32's where that one was not measured."""

@@ -68,7 +68,7 @@ class Predictor:
             fit[name] = Quantity.fit(name, memory, memory_terms, ceilings, self.config)
         return replace(self, quantities=fit, domain=Domain.of(table, self.config))
 
-    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def predict(self, frame: pd.DataFrame, level: float | None = None) -> pd.DataFrame:
         """Latency and peak memory of each row.
 
         Parameters
@@ -76,6 +76,8 @@ class Predictor:
         frame : DataFrame
             One row a series: model, machine, platform, mode, precision, batch size and footprint columns, as in a
             store's frame or from :func:`labbench.prediction.candidates`. Measured values in it are ignored.
+        level : float, optional
+            Nominal coverage of the intervals; default: the configuration's.
 
         Returns
         -------
@@ -87,6 +89,7 @@ class Predictor:
         """
         import pandas as pd
 
+        level = level or self.config.level
         table = prepare(frame)
         verdict = self.judge(table)
         answered, inside = verdict["refusal"].isna().to_numpy(), verdict["departure"].isna().to_numpy()
@@ -94,11 +97,11 @@ class Predictor:
         out = table[described].copy()
         for name, quantity in self.quantities.items():
             rows = table[answered]
-            values = quantity.predict(rows, inside[answered])
+            values = quantity.predict(rows, inside[answered], level)
             stem, unit = name.rsplit("_", 1)
             for column, value in ((name, "point"), (f"{stem}_low_{unit}", "low"), (f"{stem}_high_{unit}", "high")):
                 out[column] = pd.Series(np.nan, index=table.index).where(~answered, values[value].reindex(table.index))
-        out["level"] = np.where(answered, min(q.radius.level for q in self.quantities.values()), np.nan)
+        out["level"] = np.where(answered, min(q.radius(level).level for q in self.quantities.values()), np.nan)
         out["provenance"] = "predicted"
         corrected = self.quantities["latency_s"].residual is not None
         out["method"] = np.where(inside & corrected, f"{METHOD} + boosting", METHOD)
@@ -122,10 +125,10 @@ class Predictor:
         if not self.quantities:
             return "Predictor, not fitted"
         latency = self.quantities["latency_s"]
-        factor = np.exp(latency.radius.value)
+        radius = latency.radius(self.config.level)
         return (
-            f"Predictor of {', '.join(self.quantities)}: {latency.rows} rows of {latency.radius.families} families; "
-            f"{latency.radius.level:.0%} interval: within a factor of {factor:.2f}; "
+            f"Predictor of {', '.join(self.quantities)}: {len(latency.scores)} rows of {radius.families} families; "
+            f"{radius.level:.0%} interval: within a factor of {np.exp(radius.value):.2f}; "
             f"weight of the learnt residual {latency.weight:.2f}"
         )
 

@@ -39,11 +39,10 @@ class Quantity:
         Predicts ``log(measured / law)``; ``None`` where it did not help out of fold.
     weight : float
         In 0..1: least-squares weight of the residual, found on out-of-fold predictions (stacking, Wolpert 1992).
-    radius : Radius
+    scores, families : array, shape (rows,)
+        Absolute out-of-fold errors in the log, and the family of each: what intervals are made of.
     known : list of str
         Operator classes that the residual's features are made of.
-    rows : int
-        Training rows.
     """
 
     name: str
@@ -52,9 +51,9 @@ class Quantity:
     law: Law
     residual: Any
     weight: float
-    radius: Radius
+    scores: np.ndarray
+    families: np.ndarray
     known: list[str]
-    rows: int
 
     @classmethod
     def fit(
@@ -94,16 +93,17 @@ class Quantity:
             table = _joined(features, folds)
             for train, test in folds:
                 learnt[test] = _correction(_boosting(config).fit(table.iloc[train], error[train]), table.iloc[test])
-            weight = float(np.clip(learnt @ error / max(learnt @ learnt, 1e-12), 0, 1))
+            weight = float(np.clip(learnt @ error / max(float(learnt @ learnt), 1e-12), 0.0, 1.0))
             if weight > 0:
                 residual = _boosting(config).fit(table, error)
         scores = np.abs(error - weight * learnt)
-        fitted = law.fit(frame, x, y)
-        return cls(
-            name, terms, ceilings, fitted, residual, weight, radius(scores, families, config.level), known, len(y)
-        )
+        return cls(name, terms, ceilings, law.fit(frame, x, y), residual, weight, scores, families, known)
 
-    def predict(self, frame: pd.DataFrame, corrected: np.ndarray) -> pd.DataFrame:
+    def radius(self, level: float) -> Radius:
+        """Half-width, in the log, of the interval that covers a new family with probability ``level``."""
+        return radius(self.scores, self.families, level)
+
+    def predict(self, frame: pd.DataFrame, corrected: np.ndarray, level: float) -> pd.DataFrame:
         """Point and interval for each row; the residual acts where ``corrected`` (in the domain), else the law alone.
 
         Returns
@@ -119,7 +119,7 @@ class Quantity:
         if self.residual is not None and len(frame):
             shift = self.weight * _correction(self.residual, residual_features(frame, parts, self.known))
             point = law * np.exp(np.where(corrected, shift, 0.0))
-        spread = np.exp(self.radius.value)
+        spread = np.exp(self.radius(level).value)
         return pd.DataFrame(
             {"point": point, "low": point / spread, "high": point * spread, "law": law}, index=frame.index
         )

@@ -45,8 +45,11 @@ SERIES_VIEW = {
     "latency_s": "median_s.value",
     "latency_ci_low_s": "median_s.ci_low",
     "latency_ci_high_s": "median_s.ci_high",
-    "latency_p90_s": "p90_s.value",
-    "latency_p99_s": "p99_s.value",
+    **{
+        f"latency_p{level}_{column}s": f"p{level}_s.{end}"
+        for level in (90, 99)
+        for column, end in (("", "value"), ("ci_low_", "ci_low"), ("ci_high_", "ci_high"))
+    },
     "latency_mean_s": "mean_s",
     "latency_iqr_s": "iqr_s",
     "throughput": "throughput",

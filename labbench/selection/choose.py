@@ -1,0 +1,201 @@
+"""Filter, rank, and find ties and fallbacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labbench.selection.decision import Choice, Decision
+from labbench.selection.limits import Violation, violations
+from labbench.selection.options import QUESTION, options
+from labbench.selection.requirements import Requirements, SelectionError
+from labbench.selection.words import percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from labbench.prediction import Predictor
+
+# objective -> columns of its value and of the ends of its interval; less is better in all of them
+OBJECTIVES = {
+    "latency": ("latency_s", "latency_low_s", "latency_high_s"),
+    "throughput": ("latency_s", "latency_low_s", "latency_high_s"),  # batch is part of the question
+    "memory": ("memory_bytes", "memory_bytes", "memory_high_bytes"),
+    "cost": ("cost_per_million", "cost_per_million_low", "cost_per_million_high"),
+}
+
+
+def select(
+    frame: pd.DataFrame, requirements: Requirements | None = None, predictor: Predictor | None = None
+) -> Decision:
+    """Choose a platform and precision for every workload.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        ``Store.latest()``.
+    requirements : Requirements, optional
+        Default: the lowest latency, no limits.
+    predictor : Predictor, optional
+        Fitted; without one only what was measured can be chosen. A prediction outside what was measured excludes its
+        option; one inside is judged at the pessimistic end of its interval and loses ties to anything measured.
+
+    Raises
+    ------
+    SelectionError, ConfigError
+        If the store cannot answer: names what is missing or the nearest known name.
+    """
+    requirements = requirements or Requirements()
+    table = options(frame, requirements, predictor)
+    rows: list[Any] = table[list(QUESTION)].to_dict("records")
+    table["workload"] = [_workload(row) for row in rows]
+    found = [violations(row, requirements) for _, row in table.iterrows()]
+    table["allowed"] = [not items for items in found]
+    table["why_not"] = ["; ".join(item.reason for item in items) or None for items in found]
+    table["excess"] = [_excess(items) for items in found]
+    table["rank"], table["tied"] = 0, False
+    choices = []
+    for _, group in table.groupby("question", sort=True):
+        ranked, ties, reason = _rank(group[group["allowed"]], requirements)
+        table.loc[ranked, "rank"] = np.arange(1, len(ranked) + 1)
+        table.loc[ties, "tied"] = len(ties) > 1
+        choices.append(_choice(table, group, found, ranked, ties, reason, requirements))
+    order = table.assign(last=table["rank"] == 0).sort_values(["question", "last", "rank", "excess"], kind="stable")
+    return Decision(requirements, tuple(choices), order.drop(columns="last").reset_index(drop=True))
+
+
+def headline(decision: Decision) -> str:
+    """The decision in one or two sentences, computed from it."""
+    made = [choice for choice in decision.choices if choice.best]
+    if len(decision.choices) == 1 or not made:
+        return decision.choices[0].sentence
+    counts: dict[str, int] = {}
+    for choice in made:
+        assert choice.best is not None
+        counts[choice.best["option"]] = counts.get(choice.best["option"], 0) + 1
+    ranking = sorted(counts.items(), key=lambda item: -item[1])
+    best, wins = ranking[0]
+    what = {"latency": "fastest", "throughput": "fastest", "memory": "leanest", "cost": "cheapest"}
+    rest = ", ".join(f"{name} for {count}" for name, count in ranking[1:])
+    text = (
+        f"{best} is the {what[decision.requirements.objective]} choice for {wins} of {len(decision.choices)} workloads"
+    )
+    text += f" ({rest})" if rest else ""
+    unmet = len(decision.choices) - len(made)
+    text += f"; {unmet} cannot meet the requirements" if unmet else ""
+    return text + ". " + _worth(decision, best)
+
+
+def study_headline(store: str | Path) -> str:
+    """:func:`headline` of inference at the lowest latency, from a store; what the report's front page says."""
+    from labbench.store import Store
+
+    table = Store(store).latest()
+    modes: Any = ["inference"] if "inference" in set(table["mode"].astype("str")) else None
+    try:
+        return headline(select(table, Requirements(modes=modes)))
+    except SelectionError as error:
+        return f"No decision: {error}."
+
+
+def _worth(decision: Decision, favourite: str) -> str:
+    """What the most frequent choice costs where it is not the best, and what excluded options there are."""
+    column = OBJECTIVES[decision.requirements.objective][0]
+    losses = []
+    for choice in decision.choices:
+        values = {option["option"]: option[column] for option in choice.ranked}
+        if favourite in values:
+            losses.append(values[favourite] / min(values.values()) - 1)
+    unit = {"memory": "memory", "cost": "cost"}.get(decision.requirements.objective, "latency")
+    text = f"Using it for everything would cost {percent(float(np.mean(losses)))} of {unit} on average"
+    lacking = sum(favourite not in {option["option"] for option in choice.ranked} for choice in decision.choices)
+    worst = f" and {percent(float(np.max(losses)))} at worst" if max(losses) > 0 else ""
+    return text + worst + (f", and {lacking} workloads cannot use it." if lacking else ".")
+
+
+def _rank(rows: pd.DataFrame, requirements: Requirements) -> tuple[list[Any], list[Any], str]:
+    """Row labels in order of preference, those tied with the best, and what broke the tie."""
+    value, low, high = OBJECTIVES[requirements.objective]
+    known = rows[rows[value].notna()].sort_values(value, kind="stable")
+    if known.empty:
+        return [], [], ""
+    best = known.iloc[0]
+    overlap = (known[low] <= best[high]) & (known[high] >= best[low])
+    tied = known[overlap | (known.index == best.name)].assign(
+        unknown_memory=lambda t: t["memory_bytes"].isna(), unprepared=lambda t: t["prepare_s"].fillna(np.inf)
+    )
+    tied = tied.sort_values(["predicted", "unknown_memory", "memory_bytes", "unprepared", value], kind="stable")
+    rest = known[~known.index.isin(tied.index)]
+    return [*tied.index, *rest.index], list(tied.index), _tie_break(tied)
+
+
+def _tie_break(tied: pd.DataFrame) -> str:
+    """What the first of the tied has over the second."""
+    if len(tied) < 2:
+        return ""
+    first, second = tied.iloc[0], tied.iloc[1]
+    if first["predicted"] != second["predicted"]:
+        return "it was measured"
+    if first["memory_bytes"] < second["memory_bytes"]:
+        return "it needs less memory"
+    if first["unprepared"] < second["unprepared"]:
+        return "it is prepared sooner"
+    return "its point estimate is the best"
+
+
+def _choice(
+    table: pd.DataFrame,
+    rows: pd.DataFrame,
+    found: list[list[Violation]],
+    ranked: list[Any],
+    ties: list[Any],
+    reason: str,
+    requirements: Requirements,
+) -> Choice:
+    allowed = [dict(table.loc[label]) | {"tie_break": reason} for label in ranked]
+    excess = table["excess"].to_numpy(float)
+    out = sorted(
+        (label for label in rows.index if found[label]), key=lambda label: (np.isnan(excess[label]), excess[label])
+    )
+    return Choice(
+        question=str(rows.iloc[0]["workload"]),
+        model=str(rows.iloc[0]["model"]),
+        mode=str(rows.iloc[0]["mode"]),
+        ranked=tuple(allowed),
+        ties=tuple(table.loc[ties, "option"]),
+        fallbacks=_fallbacks(allowed),
+        excluded=tuple((dict(table.loc[label]), tuple(found[label])) for label in out),
+        objective=requirements.objective,
+        percentile=requirements.latency_percentile,
+        currency=requirements.currency,
+    )
+
+
+def _fallbacks(ranked: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The best option of every other runtime and device, best first: they do not fail together with the choice."""
+    chain: dict[tuple[str, str, str], str] = {}
+    for option in ranked:
+        chain.setdefault((option["machine_id"], option["device"], option["runtime"]), option["option"])
+    return tuple(chain.values())[1:]
+
+
+def _excess(found: list[Violation]) -> float:
+    if not found or any(violation.excess is None for violation in found):
+        return float("nan")
+    return max(float(violation.excess or 0) for violation in found)
+
+
+def _workload(row: dict[str, Any]) -> str:
+    import pandas as pd
+
+    from labbench.cells import Workload
+
+    fields = {name: value for name, value in row.items() if not pd.isna(value)}
+    work = Workload(**{name: _python(value) for name, value in fields.items()})
+    return f"{work.model} {work.mode} {work.shape_label}"
+
+
+def _python(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value

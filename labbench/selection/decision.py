@@ -1,0 +1,216 @@
+"""The answer: for each question a ranked choice, its ties and fallbacks, and why every other option was excluded."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from labbench.selection.limits import Violation
+from labbench.selection.requirements import Requirements
+from labbench.selection.words import listed, number, percent, seconds, size
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The decision for one question (one workload).
+
+    Attributes
+    ----------
+    question : str
+        What is to run, e.g. ``bert-tiny inference b1 s128``.
+    model, mode : str
+    ranked : tuple of dict
+        Options allowed, best first: the first is the choice.
+    ties : tuple of str
+        Options that cannot be told from the best by the objective (overlapping intervals), the choice included.
+    fallbacks : tuple of str
+        Next best options on another runtime or device, in order: what to use when the choice fails.
+    excluded : tuple of (dict, tuple of Violation)
+        The others, nearest to being allowed first, with all that excludes them.
+    objective : str
+    """
+
+    question: str
+    model: str
+    mode: str
+    ranked: tuple[dict[str, Any], ...]
+    ties: tuple[str, ...]
+    fallbacks: tuple[str, ...]
+    excluded: tuple[tuple[dict[str, Any], tuple[Violation, ...]], ...]
+    objective: str
+    percentile: int
+    currency: str
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The option chosen, or ``None``."""
+        return self.ranked[0] if self.ranked else None
+
+    @property
+    def sentence(self) -> str:
+        """What to do and why, in one or two sentences."""
+        best = self.best
+        if best is None:
+            return f"Nothing meets the requirements for {self.question}. {self.relaxation}"
+        text = f"Run {self.question} on {best['option']}: {self._facts(best)}"
+        others = [option for option in self.ranked[1:] if option["option"] not in self.ties]
+        if len(self.ties) > 1:
+            rest = listed([name for name in self.ties if name != best["option"]])
+            text += f"; cannot be told from {rest} by {self.objective}, chosen because {best['tie_break']}"
+        elif others:
+            text += f"; {self._lead(best, others[0])}"
+        elif self.excluded:
+            text += "; every other option is excluded"
+        return text + "."
+
+    @property
+    def relaxation(self) -> str:
+        """Which requirement to relax, and by how much, so that the nearest option is allowed."""
+        for option, found in self.excluded:
+            if all(violation.needed is not None for violation in found):
+                steps = [f"{v.requirement} to {_as_given(v)} ({percent(v.excess or 0)} away)" for v in found]
+                return f"The nearest is {option['option']}: relax {listed(steps)}."
+        named = sorted({v.requirement for _, found in self.excluded for v in found if v.requirement.endswith("s")})
+        lists = [name for name in named if name in ("devices", "runtimes", "precisions")]
+        if lists:
+            return f"No limit helps; allow more {listed(lists)}, or measure more."
+        return "No limit helps: no option ran here; see the reasons, or measure other platforms."
+
+    def _facts(self, option: dict[str, Any]) -> str:
+        label = "median" if self.percentile == 50 else f"p{self.percentile}"
+        source = "predicted, not measured" if option["predicted"] else option["provenance"]
+        facts = [f"{seconds(option['latency_s'])} a call ({label}, {source})"]
+        facts.append(f"{number(option['throughput'])} {option['throughput_unit']}/s")
+        if math.isfinite(option["memory_bytes"]):
+            facts.append(f"peak memory {size(option['memory_bytes'])}")
+        if math.isfinite(option["cost_per_million"]):
+            facts.append(
+                f"{number(option['cost_per_million'])} {self.currency} per million {option['throughput_unit']}"
+            )
+        return ", ".join(facts)
+
+    def _lead(self, best: dict[str, Any], other: dict[str, Any]) -> str:
+        column, word = {
+            "latency": ("latency_s", "faster than"),
+            "throughput": ("latency_s", "the throughput of"),
+            "memory": ("memory_bytes", "less memory than"),
+            "cost": ("cost_per_million", "cheaper than"),
+        }[self.objective]
+        ratio = other[column] / best[column]
+        return f"{ratio:.2f} times {word} the next, {other['option']}"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What should run where, with reasons.
+
+    Attributes
+    ----------
+    requirements : Requirements
+    choices : tuple of Choice
+        One a workload.
+    options : DataFrame
+        Every option with its values, ``rank`` (1 is best; 0 where excluded), ``allowed``, ``tied``, ``why_not`` and
+        ``excess`` (relative distance from being allowed, NaN where no limit would do).
+    """
+
+    requirements: Requirements
+    choices: tuple[Choice, ...]
+    options: pd.DataFrame = field(repr=False)
+
+    def table(self) -> pd.DataFrame:
+        """One row a question: the choice, its numbers, ties and fallbacks."""
+        import pandas as pd
+
+        rows = []
+        for choice in self.choices:
+            best = choice.best or {}
+            rows.append(
+                {
+                    "workload": choice.question,
+                    "choice": best.get("option"),
+                    "latency_s": best.get("latency_s"),
+                    "throughput": best.get("throughput"),
+                    "unit": best.get("throughput_unit"),
+                    "memory_bytes": best.get("memory_bytes"),
+                    "cost_per_million": best.get("cost_per_million"),
+                    "known": None if not best else "predicted" if best["predicted"] else best["provenance"],
+                    "tied_with": listed([name for name in choice.ties if name != best.get("option")]),
+                    "fallbacks": " → ".join(choice.fallbacks),
+                    "excluded": len(choice.excluded),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def exclusions(self) -> pd.DataFrame:
+        """One row an excluded option: why, and its distance from being allowed (a fraction; NaN: no limit helps)."""
+        table = self.options[~self.options["allowed"]]
+        return table[["workload", "option", "why_not", "excess"]].reset_index(drop=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values that JSON can hold: SI units, ``None`` for what is not known."""
+        return {
+            "requirements": self.requirements.model_dump(mode="json"),
+            "choices": [
+                {
+                    "question": choice.question,
+                    "sentence": choice.sentence,
+                    "ranked": [_plain(option) for option in choice.ranked],
+                    "ties": list(choice.ties),
+                    "fallbacks": list(choice.fallbacks),
+                    "excluded": [
+                        {**_plain(option), "violations": [violation.to_dict() for violation in found]}
+                        for option, found in choice.excluded
+                    ],
+                }
+                for choice in self.choices
+            ],
+        }
+
+    def __str__(self) -> str:
+        lines = []
+        for choice in self.choices:
+            lines.append(choice.sentence)
+            if choice.fallbacks:
+                lines.append(f"    if that fails: {' → '.join(choice.fallbacks)}")
+            lines += [
+                f"    not {option['option']}: {'; '.join(violation.reason for violation in found)}"
+                for option, found in choice.excluded
+            ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        items = "".join(f"<li>{escape(choice.sentence)}</li>" for choice in self.choices[:SHOWN])
+        more = len(self.choices) - SHOWN
+        tail = f"<p>and {more} more: see <code>table()</code></p>" if more > 0 else ""
+        return f"<ul>{items}</ul>{tail}"
+
+
+SHOWN = 12  # choices in the short view of a notebook
+PUBLIC = (
+    *("option", "machine_id", "device", "runtime", "platform", "precision", "series", "status", "provenance"),
+    *("predicted", "latency_s", "latency_low_s", "latency_high_s", "throughput", "throughput_unit", "memory_bytes"),
+    *("memory_high_bytes", "prepare_s", "cost_per_hour", "cost_per_million"),
+)
+
+
+def _plain(option: dict[str, Any]) -> dict[str, Any]:
+    return {name: _value(option[name]) for name in PUBLIC}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, float) or value is None:
+        return value if value is not None and math.isfinite(value) else None
+    return value.item() if hasattr(value, "item") else value
+
+
+def _as_given(violation: Violation) -> str:
+    assert violation.needed is not None
+    show = {"max_latency_s": seconds, "max_memory_bytes": size}.get(violation.requirement, number)
+    return show(violation.needed)
