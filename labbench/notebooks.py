@@ -37,6 +37,7 @@ KERNEL_ARGUMENTS = [
     "--InlineBackend.figure_formats=svg",  # sharp at every size; a notebook may choose otherwise
     "--InteractiveShellApp.extra_extensions=labbench.kernels",  # progress bars as text
 ]
+REPORTED_PACKAGES = ("numpy", "pandas", "scikit-learn", "torch", "transformers", "onnxruntime", "openvino")
 SOURCE_EXCERPT = 200  # characters of a failing cell that its manifest quotes
 
 
@@ -347,6 +348,7 @@ def _execute(plan: _Plan, kernel: KernelKind, timeout_s: float | None, progress:
     step.output.unlink(missing_ok=True)
     manager_class, kernel = kernels.manager(kernel)
     manifest = {**plan.request, "output": str(step.output), "kernel": kernel, "started": _now()}
+    manifest["environment"] = _environment()
     write_json(path, {**manifest, "status": "running"})
     began = time.perf_counter()
 
@@ -461,6 +463,21 @@ def _source(notebook: Path, index: int | None) -> str | None:
         return None
     source: str = nbformat.read(notebook, as_version=4).cells[index].source
     return source[:SOURCE_EXCERPT]
+
+
+def _environment() -> dict[str, str]:
+    """Versions and system, for the reader of a report: name to text."""
+    import platform
+    from importlib import metadata
+
+    versions = {"python": platform.python_version(), "system": f"{platform.system()} {platform.release()}"}
+    versions["machine"] = f"{platform.machine()}, {os.cpu_count()} logical cores"
+    for name in REPORTED_PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
 
 
 def _now() -> str:
