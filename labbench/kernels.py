@@ -151,6 +151,7 @@ def _kernel(argv: list[str], cwd: str | None, environment: dict[str, str]) -> No
     import matplotlib as mpl
     import numpy as np
     from ipykernel.kernelapp import IPKernelApp
+    from IPython.core.pylabtools import activate_matplotlib
     from matplotlib_inline.backend_inline import configure_inline_support
 
     np.random.seed()  # else every kernel draws the same numbers from the global generator
@@ -159,6 +160,7 @@ def _kernel(argv: list[str], cwd: str | None, environment: dict[str, str]) -> No
     app.initialize(argv)
     backend = os.environ["MPLBACKEND"]  # ipykernel's choice (inline) comes after matplotlib has looked for one
     mpl.use(backend)
+    activate_matplotlib(backend)
     configure_inline_support(app.shell, backend)
     app.start()
 

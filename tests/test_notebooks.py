@@ -229,7 +229,7 @@ def test_a_progress_bar_leaves_one_line_and_a_figure_is_svg(tmp_path):
     source = make(
         tmp_path / "n.ipynb",
         "from tqdm.auto import tqdm\nfor i in tqdm(range(500), mininterval=0): pass",
-        "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()",
+        "import matplotlib.pyplot as plt\nline = plt.plot([1, 2])",
     )
     cells = {}
     for kind in ("fork", "fresh"):

@@ -26,6 +26,7 @@
       const open = code.getAttribute("aria-pressed") !== "true";
       code.setAttribute("aria-pressed", open);
       code.textContent = open ? "Hide code" : "Show code";
+      root.classList.toggle("with-code", open);
       blocks.forEach((block) => { block.open = open; });
     });
   }

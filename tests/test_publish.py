@@ -1,0 +1,411 @@
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from hypothesis import given
+from hypothesis import strategies as st
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from labbench.markup import last_states
+from labbench.notebooks import NotebookError, run
+from labbench.publish import _sentence, publish
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="300pt" height="200pt"><circle r="9"/></svg>'
+
+
+def output(**data: Any) -> Any:
+    return new_output("display_data", data={key.replace("_", "/", 1): value for key, value in data.items()})
+
+
+def code(source: str, *outputs: Any, **metadata: Any) -> Any:
+    return new_code_cell(source, outputs=list(outputs), execution_count=1, metadata=metadata)
+
+
+def figure() -> Any:
+    return new_output("display_data", data={"image/svg+xml": SVG, "text/plain": "<Figure>"})
+
+
+def write(path: Path, *cells: Any, **metadata: Any) -> Path:
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=list(cells), metadata=kernel | metadata), path)
+    return path
+
+
+def page(tmp_path: Path, *cells: Any, **options: Any) -> BeautifulSoup:
+    write(tmp_path / "n.ipynb", *cells)
+    options = {"title": "Study", "headline": "It is fast."} | options
+    publish([tmp_path / "n.ipynb"], tmp_path / "site", **options)
+    return read(tmp_path / "site" / "n.html")
+
+
+def read(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def table(**columns: list[Any]) -> Any:
+    import pandas as pd
+
+    return new_output("execute_result", data={"text/html": pd.DataFrame(columns)._repr_html_(), "text/plain": ""})
+
+
+def requests(soup: BeautifulSoup) -> list[str]:
+    """Every address that a browser would fetch to show a page."""
+    found = [
+        str(element.get(attribute))
+        for element in soup.find_all(["script", "link", "img", "iframe", "source", "video", "audio", "object", "embed"])
+        for attribute in ("src", "href", "srcset", "data", "poster")
+        if element.get(attribute)
+    ]
+    styles = " ".join([style.get_text() for style in soup.find_all("style")])
+    styles += " ".join(str(element["style"]) for element in soup.find_all(style=True))
+    found += re.findall(r"url\(\s*['\"]?([^)'\"]+)", styles) + re.findall(r"@import[^;]*", styles)
+    found += re.findall(r"https?://[^\s'\"]+", " ".join(script.get_text() for script in soup.find_all("script")))
+    return [address for address in found if not address.startswith(("data:", "#"))]
+
+
+HOSTILE = [
+    new_markdown_cell("# T\n\n![remote](https://example.org/a.png) and $x^2$ and <img src='//example.org/b.png'>"),
+    code("1", output(text_html="<script src='https://cdn.example.org/require.js'></script><b>kept</b>")),
+    code("2", output(text_html="<script>import('https://example.org/m.js')</script><iframe src='x.html'></iframe>")),
+    code("3", output(text_html="<style>@import 'https://example.org/s.css';</style><link href='http://e.org/c.css'>")),
+    code("4", output(text_html="<p style='background: url(https://example.org/i.png)'>p</p>")),
+    code("5", output(text_html="<video poster='https://e.org/p.png'><source src='https://e.org/v'></video>")),
+]
+
+
+def test_a_site_requests_nothing_from_anywhere(tmp_path):
+    soup = page(tmp_path, *HOSTILE, code("f", figure()))
+    assert requests(soup) == []
+    assert requests(read(tmp_path / "site" / "index.html")) == []
+    assert "kept" in soup.get_text()
+    assert soup.find("a", href="https://example.org/a.png") is not None, "a remote image becomes a link"
+
+
+def test_the_check_for_requests_finds_them():
+    html = "".join(str(cell.outputs[0].data["text/html"]) for cell in HOSTILE if cell.cell_type == "code")
+    assert len(requests(BeautifulSoup(html, "html.parser"))) >= 7
+
+
+def test_the_index_tells_headline_questions_answers_and_provenance(tmp_path):
+    first = write(
+        tmp_path / "01.ipynb",
+        new_markdown_cell("# Which is *fastest*?\n\nAll ran at 0.5 s. Then more."),
+        code("x", figure()),
+        code("y", output(text_markdown="**OpenVINO, by 1.9×.** Not by much.")),
+        code("z", output(text_markdown="**OpenVINO, by 1.9×.** Not by much."), tags=["answer"]),
+    )
+    second = write(tmp_path / "02.ipynb", new_markdown_cell("no title"))
+    counts = {"predicted": 3, "measured": 1234, "simulated": 0}
+    index = publish(
+        [first, second], tmp_path / "s", title="A & B", headline="OpenVINO 2.0 is *it*. See why.", provenance=counts
+    )
+    soup = read(index)
+    assert soup.h1 is not None
+    assert soup.h1.get_text() == "OpenVINO 2.0 is it."
+    assert soup.select_one(".lead").get_text(strip=True) == "See why."
+    assert [badge.get_text(" ", strip=True) for badge in soup.select(".badge")] == ["1,234 measured", "3 predicted"]
+    card, plain = soup.select(".card")
+    assert card.h2.get_text().strip() == "Which is fastest?"
+    assert [p.get_text().strip() for p in card.select("p")] == ["All ran at 0.5 s.", "OpenVINO, by 1.9×."]
+    assert card.img["src"].startswith("data:image/svg+xml;base64,")
+    assert (plain.h2.get_text(strip=True), plain.img) == ("02", None)
+    assert [link["href"] for link in soup.select(".card a")] == ["01.html", "02.html"]
+    assert all((tmp_path / "s" / link["href"]).exists() for link in soup.select(".card a"))
+
+
+def test_a_cell_tagged_thumbnail_gives_the_index_its_figure(tmp_path):
+    chosen = new_output("display_data", data={"image/png": PNG})
+    page(tmp_path, code("a", figure()), code("b", chosen, tags=["thumbnail"]))
+    assert read(tmp_path / "site" / "index.html").select_one(".thumb img")["src"] == f"data:image/png;base64,{PNG}"
+
+
+def test_code_is_there_but_closed(tmp_path):
+    soup = page(tmp_path, code("secret = 1", figure()), code("silent = 2"))
+    blocks = soup.select("details.code")
+    assert [block.pre.get_text().strip() for block in blocks] == ["secret = 1", "silent = 2"]
+    assert not any(block.has_attr("open") for block in blocks)
+    assert soup.select_one("button#code") is not None
+    assert len(soup.select(".cell.silent")) == 1
+
+
+def test_a_failed_notebook_says_so_on_its_page_and_on_the_index(tmp_path):
+    source = write(
+        tmp_path / "bad.ipynb",
+        new_markdown_cell("# Bad"),
+        code("divisor = 1", tags=["parameters"]),
+        code("1 / divisor"),
+    )
+    assert run(source, tmp_path / "out" / "bad.ipynb", {"divisor": 0}).status == "failed"
+    index = publish([tmp_path / "out" / "bad.ipynb"], tmp_path / "site", title="S", headline="H.")
+    assert "ZeroDivisionError: division by zero" in read(index).select_one(".card .status").get_text()
+    assert "1 of 1 notebooks did not finish" in read(index).select_one(".masthead").get_text()
+    soup = read(tmp_path / "site" / "bad.html")
+    assert "ZeroDivisionError: division by zero" in soup.select_one("main > .failure").get_text()
+    assert soup.select_one("main > .failure a")["href"] == "#failure"
+    assert "ZeroDivisionError" in soup.select_one("#failure").get_text()
+    assert "papermill" not in soup.select_one("main").get_text()
+    facts = soup.select_one(".provenance").get_text(" ")
+    assert re.search(r"divisor\s+0\b", facts)
+    assert "numpy" in facts
+
+
+def test_an_interrupted_run_is_published_as_such(tmp_path):
+    from labbench.notebooks import manifest_path, write_json
+
+    source = write(tmp_path / "n.ipynb", new_markdown_cell("# N"))
+    write_json(manifest_path(source), {"version": 1, "status": "interrupted"})
+    index = publish([source], tmp_path / "site", title="S", headline="H.")
+    assert "the run is interrupted" in read(index).select_one(".card .status").get_text()
+
+
+def test_every_figure_is_described(tmp_path):
+    soup = page(
+        tmp_path,
+        new_markdown_cell("# T\n\n## Latency & cost"),
+        code("a", figure()),
+        code("b", figure(), alt="Bars: openvino is shortest"),
+        code("c", figure(), caption="A caption"),
+    )
+    assert [image["alt"] for image in soup.select("figure img")] == [
+        "Figure 1: Latency & cost",
+        "Bars: openvino is shortest",
+        "A caption",
+    ]
+    assert soup.figcaption.get_text() == "A caption"
+
+
+def test_headings_are_in_order_and_addressed_once(tmp_path):
+    soup = page(
+        tmp_path,
+        new_markdown_cell("# Title\n\n#### Deep\n\n# Another\n\n## Same\n\n##### Deeper"),
+        new_markdown_cell("## Same\n\ntext"),
+    )
+    main = soup.select_one("main")
+    levels = [int(heading.name[1]) for heading in main.find_all(re.compile(r"^h[1-6]$"))]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    ids = [element["id"] for element in soup.find_all(id=True)]
+    assert len(ids) == len(set(ids))
+    assert {link["href"][1:] for link in soup.select(".contents a")} <= set(ids)
+
+
+def test_a_page_can_be_used_without_a_mouse_or_eyes(tmp_path):
+    soup = page(tmp_path, new_markdown_cell("# T"), code("x", table(a=[1])))
+    for document in (soup, read(tmp_path / "site" / "index.html")):
+        assert document.html["lang"] == "en"
+        assert document.select_one("a.skip")["href"] == "#main"
+        assert len(document.select("main#main")) == 1
+        assert all(image.has_attr("alt") for image in document.find_all("img"))
+        assert all(nav.has_attr("aria-label") for nav in document.find_all("nav"))
+    frame = soup.select_one(".table")
+    assert (frame["role"], frame["tabindex"]) == ("region", "0")
+    assert frame["aria-label"] == "Table: T"
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("ink", ["ink", "soft", "accent", "warm", "bad"])
+@pytest.mark.parametrize("paper", ["paper", "raised", "sunk", "bad-paper"])
+def test_text_has_the_contrast_that_wcag_aa_asks_for(ink, paper, scheme):
+    from labbench.markup import TEMPLATES
+
+    style = (TEMPLATES / "style.css").read_text()
+    colours = dict(re.findall(r"--([\w-]+): light-dark\(([^)]*)\)", style))
+    front, back = (luminance(colours[name].split(", ")[scheme]) for name in (ink, paper))
+    assert (max(front, back) + 0.05) / (min(front, back) + 0.05) >= 4.5
+
+
+def test_numbers_stand_right_and_a_default_index_is_left_out(tmp_path):
+    long = "a verdict of many words that needs room to wrap in its column"
+    soup = page(
+        tmp_path, code("t", table(model=["a", "b"], latency=[1.5, -2e-9], gain=["3 %", "1.9×"], why=[long, "-x"]))
+    )
+    row = soup.select("tbody tr")[0]
+    assert [cell.get("class") for cell in row.find_all(["td", "th"])] == [None, ["num"], ["num"], ["long"]]
+    assert [cell.get("class") for cell in soup.select("thead th")] == [None, ["num"], ["num"], None]
+    assert soup.find("style", attrs={"scoped": True}) is None
+
+
+def test_an_index_with_a_meaning_is_kept(tmp_path):
+    import pandas as pd
+
+    html = pd.DataFrame({"a": [1, 2]}, index=["bert", "vit"])._repr_html_()
+    soup = page(tmp_path, code("t", output(text_html=html)))
+    assert [head.get_text() for head in soup.select("tbody th")] == ["bert", "vit"]
+
+
+def test_formulas_are_set_without_a_network_and_named(tmp_path):
+    soup = page(tmp_path, new_markdown_cell(r"Costs 5 and $\frac{a}{b}$, and $\nosuchthing{x}$." + "\n\n$$P = x^2$$"))
+    good, bad, block = soup.select(".math")
+    assert good["aria-label"] == r"\frac{a}{b}"
+    assert good.svg is not None
+    assert bad.svg is None
+    assert bad.code.get_text() == r"\nosuchthing{x}"
+    assert "block" in block["class"]
+
+
+def test_what_is_no_result_is_left_out(tmp_path):
+    repr_ = new_output("execute_result", data={"text/plain": "<Axes: xlabel='x', ylabel='y'>"})
+    bar = new_output("stream", name="stderr", text=" 0%|   | 0/9\r 50%|## | 4/9\r100%|###| 9/9\nnext")
+    text = page(tmp_path, code("a", repr_), code("b", bar)).get_text()
+    assert "Axes" not in text
+    assert "0/9" not in text
+    assert "9/9" in text
+    assert "next" in text
+
+
+def test_text_in_outputs_is_escaped(tmp_path):
+    soup = page(
+        tmp_path,
+        new_markdown_cell("# A <b>bold</b> & title"),
+        code("x = '<script>'", new_output("stream", name="stdout", text="<script>alert(1)</script>")),
+        headline="<script>alert(2)</script>.",
+    )
+    index = read(tmp_path / "site" / "index.html")
+    assert not [s for doc in (soup, index) for s in doc.find_all("script") if "alert" in s.get_text()]
+    assert "<script>alert(1)</script>" in soup.select_one("pre.stream").get_text()
+    assert soup.title.get_text().startswith("A bold & title")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [([], "nothing to publish"), (["a/n", "b/n"], r"n\.html"), (["index"], r"index\.html"), (["nowhere"], "nowhere")],
+)
+def test_what_cannot_be_published_is_refused_by_name(tmp_path, names, message):
+    paths = [tmp_path / f"{name}.ipynb" for name in names]
+    for path in paths:
+        if path.stem != "nowhere":
+            path.parent.mkdir(exist_ok=True)
+            write(path)
+    with pytest.raises(NotebookError, match=message):
+        publish(paths, tmp_path / "site", title="S", headline="H.")
+
+
+@given(st.text())
+def test_a_sentence_and_its_rest_lose_no_word(text):
+    first, _, rest = _sentence(text)
+    assert (first + rest).split() == text.split() or "".join((first + rest).split()) == "".join(text.split())
+
+
+@given(st.lists(st.text(alphabet="ab %|", min_size=1), min_size=1))
+def test_a_carriage_return_keeps_the_last_state(states):
+    assert last_states("\r".join(states) + "\r") == states[-1]
+
+
+# --- in a real browser ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    wide = table(**{f"a_rather_long_column_{i}": ["x" * 30, "y"] for i in range(12)})
+    path = write(
+        folder / "n.ipynb",
+        new_markdown_cell("# A title\n\nText.\n\n## One\n\n" + "w" * 200 + "\n\n## Two"),
+        code("secret = '" + "x" * 300 + "'", figure(), wide),
+        code("y", new_output("stream", name="stdout", text="z" * 500)),
+    )
+    publish([path], folder, title="Study", headline="A headline.", provenance={"measured": 5})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from browser import chromium
+
+    with chromium(tmp_path_factory.mktemp("profile")) as started:
+        yield started
+
+
+@pytest.mark.parametrize("name", ["index", "n"])
+@pytest.mark.parametrize("width", [320, 390, 768, 1280, 1920])
+def test_a_page_fits_its_window(site, driver, name, width):
+    from browser import look
+
+    look(driver, width)
+    driver.get(f"file://{site}/{name}.html")
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+    if name == "n" and width >= 1280:
+        column = driver.execute_script(
+            "const s = getComputedStyle(document.querySelector('main'));"
+            "return (document.querySelector('main').clientWidth - 2 * parseFloat(s.paddingLeft)) / 16"
+        )
+        assert column <= 52.01
+
+
+def test_a_browser_asks_the_network_for_nothing_and_reports_no_error(site, driver):
+    import json
+
+    driver.get_log("performance")
+    driver.get_log("browser")
+    for name in ("index", "n"):
+        driver.get(f"file://{site}/{name}.html")
+    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert f"file://{site}/n.html" in asked, "the log works"
+    assert [url for url in asked if not url.startswith((f"file://{site}/", "data:"))] == []
+    assert driver.get_log("browser") == []
+
+
+def test_code_shows_at_a_click_and_hides_at_the_next(site, driver):
+    driver.get(f"file://{site}/n.html")
+    block, button = (driver.find_element("css selector", name) for name in ("details.code .highlight", "button#code"))
+    assert not block.is_displayed()
+    button.click()
+    assert block.is_displayed()
+    assert button.get_attribute("aria-pressed") == "true"
+    button.click()
+    assert not block.is_displayed()
+
+
+def test_colours_follow_the_system_until_the_reader_chooses(site, driver):
+    from browser import look
+
+    def paper() -> int:
+        colour = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+        return sum(int(channel) for channel in re.findall(r"\d+", colour)[:3])
+
+    driver.get(f"file://{site}/n.html")
+    driver.execute_script("localStorage.clear(); delete document.documentElement.dataset.theme")
+    look(driver, 1280, dark=True)
+    dark = paper()
+    look(driver, 1280, dark=False)
+    light = paper()
+    assert dark < 150 < 600 < light
+    button = driver.find_element("css selector", "button#theme")
+    button.click()  # light
+    button.click()  # dark
+    assert paper() == dark
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def next_page_is_dark(_: object) -> bool:
+        driver.get(f"file://{site}/index.html")
+        return paper() == dark
+
+    WebDriverWait(driver, 30).until(next_page_is_dark, "the choice holds on the next page once the browser stored it")
+    driver.execute_script("localStorage.clear()")
+
+
+def test_a_page_prints_with_its_tables_whole(site, driver):
+    import base64
+
+    driver.get(f"file://{site}/n.html")
+    pdf = base64.b64decode(driver.execute_cdp_cmd("Page.printToPDF", {})["data"])
+    assert pdf.startswith(b"%PDF")
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    hidden = driver.execute_script("return getComputedStyle(document.querySelector('.bar')).display")
+    overflow = driver.execute_script("return getComputedStyle(document.querySelector('.table')).overflowY")
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert (hidden, overflow) == ("none", "visible")
