@@ -48,7 +48,7 @@ def cross_validate(
     table = training_rows(frame)
     ceilings = ceilings_of(table, environments)
     parts = []
-    for fold, (train, test) in enumerate(folds_by_group(table["family"].to_numpy(str), config.max_folds, config.seed)):
+    for fold, (train, test) in enumerate(folds_by_group(table["group"].to_numpy(str), config.max_folds, config.seed)):
         seen, unseen = table.iloc[train], table.iloc[test].reset_index(drop=True)
         predictor = Predictor(config).fit(seen, environments)
         for name, quantity in predictor.quantities.items():
@@ -61,7 +61,9 @@ def cross_validate(
             intervals = {LABBENCH: ours[["low", "high"]].to_numpy()}
             guesses = {LABBENCH: ours["point"].to_numpy(), LAW_ONLY: ours["law"].to_numpy()}
             guesses |= {label: guess(known, asked, name, ceilings) for label, guess in baselines.items()}
-            described = [c for c in (*WORKLOAD, *PLATFORM, "family", "series", "cell_id", "cell_key") if c in asked]
+            described = [
+                c for c in (*WORKLOAD, *PLATFORM, "family", "group", "series", "cell_id", "cell_key") if c in asked
+            ]
             for method, predicted in guesses.items():
                 low, high = intervals.get(method, np.full((len(asked), 2), np.nan)).T
                 parts.append(
@@ -101,13 +103,13 @@ def score(predictions: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     rows = []
     for key, part in table.groupby(["quantity", "method", *by], observed=True, sort=False):
         answered = part.dropna(subset=["predicted"])
-        family = answered.groupby("family", observed=True)
+        family = answered.groupby("group", observed=True)
         rows.append(
             dict(zip(("quantity", "method", *by), key, strict=True))
             | {
                 "cells": len(answered),
                 "refused": len(part) - len(answered),
-                "families": answered["family"].nunique(),
+                "families": answered["group"].nunique(),
                 "mape": answered["ape"].mean(),
                 "family_mape": family["ape"].mean().mean(),
                 "median_ape": answered["ape"].median(),

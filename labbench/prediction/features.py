@@ -74,7 +74,10 @@ class Ceilings:
 
 
 def prepare(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with what the predictor needs added: ``family``, ``cell_key`` and missing operator classes as zeros."""
+    """The frame with ``family``, ``group`` and ``cell_key`` added, and zeros for operator classes that are not there.
+
+    A ``group`` is what a split must not tear apart: a family, or families that share an operator graph.
+    """
     missing = [name for name in ("model", *CONFIGURATION, *TOTALS) if name not in frame]
     if missing:
         raise PredictionError(
@@ -85,9 +88,26 @@ def prepare(frame: pd.DataFrame) -> pd.DataFrame:
     table["family"] = table["model"].astype("str").map(family_of)
     by_class = [name for name in table.columns.astype(str) if name.startswith(tuple(f"{total}_" for total in TOTALS))]
     table[by_class] = table[by_class].fillna(0.0)
+    table["group"] = table["family"].map(merged_families(table))
     cell = ["record_id"] if "record_id" in table else [name for name in (*PLATFORM, *WORKLOAD) if name in table]
     table["cell_key"] = table.groupby(cell, dropna=False, observed=True).ngroup()
     return table
+
+
+def merged_families(frame: pd.DataFrame) -> dict[str, str]:
+    """Family to the name of its group: families with a row of equal kernel counts in every operator class are one.
+
+    Llama and Qwen2, say, differ in name only: with one of them in the training part the other is no unseen model.
+    """
+    counts = [name for name in frame.columns.astype(str) if name.startswith("kernels_")]
+    group = {family: family for family in frame["family"]}
+    if not counts:
+        return group
+    known = frame[frame["kernels"].notna()]
+    for _, twins in known.groupby(counts, sort=False)["family"]:
+        names = {group[family] for family in twins}
+        group = {family: min(names) if label in names else label for family, label in group.items()}
+    return group
 
 
 def classes(frame: pd.DataFrame) -> list[str]:

@@ -70,7 +70,7 @@ class Quantity:
         y = frame[name].to_numpy(float, na_value=np.nan)
         usable = np.isfinite(x).all(axis=1) & np.isfinite(y) & (y > 0)
         frame, x, y = frame[usable].reset_index(drop=True), x[usable], y[usable]
-        families = frame["family"].to_numpy(str)
+        families = frame["group"].to_numpy(str)
         if len(set(families)) < MIN_FAMILIES:
             raise PredictionError(
                 f"{name} was measured, with a footprint, for {len(set(families))} model families; "

@@ -1,0 +1,104 @@
+"""Figures of a decision: what each option costs, which are worth considering, which was chosen."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from labbench.selection.decision import Decision
+
+MS, MB = 1e3, 1e-6
+COLUMNS = 4
+
+
+def pareto_front(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """Rows that no other row beats in both columns (less is better), sorted by ``x``."""
+    ordered = table.dropna(subset=[x, y]).sort_values([x, y], kind="stable")
+    best_before = ordered[y].cummin().shift(fill_value=np.inf)
+    return ordered[ordered[y] < best_before]
+
+
+def plot_selection(decision: Decision, workload: str, *, ax: Axes | None = None) -> Axes:
+    """Latency and peak memory of every option of one workload, with the Pareto front, the limits and the choice.
+
+    Filled: measured. Hollow, with an interval: predicted. Grey: excluded. Ring: the choice.
+    """
+    import matplotlib.pyplot as plt
+
+    from labbench.prediction.figures import MARKERS, platform_colors
+
+    if ax is None:
+        _, ax = plt.subplots(figsize=(5.2, 4.2), layout="constrained")
+    table = decision.options[decision.options["workload"] == workload].dropna(subset=["latency_s", "memory_bytes"])
+    colors = platform_colors(decision.options["platform"])
+    front = pareto_front(table[table["allowed"]], "latency_s", "memory_bytes")
+    ax.plot(front["latency_s"] * MS, front["memory_bytes"] * MB, color="0.6", lw=1.2, ls="--", zorder=1)
+    points: Any = table.itertuples()
+    for row in points:
+        color = colors[str(row.platform)] if row.allowed else (0.72, 0.72, 0.72)
+        marker = MARKERS[list(colors).index(str(row.platform)) % len(MARKERS)]
+        x, y = row.latency_s * MS, row.memory_bytes * MB
+        span = [[max(x - row.latency_low_s * MS, 0)], [max(row.latency_high_s * MS - x, 0)]]
+        ax.errorbar(x, y, xerr=span, fmt="none", ecolor=color, elinewidth=1, zorder=2)
+        face = "white" if row.predicted else color
+        ax.scatter(x, y, s=52, marker=marker, facecolor=[face], edgecolor=[color], linewidth=1.6, zorder=3)
+        if row.rank == 1:
+            ax.scatter(x, y, s=190, marker="o", facecolor="none", edgecolor="black", linewidth=1.4, zorder=4)
+    limits = decision.requirements
+    if limits.max_latency_s:
+        ax.axvline(limits.max_latency_s * MS, color="tab:red", lw=1, ls=":")
+    if limits.max_memory_bytes:
+        ax.axhline(limits.max_memory_bytes * MB, color="tab:red", lw=1, ls=":")
+    ax.set_xscale("log")
+    ax.set_title(workload, fontsize="medium")
+    ax.grid(visible=True, color="0.9", lw=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def plot_selection_overview(decision: Decision, workloads: list[str] | None = None) -> Figure:
+    """:func:`plot_selection` of several workloads (default: the first eight), one legend for all."""
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+
+    from labbench.prediction.figures import MARKERS, _plain_ticks, platform_colors
+
+    names = workloads or [choice.question for choice in decision.choices][: 2 * COLUMNS]
+    columns = min(COLUMNS, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.0 * columns, 2.6 * rows + 0.6), layout="constrained", squeeze=False
+    )
+    for ax, name in zip(axes.flat, names, strict=False):
+        plot_selection(decision, name, ax=ax)
+        _plain_ticks(ax, ("x",))
+    for ax in axes.flat[len(names) :]:
+        ax.set_visible(False)
+    percentile = decision.requirements.latency_percentile
+    figure.supxlabel(f"{'median' if percentile == 50 else f'p{percentile}'} latency (ms)", fontsize="medium")
+    figure.supylabel("peak memory (MB)", fontsize="medium")
+    style: dict[str, Any] = {"marker": "o", "ls": "", "ms": 7, "color": "0.3"}
+    handles = [
+        Line2D([], [], ls="", marker=MARKERS[i % len(MARKERS)], ms=7, color=color, label=name)
+        for i, (name, color) in enumerate(platform_colors(decision.options["platform"]).items())
+    ]
+    handles += [
+        Line2D([], [], label="choice", **{**style, "ms": 12, "markerfacecolor": "none", "color": "black"}),
+        Line2D([], [], color="0.6", ls="--", lw=1.2, label="Pareto front"),
+    ]
+    if decision.options["predicted"].any():
+        handles.append(Line2D([], [], label="predicted", **{**style, "markerfacecolor": "white"}))
+    if not decision.options["allowed"].all():
+        handles.append(Line2D([], [], label="excluded", **{**style, "color": "0.72"}))
+    if decision.requirements.max_latency_s or decision.requirements.max_memory_bytes:
+        handles.append(Line2D([], [], color="tab:red", ls=":", lw=1, label="limit"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize="small")
+    return figure

@@ -1,0 +1,109 @@
+"""Tables and sentences of the selection notebook: computed from the decision, in human units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from labbench.selection.figures import pareto_front
+from labbench.selection.words import listed, number, percent, seconds, size
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from labbench.selection.decision import Decision
+    from labbench.selection.requirements import Requirements
+
+
+def requirements_table(requirements: Requirements) -> pd.DataFrame:
+    """What is asked for: every requirement that was given, and what it means."""
+    import pandas as pd
+
+    given = requirements.model_dump(mode="json", exclude_unset=True)
+    show = {"max_latency_s": seconds, "max_memory_bytes": size, "max_cost_per_hour": number}
+    rows = [
+        {
+            "requirement": name,
+            "value": show[name](value) if name in show and value is not None else _text(value),
+            "meaning": type(requirements).model_fields[name].description or "",
+        }
+        for name, value in given.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def decision_table(decision: Decision) -> pd.DataFrame:
+    """:meth:`Decision.table` in human units; columns that hold nothing are left out."""
+    import pandas as pd
+
+    table = decision.table()
+    label = (
+        "median" if decision.requirements.latency_percentile == 50 else f"p{decision.requirements.latency_percentile}"
+    )
+    unmet = table["choice"].isna()
+    out = pd.DataFrame(
+        {
+            "workload": table["workload"],
+            "choice": table["choice"].where(~unmet, "none"),
+            f"{label} latency": _shown(table["latency_s"], seconds),
+            "throughput": [
+                "–" if none else f"{number(value)} {unit}/s"
+                for none, value, unit in zip(unmet, table["throughput"], table["unit"], strict=True)
+            ],
+            "peak memory": _shown(table["memory_bytes"], size),
+            "cost per million": _shown(table["cost_per_million"], number),
+            "known": table["known"].where(~unmet, "–"),
+            "tied with": table["tied_with"],
+            "fallbacks": table["fallbacks"],
+        }
+    )
+    return out[[name for name in out if not out[name].isin(["", "–"]).all()]]
+
+
+def exclusion_table(decision: Decision) -> pd.DataFrame:
+    """Excluded options, nearest to being allowed first within each workload."""
+    import pandas as pd
+
+    table = decision.exclusions()
+    away = table["excess"].map(percent).where(table["excess"].notna(), "no limit would do")
+    return pd.DataFrame(
+        {"workload": table["workload"], "option": table["option"], "why not": table["why_not"], "away": away}
+    )
+
+
+def exclusion_sentence(decision: Decision) -> str:
+    """How many options were excluded, by what, and what would have to give where nothing is left."""
+    found = [violation for choice in decision.choices for _, items in choice.excluded for violation in items]
+    excluded = sum(len(choice.excluded) for choice in decision.choices)
+    if not excluded:
+        return "No option was excluded: every cell ran and meets the requirements."
+    counts: dict[str, int] = {}
+    for violation in found:
+        counts[violation.requirement] = counts.get(violation.requirement, 0) + 1
+    by = listed([f"{count} by {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])])
+    text = f"{excluded} of {len(decision.options)} options are excluded: {by}."
+    unmet = [choice for choice in decision.choices if choice.best is None]
+    if unmet:
+        text += f" {len(unmet)} workloads have no option left; for {unmet[0].question}: {unmet[0].relaxation}"
+    return text
+
+
+def front_sentence(decision: Decision) -> str:
+    """For how many workloads latency and memory pull apart."""
+    allowed = decision.options[decision.options["allowed"]]
+    sizes = [
+        len(pareto_front(rows, "latency_s", "memory_bytes"))
+        for _, rows in allowed.groupby("workload", observed=True, sort=False)
+    ]
+    apart = sum(count > 1 for count in sizes)
+    return (
+        f"For {apart} of {len(sizes)} workloads less memory costs latency; for the others one option is best in both."
+    )
+
+
+def _shown(values: pd.Series, show: Callable[[float], str]) -> list[str]:
+    return ["–" if missing else show(value) for value, missing in zip(values, values.isna(), strict=True)]
+
+
+def _text(value: object) -> str:
+    return listed([str(item) for item in value]) if isinstance(value, list) else str(value)
