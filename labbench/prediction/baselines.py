@@ -19,14 +19,14 @@ def roofline(train: pd.DataFrame, test: pd.DataFrame, name: str, ceilings: Mappi
     """The roofline model (Williams et al. 2009), nothing fitted: ``max(FLOPs / peak, bytes / bandwidth)``."""
     del train, name
     x = latency_terms(test, ceilings)
-    return np.asarray(np.maximum(x[:, 0] + x[:, 1], x[:, 2]))
+    return np.asarray(np.maximum(x[:, 0], x[:, 1]))
 
 
 def roofline_and_dispatch(
     train: pd.DataFrame, test: pd.DataFrame, name: str, ceilings: Mapping[str, Ceilings]
 ) -> np.ndarray:
     """The same plus kernels x the measured time of one dispatch."""
-    return roofline(train, test, name, ceilings) + latency_terms(test, ceilings)[:, 3]
+    return roofline(train, test, name, ceilings) + latency_terms(test, ceilings)[:, 2:4].sum(axis=1)
 
 
 def nearest(train: pd.DataFrame, test: pd.DataFrame, name: str, ceilings: Mapping[str, Ceilings]) -> np.ndarray:

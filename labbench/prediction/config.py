@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from labbench.cells import Frozen
+from labbench.records import NoiseVerdict
 
 
 class PredictionError(ValueError):
@@ -17,6 +18,7 @@ class PredictionConfig(Frozen):
     """Settings of a :class:`~labbench.prediction.predictor.Predictor`, meant for stores of 20 to 2,000 cells."""
 
     level: float = Field(0.9, gt=0, lt=1, description="nominal coverage of the predictive interval")
+    ignore: list[NoiseVerdict] = Field(["unstable"], description="noise verdicts of series that are not learnt from")
     residual: Literal["boosting", "none"] = Field("boosting", description="what corrects the fitted roofline")
     inner_folds: int = Field(
         5, ge=2, description="folds by family that cross-fit the roofline inside the training part"

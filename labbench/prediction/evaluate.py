@@ -45,7 +45,7 @@ def cross_validate(
     import pandas as pd
 
     config = config or PredictionConfig()
-    table = training_rows(frame)
+    table = training_rows(frame, config)
     ceilings = ceilings_of(table, environments)
     parts = []
     for fold, (train, test) in enumerate(folds_by_group(table["group"].to_numpy(str), config.max_folds, config.seed)):

@@ -30,7 +30,9 @@ CALL_S = 1e-5  # start of the cost of a call whatever it computes; learnt
 EMPTY_WORKER_BYTES = 3e8  # start of the memory of a worker whatever it loads; learnt
 BYTES_PER_VALUE = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 
-LATENCY_TERMS = ("matmul", "convolution", "traffic", "dispatch", "call")
+# Classes that a runtime executes one by one; of the others it fuses or drops as many as it can.
+DENSE = ("matmul", "convolution", "attention")
+LATENCY_TERMS = ("compute", "traffic", "dense operators", "other operators", "call")
 MEMORY_TERMS = ("weights", "activations", "worker")
 
 
@@ -116,19 +118,25 @@ def classes(frame: pd.DataFrame) -> list[str]:
 
 
 def latency_terms(frame: pd.DataFrame, ceilings: Mapping[str, Ceilings]) -> np.ndarray:
-    """Seconds each term of a call takes at the machine's ceilings, shape (n, 5): ``LATENCY_TERMS``."""
+    """Seconds each term of a call takes at the machine's ceilings, shape (n, 5): ``LATENCY_TERMS``.
+
+    One coefficient serves the FLOPs of all classes: with the few convolutional families of a small store, one of their
+    own made errors on unseen families worse.
+    """
     limits = [ceilings[machine] for machine in frame["machine_id"]]
     peak = np.array([limit.peak(precision) for limit, precision in zip(limits, frame["precision"], strict=True)])
     bandwidth = np.array([limit.bandwidth for limit in limits])
     dispatch = np.array([limit.dispatch_s for limit in limits])
-    convolution = sum((frame[f"flops_{name}"].to_numpy(float) for name in classes(frame) if "conv" in name), 0.0)
+    dense = sum(
+        (frame[f"kernels_{name}"].to_numpy(float) for name in DENSE if f"kernels_{name}" in frame), np.zeros(len(frame))
+    )
     flops, moved, kernels = (frame[name].to_numpy(float, na_value=np.nan) for name in TOTALS)
     return np.column_stack(
         [
-            (flops - convolution) / peak,
-            np.broadcast_to(convolution / peak, flops.shape),
+            flops / peak,
             moved / bandwidth,
-            kernels * dispatch,
+            dense * dispatch,
+            (kernels - dense) * dispatch,
             np.full(len(frame), CALL_S),
         ]
     )

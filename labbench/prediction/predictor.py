@@ -59,7 +59,7 @@ class Predictor:
         PredictionError
             If there is too little to learn from.
         """
-        table = training_rows(frame)
+        table = training_rows(frame, self.config)
         ceilings = ceilings_of(table, environments)
         fit = {"latency_s": Quantity.fit("latency_s", table, latency_terms, ceilings, self.config)}
         memory = table[table["primary"].astype(bool)] if "primary" in table else table
@@ -143,8 +143,8 @@ DESCRIPTION = (
 )
 
 
-def training_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Prepared rows that a predictor may learn from: measured or imported, with status ok.
+def training_rows(frame: pd.DataFrame, config: PredictionConfig) -> pd.DataFrame:
+    """Prepared rows that a predictor may learn from: measured or imported, status ok, on a machine quiet enough.
 
     Raises
     ------
@@ -153,6 +153,11 @@ def training_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """
     table = prepare(frame)
     table = table[(table["status"] == "ok") & table["provenance"].isin(TRAINS_ON) & table["latency_s"].notna()]
+    if "noise" in table and len(table):
+        loud = table["noise"].isin(config.ignore)
+        if loud.all():
+            raise PredictionError(f"all {len(table)} measured series are {' or '.join(config.ignore)}: measure again")
+        table = table[~loud]
     if table.empty:
         raise PredictionError("no measured cell with status ok to learn from; measure some with `labbench run`")
     return table.reset_index(drop=True)

@@ -38,7 +38,8 @@ class Quantity:
     residual : regressor or None
         Predicts ``log(measured / law)``; ``None`` where it did not help out of fold.
     weight : float
-        In 0..1: least-squares weight of the residual, found on out-of-fold predictions (stacking, Wolpert 1992).
+        In 0..1: least-squares weight of the residual, found on out-of-fold predictions (stacking, Wolpert 1992); 0 where
+        the gain is within its standard error.
     scores, families : array, shape (rows,)
         Absolute out-of-fold errors in the log, and the family of each: what intervals are made of.
     known : list of str
@@ -94,6 +95,7 @@ class Quantity:
             for train, test in folds:
                 learnt[test] = _correction(_boosting(config).fit(table.iloc[train], error[train]), table.iloc[test])
             weight = float(np.clip(learnt @ error / max(float(learnt @ learnt), 1e-12), 0.0, 1.0))
+            weight = weight if _helps(error, error - weight * learnt, families) else 0.0
             if weight > 0:
                 residual = _boosting(config).fit(table, error)
         scores = np.abs(error - weight * learnt)
@@ -142,6 +144,17 @@ def _joined(parts: list[pd.DataFrame], folds: list[tuple[np.ndarray, np.ndarray]
     table = pd.concat(parts, ignore_index=True).iloc[order].reset_index(drop=True)
     texts = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
     return table.astype(dict.fromkeys(texts, "category"))
+
+
+def _helps(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> bool:
+    """Whether errors shrink by more than the standard error of the gain, groups weighing the same (one-SE rule).
+
+    The rule is that of Breiman et al. 1984, section 3.4.3: the simpler model unless the other is clearly better.
+    """
+    gains = np.array(
+        [np.abs(before[groups == g]).mean() - np.abs(after[groups == g]).mean() for g in np.unique(groups)]
+    )
+    return bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)))
 
 
 def _boosting(config: PredictionConfig) -> Any:

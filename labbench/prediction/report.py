@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from labbench.prediction.config import PredictionConfig
 from labbench.prediction.evaluate import FIXED_CHOICE, LABBENCH
 from labbench.prediction.predictor import ceilings_of, training_rows
 
@@ -20,9 +21,13 @@ ENOUGH_FAMILIES = 30  # below, coverage of families is known to worse than ±10 
 MS, MB = 1e3, 1e-6
 
 
-def data_sentence(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> str:
-    """What the predictor learns from."""
-    table = training_rows(frame)
+def data_sentence(
+    frame: pd.DataFrame, environments: Mapping[str, Environment], config: PredictionConfig | None = None
+) -> str:
+    """What the predictor learns from, and what it leaves out."""
+    config = config or PredictionConfig()
+    table = training_rows(frame, config)
+    left_out = int((frame["latency_s"].notna() & frame["noise"].isin(config.ignore)).sum())
     ceilings = ceilings_of(table, environments)
     nominal = [machine for machine, limit in ceilings.items() if not limit.measured]
     text = (
@@ -30,6 +35,7 @@ def data_sentence(frame: pd.DataFrame, environments: Mapping[str, Environment]) 
         f"({table['group'].nunique()} distinct by operator graph) on {table['platform'].nunique()} platforms of "
         f"{table['machine_id'].nunique()} machine{'s' if table['machine_id'].nunique() > 1 else ''}."
     )
+    text += f" {left_out} series were left out: the machine was not quiet enough." if left_out else ""
     return text + (f" Ceilings of {', '.join(nominal)} were not measured: nominal ones stand in." if nominal else "")
 
 
@@ -107,7 +113,7 @@ def failure_sentence(predictions: pd.DataFrame) -> str:
     table = table.dropna(subset=["predicted"])
     table = table.assign(off=np.log((table["predicted"] / table["measured"]).to_numpy(float)))
     by_family = table["off"].abs().groupby(table["family"].astype("str")).mean().sort_values()
-    worst = table.loc[table["off"].abs().idxmax()]
+    worst = table.iloc[int(table["off"].abs().to_numpy().argmax())]
     factor, side = float(np.exp(abs(worst["off"]))), "slow" if worst["off"] > 0 else "fast"
     return (
         f"Best predicted: {', '.join(by_family.index[:3])}. Worst: {', '.join(by_family.index[::-1][:3])}. "

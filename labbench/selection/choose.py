@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # objective -> columns of its value and of the ends of its interval; less is better in all of them
 OBJECTIVES = {
     "latency": ("latency_s", "latency_low_s", "latency_high_s"),
-    "throughput": ("latency_s", "latency_low_s", "latency_high_s"),  # batch is part of the question
+    "throughput": ("median_s", "median_low_s", "median_high_s"),  # the items of a call are part of the question
     "memory": ("memory_bytes", "memory_bytes", "memory_high_bytes"),
     "cost": ("cost_per_million", "cost_per_million_low", "cost_per_million_high"),
 }
@@ -110,7 +110,9 @@ def _worth(decision: Decision, favourite: str) -> str:
             losses.append(values[favourite] / min(values.values()) - 1)
     unit = {"memory": "memory", "cost": "cost"}.get(decision.requirements.objective, "latency")
     text = f"Using it for everything would cost {percent(float(np.mean(losses)))} of {unit} on average"
-    lacking = sum(favourite not in {option["option"] for option in choice.ranked} for choice in decision.choices)
+    lacking = sum(
+        favourite not in {option["option"] for option in choice.ranked} for choice in decision.choices if choice.best
+    )
     worst = f" and {percent(float(np.max(losses)))} at worst" if max(losses) > 0 else ""
     return text + worst + (f", and {lacking} workloads cannot use it." if lacking else ".")
 

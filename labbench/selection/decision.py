@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from labbench.selection.limits import Violation
 from labbench.selection.requirements import Requirements
-from labbench.selection.words import listed, number, percent, seconds, size
+from labbench.selection.words import listed, number, outward, seconds, size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +72,7 @@ class Choice:
         """Which requirement to relax, and by how much, so that the nearest option is allowed."""
         for option, found in self.excluded:
             if all(violation.needed is not None for violation in found):
-                steps = [f"{v.requirement} to {_as_given(v)} ({percent(v.excess or 0)} away)" for v in found]
+                steps = [f"{v.requirement} to {_as_given(v)}" for v in found]
                 return f"The nearest is {option['option']}: relax {listed(steps)}."
         named = sorted({v.requirement for _, found in self.excluded for v in found if v.requirement.endswith("s")})
         lists = [name for name in named if name in ("devices", "runtimes", "precisions")]
@@ -81,8 +81,12 @@ class Choice:
         return "No limit helps: no option ran here; see the reasons, or measure other platforms."
 
     def _facts(self, option: dict[str, Any]) -> str:
-        label = "median" if self.percentile == 50 else f"p{self.percentile}"
+        label = "median"
+        if self.percentile != 50:
+            few = not option["predicted"] and option["n_samples"] < FEW / (1 - self.percentile / 100)
+            label = f"p{self.percentile}" + (f" of only {option['n_samples']} samples" if few else "")
         source = "predicted, not measured" if option["predicted"] else option["provenance"]
+        source += ", on an unstable machine" if option["noise"] == "unstable" else ""
         facts = [f"{seconds(option['latency_s'])} a call ({label}, {source})"]
         facts.append(f"{number(option['throughput'])} {option['throughput_unit']}/s")
         if math.isfinite(option["memory_bytes"]):
@@ -96,7 +100,7 @@ class Choice:
     def _lead(self, best: dict[str, Any], other: dict[str, Any]) -> str:
         column, word = {
             "latency": ("latency_s", "faster than"),
-            "throughput": ("latency_s", "the throughput of"),
+            "throughput": ("median_s", "the throughput of"),
             "memory": ("memory_bytes", "less memory than"),
             "cost": ("cost_per_million", "cheaper than"),
         }[self.objective]
@@ -192,6 +196,7 @@ class Decision:
         return f"<ul>{items}</ul>{tail}"
 
 
+FEW = 10  # samples expected beyond a percentile: with fewer, it is little more than the largest one seen
 SHOWN = 12  # choices in the short view of a notebook
 PUBLIC = (
     *("option", "machine_id", "device", "runtime", "platform", "precision", "series", "status", "provenance"),
@@ -213,4 +218,4 @@ def _value(value: Any) -> Any:
 def _as_given(violation: Violation) -> str:
     assert violation.needed is not None
     show = {"max_latency_s": seconds, "max_memory_bytes": size}.get(violation.requirement, number)
-    return show(violation.needed)
+    return show(outward(violation.needed, up=violation.requirement != "min_throughput"))

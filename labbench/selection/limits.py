@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from labbench.selection.requirements import Requirements
-from labbench.selection.words import listed, number, percent, seconds, size
+from labbench.selection.words import listed, number, over, percent, seconds, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,5 +97,5 @@ def _over_limits(option: pd.Series, requirements: Requirements) -> Iterator[Viol
             short = 1 - value / limit
             yield Violation(name, f"{what} {show(value)} < {show(limit)} needed, {percent(short)} short", value, short)
         elif name != "min_throughput" and value > limit:
-            over = value / limit - 1
-            yield Violation(name, f"{what} {show(value)} > limit {show(limit)}, {percent(over)} over", value, over)
+            excess = value / limit - 1
+            yield Violation(name, f"{what} {show(value)} > limit {show(limit)}, {over(excess)}", value, excess)

@@ -19,7 +19,7 @@ QUESTION = ("model", "task", "mode", "batch_size", "seq_len", "image_size", "fra
 KEPT = (
     *QUESTION,
     *("machine_id", "device", "device_name", "runtime", "platform", "precision", "cell_id", "series", "status"),
-    *("reason", "provenance", "items_per_call", "throughput_unit", "prepare_s", "noise"),
+    *("reason", "provenance", "items_per_call", "throughput_unit", "prepare_s", "noise", "n_samples"),
 )
 ASKED_FOR = ("measured", "imported", "simulated")
 MILLION = 1_000_000
@@ -41,9 +41,8 @@ def options(frame: pd.DataFrame, requirements: Requirements, predictor: Predicto
     -------
     DataFrame
         The columns of ``KEPT``, ``question`` (number), ``option`` (label), ``predicted``, ``out_of_domain``,
-        ``latency_s``, ``latency_low_s``, ``latency_high_s`` (at the percentile asked for), ``throughput``,
-        ``throughput_low``, ``memory_bytes``, ``memory_high_bytes``, ``cost_per_hour``, ``cost_per_million``,
-        ``cost_per_million_high``.
+        ``latency_s`` (at the percentile asked for), ``median_s``, ``throughput`` and ``cost_per_million`` (both at the
+        median), each with ``_low`` and ``_high`` ends; ``memory_bytes``, ``memory_high_bytes``, ``cost_per_hour``.
 
     Raises
     ------
@@ -67,15 +66,14 @@ def options(frame: pd.DataFrame, requirements: Requirements, predictor: Predicto
         " ".join([platform, *([precision] if precision != "fp32" else []), *([f"on {machine}"] if several else [])])
         for platform, precision, machine in table[["platform", "precision", "machine_id"]].astype("str").to_numpy()
     ]
-    table["throughput"] = table["items_per_call"] / table["latency_s"]
-    table["throughput_low"] = table["items_per_call"] / table["latency_high_s"]
+    for end, other in (("", ""), ("_low", "_high"), ("_high", "_low")):  # throughput is what the median gives
+        table[f"throughput{end}"] = table["items_per_call"] / table[f"median{other}_s"]
     names = table[["machine_id", "device_name", "device"]].astype("str").to_numpy()
     prices = [requirements.price_of(*row) for row in names]
     table["cost_per_hour"] = [price.per_hour if price else np.nan for price in prices]
     a_second = table["cost_per_hour"] / 3600
-    table["cost_per_million"] = MILLION * a_second / table["throughput"]
-    table["cost_per_million_high"] = MILLION * a_second / table["throughput_low"]
-    table["cost_per_million_low"] = MILLION * a_second * table["latency_low_s"] / table["items_per_call"]
+    for end, other in (("", ""), ("_low", "_high"), ("_high", "_low")):
+        table[f"cost_per_million{end}"] = MILLION * a_second / table[f"throughput{other}"]
     return table
 
 
@@ -117,12 +115,10 @@ def _measured(asked: pd.DataFrame, requirements: Requirements) -> pd.DataFrame:
     rows = _of_series(asked, requirements)
     table = rows[list(KEPT)].astype({"reason": object}).reset_index(drop=True)
     percentile = requirements.latency_percentile
-    name = "latency_s" if percentile == 50 else f"latency_p{percentile}_s"
-    stem = name.removesuffix("_s")
-    value = rows[name].to_numpy(float, na_value=np.nan)
-    table["latency_s"] = value
-    table["latency_low_s"] = rows[f"{stem}_ci_low_s"].to_numpy(float, na_value=np.nan)
-    table["latency_high_s"] = rows[f"{stem}_ci_high_s"].to_numpy(float, na_value=np.nan)
+    asked_for = "latency" if percentile == 50 else f"latency_p{percentile}"
+    for name, stem in (("latency", asked_for), ("median", "latency")):
+        for end, interval in (("", ""), ("_low", "_ci_low"), ("_high", "_ci_high")):
+            table[f"{name}{end}_s"] = rows[f"{stem}{interval}_s"].to_numpy(float, na_value=np.nan)
     memory = rows["peak_memory_bytes"].to_numpy(float, na_value=np.nan)
     return table.assign(predicted=False, out_of_domain=False, memory_bytes=memory, memory_high_bytes=memory)
 
@@ -143,10 +139,12 @@ def _predicted(
     ratio = _tail_ratio(frame, requirements.latency_percentile).reindex(table["platform"].astype("str")).to_numpy(float)
     names = {"peak_memory_bytes": "memory_bytes", "peak_memory_high_bytes": "memory_high_bytes"}
     table = table.rename(columns=names).assign(status="ok", predicted=True, prepare_s=np.nan, noise=None)
-    for name in ("latency_s", "latency_low_s", "latency_high_s"):
-        table[name] *= ratio
-    columns = [*KEPT, "predicted", "out_of_domain", "latency_s", "latency_low_s", "latency_high_s"]
-    return table.reindex(columns=[*columns, "memory_bytes", "memory_high_bytes"])
+    for end in ("", "_low", "_high"):
+        table[f"median{end}_s"] = table[f"latency{end}_s"]
+        table[f"latency{end}_s"] *= ratio
+    ends = [f"{name}{end}_s" for name in ("latency", "median") for end in ("", "_low", "_high")]
+    columns = [*KEPT, "predicted", "out_of_domain", *ends, "memory_bytes", "memory_high_bytes"]
+    return table.reindex(columns=columns)
 
 
 def _tail_ratio(frame: pd.DataFrame, percentile: int) -> pd.Series:

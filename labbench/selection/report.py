@@ -65,7 +65,7 @@ def exclusion_table(decision: Decision) -> pd.DataFrame:
     import pandas as pd
 
     table = decision.exclusions()
-    away = table["excess"].map(percent).where(table["excess"].notna(), "no limit would do")
+    away = table["excess"].map(_away).where(table["excess"].notna(), "no limit would do")
     return pd.DataFrame(
         {"workload": table["workload"], "option": table["option"], "why not": table["why_not"], "away": away}
     )
@@ -99,6 +99,10 @@ def front_sentence(decision: Decision) -> str:
     return (
         f"For {apart} of {len(sizes)} workloads less memory costs latency; for the others one option is best in both."
     )
+
+
+def _away(excess: float) -> str:
+    return percent(excess) if excess < 1 else f"{1 + excess:.3g} ×"
 
 
 def _shown(values: pd.Series, show: Callable[[float], str]) -> list[str]:

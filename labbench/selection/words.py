@@ -22,6 +22,19 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if 100 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
+def outward(value: float, *, up: bool) -> float:
+    """``value`` at three significant digits, never on the wrong side: a limit relaxed to it does let the option in."""
+    if value == 0 or not math.isfinite(value):
+        return value
+    step = 10.0 ** (math.floor(math.log10(abs(value))) - 2)
+    return (math.ceil if up else math.floor)(value / step * (1 - 1e-12 if up else 1 + 1e-12)) * step
+
+
+def over(excess: float) -> str:
+    """How far above a limit: ``15 % over``, or ``3.2 times the limit``."""
+    return f"{percent(excess)} over" if excess < 1 else f"{1 + excess:.3g} times the limit"
+
+
 def percent(fraction: float) -> str:
     """E.g. ``15 %``; one digit below ten per cent."""
     return f"{fraction:.0%}".replace("%", " %") if abs(fraction) >= 0.1 else f"{fraction:.1%}".replace("%", " %")
