@@ -3,6 +3,7 @@
 Nothing here may start threads or open an accelerator: the server is forked for every cell.
 """
 
+import contextlib
 import importlib
 
 MODULES = (
@@ -10,8 +11,33 @@ MODULES = (
     "labbench.measure.steady",
     "labbench.measure.memory",
     "labbench.runtimes.check",
+    "labbench.runtimes.eager",
+    "labbench.runtimes.export",
     "labbench.footprint",
+    "labbench.zoo.building",
+    "labbench.zoo.vision_language",
+    "torch._inductor.compile_fx",
+    "torch._dynamo",
+    "torch.export",
+    "torch.onnx._internal.exporter._core",
+    "torch.utils.flop_counter",
+    "onnxruntime",
+    "onnxscript",
+    "openvino",
 )
+# transformers imports a model's code when its class is first asked for.
+ARCHITECTURES = (
+    "BertForMaskedLM", "T5ForConditionalGeneration", "GPT2LMHeadModel", "LlamaForCausalLM", "Qwen2ForCausalLM",
+    "ViTForImageClassification", "ResNetForImageClassification", "ConvNextForImageClassification",
+    "DetrForObjectDetection", "WhisperForConditionalGeneration", "Wav2Vec2ForCTC", "ClapModel", "CLIPModel",
+    "XCLIPModel", "LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration",
+)  # fmt: skip
 
 for _name in MODULES:
-    importlib.import_module(_name)
+    with contextlib.suppress(ImportError):  # an optional runtime that is not installed
+        importlib.import_module(_name)
+
+import transformers  # noqa: E402
+
+for _name in ARCHITECTURES:
+    getattr(transformers, _name)

@@ -118,12 +118,13 @@ class Session:
         CellFailed
             If an output is out of tolerance, or a training loss is not finite.
         """
-        start = perf_counter()
         results = {}
-        for name, prepared in self._prepared.items():
-            results[name] = prepared()
-            prepared.synchronize()
-        first_run_s = perf_counter() - start
+        with self._mode():
+            start = perf_counter()
+            for name, prepared in self._prepared.items():
+                results[name] = prepared()
+                prepared.synchronize()
+            first_run_s = perf_counter() - start
         outputs = {name: self._prepared[name].outputs(result) for name, result in results.items()}
         return {"first_run_s": first_run_s, "check": self._check(outputs)}
 
