@@ -19,14 +19,16 @@ import atexit
 import gc
 import importlib
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import traceback
 import warnings
 from multiprocessing.connection import Connection, Pipe
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
@@ -50,10 +52,10 @@ PRELOAD = (
     "ipykernel.kernelapp",
     "ipykernel.ipkernel",
     "IPython.core.pylabtools",
-    "labbench.cells",
-    "labbench.records",
     "labbench.store",
+    "labbench.campaign",
 )
+ROOMS = ("labbench.analysis", "labbench.prediction", "labbench.selection")  # every module of them; none imports torch
 PROVISIONER = "labbench-fork"  # its entry point in pyproject.toml
 START_TIMEOUT_S = 180.0  # for the imports on a cold, busy machine: ten times what two slow cores need
 BATCH_ENVIRONMENT = {"TQDM_MININTERVAL": "10"}  # seconds: nobody watches the bars, only their last state is kept
@@ -73,8 +75,10 @@ def _serve(handle: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
     os.environ["JPY_PARENT_PID"] = str(os.getpid())  # read by ipykernel when it is imported
     try:
-        for name in PRELOAD:
-            importlib.import_module(name)
+        for name in (*PRELOAD, *ROOMS):
+            module = importlib.import_module(name)
+            for part in pkgutil.iter_modules(module.__path__) if name in ROOMS else ():
+                importlib.import_module(f"{name}.{part.name}")
         _first_figure_and_table()
     except Exception as error:
         connection.send(f"{type(error).__name__}: {error}")
@@ -92,8 +96,7 @@ def _serve(handle: int) -> None:
             pid = os.fork()
             if pid == 0:
                 connection.close()
-                _kernel(*arguments)
-                return
+                _leave(_kernel(*arguments))
             _own_group(pid)
             kernels.add(pid)
             connection.send(pid)
@@ -139,8 +142,20 @@ def _own_group(pid: int) -> None:
         pass
 
 
-def _kernel(argv: list[str], cwd: str | None, environment: dict[str, str]) -> None:
-    """Become an IPython kernel: undo what the server set for itself, then start."""
+def _kernel(argv: list[str], cwd: str | None, environment: dict[str, str]) -> int:
+    """Be an IPython kernel until it is told to stop; returns the exit status, and never raises."""
+    try:
+        _start_kernel(argv, cwd, environment)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:  # it must not get back into the server's loop
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _start_kernel(argv: list[str], cwd: str | None, environment: dict[str, str]) -> None:
+    """Undo what the server set for itself, then run ipykernel."""
     _own_group(0)
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -163,6 +178,16 @@ def _kernel(argv: list[str], cwd: str | None, environment: dict[str, str]) -> No
     activate_matplotlib(backend)
     configure_inline_support(app.shell, backend)
     app.start()
+
+
+def _leave(status: int) -> NoReturn:
+    """End a forked process as multiprocessing does: registered functions run, but no library is taken apart."""
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are not daemons
+    atexit._run_exitfuncs()
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            stream.flush()
+    os._exit(status)
 
 
 def _die_with_parent() -> None:

@@ -25,6 +25,7 @@ NUMBER = re.compile(r"^[+\-−]?[\d.,\s]*\d(\.\d*)?([eE][+\-]?\d+)?\s?[%×x]?$|^
 PLOT_REPR = re.compile(
     r"^(\[?<(Axes|Figure|matplotlib|seaborn)\b.*>\]?|Text\(.*\)|<[\w.]*(FacetGrid|JointGrid)[^>]*>)$", re.S
 )
+SENTENCE = re.compile(r"^(?!.*  )[A-Z0-9“\"'].*\w.* .*[.!?:)]$")  # words, an end, and no columns
 POINTS_TO_PIXELS = 96 / 72  # CSS
 
 
@@ -135,6 +136,16 @@ def headings(soup: BeautifulSoup) -> tuple[str | None, list[dict[str, Any]]]:
         if depth <= 3:
             contents.append({"level": depth, "id": slug, "text": words})
     return page_title, contents
+
+
+def sentences(soup: BeautifulSoup) -> None:
+    """Set printed sentences as text, not as a program's output; tables and logs keep their columns."""
+    for block in soup.select("pre.stream:not(.stderr)"):
+        lines = [line for line in block.get_text().strip().split("\n") if line]
+        if lines and all(SENTENCE.match(line) for line in lines):
+            block.name = "div"
+            block["class"] = "prose finding said"
+            del block["tabindex"]
 
 
 def silent(soup: BeautifulSoup) -> None:

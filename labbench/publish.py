@@ -25,6 +25,7 @@ from labbench import markup
 from labbench.notebooks import NotebookError, read_manifest
 
 if TYPE_CHECKING:
+    from bs4 import BeautifulSoup
     from nbformat import NotebookNode
 
 PROVENANCE_ORDER = ("measured", "imported", "simulated", "predicted")
@@ -77,10 +78,10 @@ def publish(
 
     Notes
     -----
-    In a notebook, the first heading is the page's title and the first sentence below it the summary on the index;
-    the first sentence that a cell tagged ``answer`` displays is the answer there. The index shows the figure of the
-    cell tagged ``thumbnail``, else the first. A figure's description is its cell's metadata ``alt``, else the
-    heading that it stands under.
+    In a notebook, the first heading is the page's title and the first sentence below it the summary on the index.
+    The first sentence that a cell tagged ``answer`` prints, or displays as Markdown, is the answer there. The index
+    shows the figure of the cell tagged ``thumbnail``, else the first. A figure's description is its cell's metadata
+    ``alt``, else its ``caption``, else the heading that it stands under.
 
     Raises
     ------
@@ -158,6 +159,7 @@ def _page(path: Path) -> Page:
     page.title = title or page.title
     markup.tables(soup, page.title)
     page.thumbnail = markup.figures(soup, notebook, page.title)
+    markup.sentences(soup)
     markup.silent(soup)
     markup.nothing_fetched(soup)
     failed = soup.select_one(".cell .failure")
@@ -165,7 +167,7 @@ def _page(path: Path) -> Page:
         failed["id"] = page.failed_id = "failure"
     first = soup.select_one(".prose:not(.finding) > p")
     page.summary = _sentence(markup.plain_text(first))[0] if first else ""
-    page.answer = _answer(notebook)
+    page.answer = _answer(soup)
     page.body = Markup(str(soup))
     _facts(page, notebook, manifest)
     return page
@@ -190,16 +192,10 @@ def _sentence(text: str) -> tuple[str, str, str]:
     return (found[1], found[2], text.strip()[found.end() :]) if found else (text.strip(), "", "")
 
 
-def _answer(notebook: NotebookNode) -> str:
-    from bs4 import BeautifulSoup
-
-    for cell in notebook.cells:
-        if "answer" in cell.metadata.get("tags", []):
-            for output in cell.get("outputs", []):
-                text = output.get("data", {}).get("text/markdown")
-                if text:
-                    return markup.plain_text(BeautifulSoup(markup.markdown(_sentence(text)[0]), "html.parser"))
-    return ""
+def _answer(soup: BeautifulSoup) -> str:
+    """First sentence that the cell tagged ``answer`` displays or prints."""
+    said = soup.select_one(".cell.answer .finding")
+    return _sentence(markup.plain_text(said))[0] if said else ""
 
 
 def _facts(page: Page, notebook: NotebookNode, manifest: Mapping[str, Any]) -> None:

@@ -125,10 +125,15 @@ def problems(cells: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the notebooks' folder beside the data folder that they read, as in a checkout."""
-    return Path(shutil.copytree(NOTEBOOKS, tmp_path / "study" / "notebooks"))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the notebooks beside a small measured store, as in a checkout after a study."""
+    study = tmp_path_factory.mktemp("study")
+    shutil.copytree(NOTEBOOKS, study / "notebooks")
+    grid = ["--model", "bert-tiny", "vit-tiny", "--runtime", "eager", "onnxruntime", "--batch-size", "1"]
+    store = ["--protocol", "quick", "--store", str(study / "data" / "study.h5")]
+    subprocess.run([sys.executable, "-m", "labbench.cli", "run", *grid, *store], check=True, timeout=RUN_S)
+    return study / "notebooks"
 
 
 @pytest.mark.parametrize("name", OPENED)

@@ -266,6 +266,23 @@ def test_what_is_no_result_is_left_out(tmp_path):
     assert "next" in text
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("OpenVINO is fastest for 6 of 6 models, by 1.9×.\n", True),
+        ("It is fast.\nIt is cheap, too.", True),
+        ("model   latency\nbert    1.5", False),
+        ("done: 40 of 40", False),
+        ("[1/12] bert-tiny: 7.52 ms", False),
+    ],
+)
+def test_printed_sentences_read_as_text(tmp_path, text, said):
+    soup = page(tmp_path, code("p", new_output("stream", name="stdout", text=text), tags=["answer"]))
+    assert (soup.select_one(".finding") is not None, soup.select_one("pre.stream") is None) == (said, said)
+    answer = read(tmp_path / "site" / "index.html").select_one("p.answer")
+    assert (answer.get_text() if answer else None) == (text.split(".\n")[0].removesuffix(".") + "." if said else None)
+
+
 def test_text_in_outputs_is_escaped(tmp_path):
     soup = page(
         tmp_path,
