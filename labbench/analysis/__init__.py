@@ -1,0 +1,1 @@
+"""From frames to judgements: comparison, matrix, roofline placement, and the sentences of the reports."""

@@ -7,7 +7,20 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-NOISE = {"nvidia", "amd", "intel", "geforce", "radeon", "quadro", "tesla", "graphics", "gpu", "corporation", "(tm)", "(r)"}
+NOISE = {
+    "nvidia",
+    "amd",
+    "intel",
+    "geforce",
+    "radeon",
+    "quadro",
+    "tesla",
+    "graphics",
+    "gpu",
+    "corporation",
+    "(tm)",
+    "(r)",
+}
 # Drivers' names that leave out what tells two sheets apart; from NVIDIA's product pages.
 ALIASES = {
     "NVIDIA H100 80GB HBM3": "H100 SXM5 80 GB",

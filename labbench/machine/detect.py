@@ -15,7 +15,19 @@ from typing import Any
 from labbench.cells import content_id
 
 # Instruction sets that decide how fast a model's precision runs on a CPU.
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve", "i8mm", "bf16")
+FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "sve",
+    "i8mm",
+    "bf16",
+)
 PACKAGES = (
     "labbench", "torch", "transformers", "numpy", "onnxruntime", "onnx", "onnxscript", "openvino", "pandas", "h5py",
     "scikit-learn",
@@ -56,14 +68,19 @@ def cpu_quota() -> float | None:
     if text := _read("/sys/fs/cgroup/cpu.max"):
         quota, period = text.split()
         return None if quota == "max" else int(quota) / int(period)
-    quota, period = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") or "-1", _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us") or "1"
+    quota, period = (
+        _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") or "-1",
+        _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us") or "1",
+    )
     return int(quota) / int(period) if int(quota) > 0 else None
 
 
 def physical_cores() -> int:
     """Cores to use by default: physical ones, within this process's affinity and the container's quota."""
     allowed = allowed_cores()
-    siblings = {_read(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list") or str(core) for core in allowed}
+    siblings = {
+        _read(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list") or str(core) for core in allowed
+    }
     quota = cpu_quota()
     return max(1, min(len(siblings), int(quota) if quota else len(siblings)))
 

@@ -31,7 +31,9 @@ class Report:
 
     def _machine(self) -> list[str]:
         one, cpu = self.machine, self.machine["cpu"]
-        caches = ", ".join(f"{key[:2].upper()} {size / 2**20:g} MiB" for key, size in cpu.items() if key.endswith("_bytes"))
+        caches = ", ".join(
+            f"{key[:2].upper()} {size / 2**20:g} MiB" for key, size in cpu.items() if key.endswith("_bytes")
+        )
         limit = one["memory_limit_bytes"]
         lines = [
             f"Machine {one['id']}",
