@@ -87,6 +87,9 @@ def prepare(frame: pd.DataFrame) -> pd.DataFrame:
             "labbench.prediction.candidates() for others"
         )
     table = frame.reset_index(drop=True).copy()
+    for name in (*TOTALS, "parameters", "activation_bytes"):
+        if name in table:
+            table[name] = table[name].to_numpy(float, na_value=np.nan)
     table["family"] = table["model"].astype("str").map(family_of)
     by_class = [name for name in table.columns.astype(str) if name.startswith(tuple(f"{total}_" for total in TOTALS))]
     table[by_class] = table[by_class].fillna(0.0)
@@ -232,7 +235,7 @@ class Domain:
                 reasons.append(
                     f"nothing was measured on {row.platform} of machine {row.machine_id} (measured: {known})"
                 )
-            elif not np.isfinite([float(getattr(row, name)) for name in TOTALS]).all():
+            elif not np.isfinite([getattr(row, name) for name in TOTALS]).all():
                 reasons.append("its footprint is not known: labbench.footprint could not count this workload")
             else:
                 reasons.append(None)
@@ -245,7 +248,7 @@ class Domain:
 
     def _departure(self, row: Any, index: int, largest: dict[str, dict[str, np.ndarray]]) -> str | None:
         platform = (row.machine_id, row.platform)
-        if platform not in self.ranges:
+        if platform not in self.ranges or not np.isfinite(row.flops):
             return None
         found = []
         if (*platform, row.precision, row.mode) not in self.configurations:

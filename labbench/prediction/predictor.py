@@ -129,7 +129,11 @@ class Predictor:
         return (
             f"Predictor of {', '.join(self.quantities)}: {len(latency.scores)} rows of {radius.families} families; "
             f"{radius.level:.0%} interval: within a factor of {np.exp(radius.value):.2f}; "
-            f"weight of the learnt residual {latency.weight:.2f}"
+            + (
+                f"learnt residual with weight {latency.weight:.2f}"
+                if latency.weight
+                else "no learnt residual, it did not help"
+            )
         )
 
     def _repr_html_(self) -> str:

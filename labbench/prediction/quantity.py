@@ -38,8 +38,8 @@ class Quantity:
     residual : regressor or None
         Predicts ``log(measured / law)``; ``None`` where it did not help out of fold.
     weight : float
-        In 0..1: least-squares weight of the residual, found on out-of-fold predictions (stacking, Wolpert 1992); 0 where
-        the gain is within its standard error.
+        In 0..1: least-squares weight of the residual, found on out-of-fold predictions (stacking, Wolpert 1992);
+        0 where the gain is within its standard error.
     scores, families : array, shape (rows,)
         Absolute out-of-fold errors in the log, and the family of each: what intervals are made of.
     known : list of str

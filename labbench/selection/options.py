@@ -132,7 +132,9 @@ def _predicted(
     """
     from labbench.prediction import missing
 
-    cells = _of_series(missing(asked), requirements).reset_index(drop=True)
+    absent = missing(frame[frame["provenance"].isin(ASKED_FOR)])
+    absent = absent[absent["model"].isin(asked["model"].unique()) & absent["mode"].isin(asked["mode"].unique())]
+    cells = _of_series(absent, requirements).reset_index(drop=True)
     if cells.empty:
         return cells
     table = predictor.predict(cells, level=requirements.confidence)

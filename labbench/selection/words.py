@@ -26,8 +26,11 @@ def outward(value: float, *, up: bool) -> float:
     """``value`` at three significant digits, never on the wrong side: a limit relaxed to it does let the option in."""
     if value == 0 or not math.isfinite(value):
         return value
-    step = 10.0 ** (math.floor(math.log10(abs(value))) - 2)
-    return (math.ceil if up else math.floor)(value / step * (1 - 1e-12 if up else 1 + 1e-12)) * step
+    spoken = float(f"{value:.2e}")
+    if spoken < value if up else spoken > value:
+        step = 10.0 ** (math.floor(math.log10(abs(value))) - 2)
+        spoken = float(f"{spoken + (step if up else -step):.2e}")
+    return spoken
 
 
 def over(excess: float) -> str:

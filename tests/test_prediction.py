@@ -1,0 +1,348 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made import DISPATCH_S, ENVIRONMENTS, FAMILIES, LAWS, footprint, law_seconds, made_frame, record, study
+
+from labbench.cells import Cell
+from labbench.config import ConfigError, read
+from labbench.prediction import (
+    PredictionConfig,
+    PredictionError,
+    Predictor,
+    candidates,
+    choice_regret,
+    cross_validate,
+    evaluate,
+    missing,
+    score,
+)
+from labbench.prediction.conformal import radius
+from labbench.prediction.features import prepare
+from labbench.prediction.law import fit_terms
+from labbench.prediction.quantity import Quantity, folds_by_group
+from labbench.records import OperatorClass
+
+PLAIN = PredictionConfig(residual="none")
+
+
+def asked(demand, model="new-tiny", **cell):
+    """A frame of one cell that was not measured."""
+    return made_frame(record(model, demand=demand, **cell))
+
+
+# The law
+
+
+def test_a_law_finds_the_coefficients_that_made_the_data():
+    rng = np.random.default_rng(0)
+    terms = rng.lognormal(0, 1.5, (40, 3))
+    theta = fit_terms(terms, terms @ [2.0, 0.5, 1.0], np.zeros(3), width=2.0, noise=0.1)
+    assert np.exp(theta) == pytest.approx([2.0, 0.5, 1.0], rel=0.05)
+
+
+def test_a_coefficient_that_the_data_do_not_speak_about_stays_at_its_centre():
+    terms = np.column_stack([np.arange(1.0, 9), np.zeros(8)])
+    theta = fit_terms(terms, 3 * np.arange(1.0, 9), np.array([0.0, 0.7]), width=2.0, noise=0.1)
+    assert np.exp(theta[0]) == pytest.approx(3, rel=0.01)
+    assert theta[1] == pytest.approx(0.7)
+
+
+def test_one_wild_measurement_does_not_move_a_law_much():
+    terms = np.arange(1.0, 21)[:, None]
+    target = 2 * terms[:, 0]
+    target[7] *= 100
+    assert np.exp(fit_terms(terms, target, np.zeros(1), width=2.0, noise=0.1)[0]) == pytest.approx(2, rel=0.05)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000), st.floats(1e-6, 1e6))
+def test_a_law_scales_with_the_unit_of_its_target_and_is_positive(seed, unit):
+    terms = np.random.default_rng(seed).lognormal(0, 1, (12, 3))
+    target = terms.sum(axis=1)
+    one = np.exp(fit_terms(terms, target, np.zeros(3), 2.0, 0.1))
+    other = np.exp(fit_terms(terms * unit, target * unit, np.zeros(3), 2.0, 0.1))
+    assert (one > 0).all()
+    assert other == pytest.approx(one, rel=1e-3)
+
+
+# Intervals
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 10), st.integers(0, 30)), min_size=1), st.floats(0.5, 0.95))
+def test_an_interval_grows_with_its_level_and_never_claims_more_than_its_families_support(rows, level):
+    scores, groups = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
+    found = radius(scores, groups, level)
+    assert found.level <= level
+    assert found.level <= found.families / (found.families + 1)
+    assert radius(scores, groups, level / 2).value <= found.value <= scores.max()
+
+
+def test_a_family_with_many_rows_counts_no_more_than_one_with_few():
+    groups = np.array(["a"] * 1000 + list("bcdefghijklmnopqrst"))
+    scores = np.array([0.01] * 1000 + [1.0] * 19)
+    assert radius(scores, groups, 0.9).value == 1.0
+
+
+@pytest.mark.parametrize("per_family", [1, 7])
+def test_the_interval_covers_new_families_at_its_level(per_family):
+    rng = np.random.default_rng(1)
+    covered = []
+    for _ in range(400):
+        size = np.abs(rng.normal(0, 1, 21))  # families differ in how wrong they are
+        scores = np.abs(rng.normal(0, 1, (21, per_family))) * size[:, None]
+        found = radius(scores[:-1].ravel(), np.repeat(np.arange(20), per_family), 0.9)
+        covered.append((scores[-1] <= found.value).mean())
+    assert np.mean(covered) >= 0.9 - 2 * np.std(covered) / 20
+
+
+# The predictor
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return Predictor(PLAIN).fit(made_frame(*study()), ENVIRONMENTS)
+
+
+def test_a_new_model_on_a_measured_platform_is_predicted_with_an_interval(fitted):
+    demand = footprint(5)
+    row = fitted.predict(asked(demand, runtime="onnxruntime")).iloc[0]
+    assert row["latency_s"] == pytest.approx(law_seconds(demand, "onnxruntime"), rel=0.05)
+    assert row["latency_low_s"] < row["latency_s"] < row["latency_high_s"]
+    assert row["peak_memory_bytes"] == pytest.approx(
+        3e8 + demand.parameter_bytes + demand.activation_bytes / 2, rel=0.02
+    )
+    assert (row["provenance"], row["out_of_domain"], row["level"]) == ("predicted", False, 0.9)
+    assert row["reason"] is None
+
+
+def test_a_platform_that_was_never_measured_gets_a_reason_and_no_number(fitted):
+    for row in (asked(footprint(1), runtime="openvino"), asked(footprint(1), machine_id="m2")):
+        answer = fitted.predict(row).iloc[0]
+        assert np.isnan(
+            [answer["latency_s"], answer["latency_low_s"], answer["peak_memory_bytes"], answer["level"]]
+        ).all()
+        assert answer["out_of_domain"]
+        assert "nothing was measured on cpu/" in answer["reason"]
+
+
+@pytest.mark.parametrize(
+    ("demand", "cell", "words"),
+    [
+        (footprint(3, batch_size=100), {}, "times the most FLOPs measured"),
+        (footprint(3), {"precision": "bf16"}, "bf16 inference was never measured"),
+        (footprint(3, extra={"attention": OperatorClass(flops=1e8, bytes=1e6, kernels=4)}), {}, "class attention"),
+    ],
+)
+def test_a_cell_outside_what_was_measured_is_marked_with_the_reason(fitted, demand, cell, words):
+    row = fitted.predict(asked(demand, **cell)).iloc[0]
+    assert row["out_of_domain"]
+    assert words in row["reason"]
+    assert row["latency_s"] > 0
+
+
+def test_a_cell_without_a_footprint_is_refused(fitted):
+    row = fitted.predict(asked(None)).iloc[0]
+    assert np.isnan(row["latency_s"])
+    assert "footprint" in row["reason"]
+
+
+def test_measured_values_of_the_cells_asked_for_do_not_enter_the_prediction(fitted):
+    one, other = (fitted.predict(asked(footprint(2), seconds=s, memory=s * 1e12)) for s in (1e-3, 1.0))
+    pd.testing.assert_frame_equal(one.drop(columns="record_id"), other.drop(columns="record_id"))
+
+
+def test_predictions_failures_and_unstable_series_are_never_learnt_from():
+    good = study()
+    bad = [
+        record("x-tiny", seconds=50.0, demand=footprint(1), provenance="predicted"),
+        record("y-tiny", seconds=50.0, demand=footprint(2), provenance="simulated"),
+        record("z-tiny", seconds=50.0, demand=footprint(3), noise="unstable"),
+        record("w-tiny", status="failed", reason="no"),
+    ]
+    question = asked(footprint(4))
+    with_bad, without = (
+        Predictor(PLAIN).fit(made_frame(*rows), ENVIRONMENTS).predict(question) for rows in ([*good, *bad], good)
+    )
+    assert with_bad["latency_s"].tolist() == without["latency_s"].tolist()
+
+
+def test_more_work_never_takes_less_time(fitted):
+    rows = pd.concat([asked(footprint(3, batch_size=size), batch_size=size) for size in (1, 2, 4, 8)])
+    assert fitted.predict(rows)["latency_s"].is_monotonic_increasing
+
+
+def test_a_precision_of_its_own_ceiling_is_not_needed_to_answer(fitted):
+    assert fitted.predict(asked(footprint(3), precision="int8")).iloc[0]["latency_s"] > 0
+
+
+def test_a_machine_without_measured_ceilings_can_be_learnt_too():
+    table = made_frame(*study())
+    row = Predictor(PLAIN).fit(table, {}).predict(asked(footprint(5))).iloc[0]
+    assert row["latency_s"] == pytest.approx(law_seconds(footprint(5), "eager"), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        ([record(status="failed", reason="no")], "no measured cell"),
+        (study(FAMILIES[:2]), "2 model families"),
+        ([record(noise="unstable", demand=footprint(1))], "unstable"),
+    ],
+)
+def test_too_little_to_learn_from_is_an_error_with_the_way_out(records, words):
+    with pytest.raises(PredictionError, match=words):
+        Predictor().fit(made_frame(*records), ENVIRONMENTS)
+
+
+def test_an_unfitted_predictor_says_so():
+    with pytest.raises(PredictionError, match="fit"):
+        Predictor().predict(asked(footprint(1)))
+
+
+def test_the_residual_is_used_where_it_helps_and_only_there():
+    def quantity(factor):
+        records = []
+        for index in range(60):
+            demand = footprint(index, extra={"softmax": OperatorClass(flops=1, bytes=1, kernels=index % 2)})
+            seconds = law_seconds(demand, "eager") * factor(index)
+            records.append(record(f"family{index}-tiny", seconds=seconds, demand=demand))
+        return Predictor().fit(made_frame(*records), ENVIRONMENTS).quantities["latency_s"]
+
+    learnable = quantity(lambda index: 1.5 if index % 2 else 1 / 1.5)
+    assert isinstance(learnable, Quantity)
+    assert learnable.weight > 0.5
+    draws = np.random.default_rng(0).lognormal(0, 0.2, 60)
+    assert quantity(lambda index: draws[index]).weight < 0.2
+
+
+# Evaluation
+
+
+def test_no_family_is_on_both_sides_of_a_split():
+    groups = np.array(list("aabbbccdeffgg"))
+    seen = []
+    for train, test in folds_by_group(groups, 4, seed=0):
+        assert not set(groups[train]) & set(groups[test])
+        seen += test.tolist()
+    assert sorted(seen) == list(range(len(groups)))
+
+
+def test_families_that_share_an_operator_graph_are_split_together():
+    twins = [record(name, demand=footprint(3), seconds=1e-3) for name in ("llama-tiny", "qwen2-tiny")]
+    table = made_frame(*twins, record("bert-tiny", demand=footprint(4)))
+    assert prepare(table)["group"].tolist() == ["llama", "llama", "bert"]
+
+
+def test_a_planted_leak_across_families_would_be_seen_by_the_evaluation():
+    """A family whose latency no other family tells: predicted well only if its own rows were trained on."""
+    records = study()
+    odd = record("odd-tiny", seconds=40 * law_seconds(footprint(7), "eager"), demand=footprint(7, extra={
+        "softmax": OperatorClass(flops=1.0, bytes=1.0, kernels=3)}))  # fmt: skip
+    found = cross_validate(made_frame(*records, odd), ENVIRONMENTS, PLAIN)
+    row = found[(found["family"] == "odd") & (found["method"] == "labbench") & (found["quantity"] == "latency_s")].iloc[
+        0
+    ]
+    assert row["measured"] / row["predicted"] > 20
+
+
+@pytest.fixture(scope="module")
+def validated():
+    return cross_validate(made_frame(*study(scatter=0.1)), ENVIRONMENTS, PLAIN)
+
+
+def test_every_measured_row_is_scored_once_by_every_method(validated):
+    latency = validated[validated["quantity"] == "latency_s"]
+    assert (latency.groupby("method").size() == len(FAMILIES) * len(LAWS)).all()
+    assert {"labbench", "nearest measured cell", "platform median", "roofline, measured ceilings"} <= set(
+        latency["method"]
+    )
+
+
+def test_scores_are_those_of_the_predictions(validated):
+    scores = score(validated).set_index(["quantity", "method"]).loc[("latency_s", "platform median")]
+    rows = validated[(validated["quantity"] == "latency_s") & (validated["method"] == "platform median")]
+    error = (rows["predicted"] / rows["measured"] - 1).abs()
+    assert scores["mape"] == pytest.approx(error.mean())
+    assert scores["within_25"] == pytest.approx((error <= 0.25).mean())
+    assert np.isnan(scores["coverage"])
+
+
+def test_on_data_that_follow_a_law_the_predictor_beats_the_baselines_and_covers(validated):
+    scores = score(validated)
+    latency = scores[scores["quantity"] == "latency_s"].set_index("method")
+    assert latency["mape"].idxmin().startswith("labbench")
+    assert latency.loc["labbench", "mape"] < 0.2
+    assert latency.loc["labbench", "family_coverage"] >= 0.8
+
+
+def test_scores_by_platform_have_a_row_each(validated):
+    by = score(validated, ["platform"])
+    assert set(by["platform"].astype(str)) == {f"cpu/{runtime}" for runtime in LAWS}
+
+
+def test_regret_is_zero_for_a_method_that_always_picks_the_fastest(validated):
+    oracle = validated[validated["method"] == "labbench"].assign(predicted=lambda t: t["measured"])
+    found = choice_regret(oracle).set_index("method")
+    assert found.loc["labbench", "mean_regret"] == 0
+    assert found.loc["best fixed platform", "workloads"] == len(FAMILIES)
+
+
+def test_evaluate_is_the_score_of_the_cross_validation(validated):
+    table = evaluate(made_frame(*study(scatter=0.1)), ENVIRONMENTS, PLAIN)
+    pd.testing.assert_frame_equal(table, score(validated))
+
+
+# Cells that were not measured
+
+
+def test_missing_cells_are_those_without_any_record_on_a_platform_that_could_run_them():
+    records = [r for r in study() if (r.cell.workload.model, r.cell.platform.runtime) != ("t5-tiny", "compile")]
+    records = [r for r in records if (r.cell.workload.model, r.cell.platform.runtime) != ("vit-tiny", "compile")]
+    records += [
+        record("vit-tiny", "compile", status="failed", reason="no"),
+        record("bert-tiny", "eager", demand=footprint(0), mode="training"),
+    ]
+    found = missing(made_frame(*records))
+    assert found[["model", "platform", "mode"]].astype(str).values.tolist() == [["t5-tiny", "cpu/compile", "inference"]]
+    assert found["flops"].iloc[0] == footprint(1).flops
+
+
+def test_candidates_have_the_columns_of_a_measured_cell(monkeypatch, fitted):
+    import labbench.footprint
+
+    monkeypatch.setattr(labbench.footprint, "of", lambda workload: {"forward": footprint(5)})
+    rows = candidates([Cell.of(model="new-tiny", runtime="compile")], ["m1"])
+    assert fitted.predict(rows).iloc[0]["latency_s"] == pytest.approx(law_seconds(footprint(5), "compile"), rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_real_model_is_counted_and_predicted_without_being_run(fitted):
+    from labbench.campaign import resolve
+
+    rows = candidates(resolve([Cell.of(model="bert-tiny"), Cell.of(model="gpt2-tiny")]), ["m1"])
+    assert set(rows["series"]) == {"forward", "prefill", "decode"}
+    assert (fitted.predict(rows)["latency_s"] > DISPATCH_S).all()
+
+
+# Configuration and imports
+
+
+def test_an_unknown_key_of_the_configuration_is_refused_with_the_nearest_one(tmp_path):
+    path = tmp_path / "prediction_model_config.json"
+    path.write_text(json.dumps({"lvel": 0.9}))
+    with pytest.raises(ConfigError, match="did you mean 'level'"):
+        read(PredictionConfig, path)
+
+
+def test_importing_the_room_loads_neither_torch_nor_sklearn_nor_pandas():
+    code = "import sys, labbench.prediction; print([m for m in ('torch', 'sklearn', 'pandas') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
