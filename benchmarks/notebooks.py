@@ -5,9 +5,11 @@
 
 The two run alternately, ``--repeats`` times each. What is counted is user + system time of the whole process tree, as
 the operating system gives it when the tree's root is waited for: the process that runs the chain, the server that
-forks kernels with its imports, and every kernel. A parameter goes to each notebook that has it. For the study's own
-notebooks give a store that holds all of the study's cells already (``make study``), so that 01_collect has nothing to
-measure and the notebooks, not the measurements, are compared.
+forks kernels with its imports, and every kernel.
+
+A parameter goes to each notebook that has it; {"01_collect": {"config_path": "..."}} goes to that one only. For the
+study's own notebooks give a store that holds all of the study's cells already (``make study``), so that 01_collect
+has nothing to measure and the notebooks, not the measurements, are compared.
 
 Goal: a ratio of at most 1/3. Exit status 1 if it is missed.
 """
@@ -68,13 +70,17 @@ def make_notebooks(folder: Path) -> list[Path]:
 
 
 def jobs(notebooks: list[Path], output: Path, parameters: dict[str, Any]) -> list[Job]:
-    """Each notebook with those of the parameters that it has."""
+    """Each notebook with those of the parameters that it has, and those given under its name."""
     import papermill
 
     output.mkdir(exist_ok=True)
     known = {path: papermill.inspect_notebook(str(path)) for path in notebooks}
     return [
-        (str(path), str(output / path.name), {k: v for k, v in parameters.items() if k in known[path]})
+        (
+            str(path),
+            str(output / path.name),
+            {name: value for name, value in parameters.items() if name in known[path]} | parameters.get(path.stem, {}),
+        )
         for path in notebooks
     ]
 

@@ -194,7 +194,7 @@ class Campaign:
         stored: dict[str, set[str]] = {}
         for row in table.drop_duplicates("record_id").itertuples():
             if row.status == "ok" or not self.retry:
-                stored.setdefault(row.cell_id, set()).add(row.environment_id)
+                stored.setdefault(str(row.cell_id), set()).add(str(row.environment_id))
         return [
             cell
             for cell in self.cells

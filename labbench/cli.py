@@ -46,9 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except (ConfigError, *_known_errors()) as error:
+    except ConfigError as error:
         print(f"labbench: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        return 2
+    except Exception as error:
+        if not isinstance(error, _known_errors()):
+            raise
+        print(f"labbench: {error}", file=sys.stderr)
+        return 1
     return status
 
 
@@ -60,7 +65,9 @@ def _known_errors() -> tuple[type[Exception], ...]:
         "labbench.prediction": "PredictionError",
         "labbench.selection": "SelectionError",
     }
-    found = [getattr(sys.modules[module], name, None) for module, name in names.items() if module in sys.modules]
+    found: list[Any] = [
+        getattr(sys.modules[module], name, None) for module, name in names.items() if module in sys.modules
+    ]
     return tuple(error for error in found if error is not None)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labbench.records import Footprint, OperatorClass
@@ -153,7 +154,7 @@ def of(workload: Workload) -> dict[str, Footprint]:
         else:
             with torch.no_grad():
                 found = {
-                    program.name: count(program.module, lambda program=program: program.module(*program.inputs))
+                    program.name: count(program.module, partial(program.module, *program.inputs))
                     for program in model.programs
                 }
     scale = PRECISION_BYTES[workload.precision] / PRECISION_BYTES["fp32"]
@@ -219,8 +220,6 @@ def _scaled(footprint: Footprint, scale: float) -> Footprint:
     if scale == 1:
         return footprint
     changes = {name: getattr(footprint, name) * scale for name in ("bytes", "activation_bytes")}
-    classes = {
-        name: one.model_copy(update={"bytes": one.bytes * scale}) for name, one in footprint.by_class.items()
-    }
+    classes = {name: one.model_copy(update={"bytes": one.bytes * scale}) for name, one in footprint.by_class.items()}
     size = int(footprint.parameter_bytes * scale)
     return footprint.model_copy(update={**changes, "parameter_bytes": size, "by_class": classes})

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labbench.kernels import KernelKind
 
 NOTEBOOKS = ("01_collect", "02_compare", "03_predict", "04_select")
 
@@ -12,7 +15,7 @@ def run_study(
     config: str | Path | None = None,
     store: str | Path = "data/study.h5",
     output: str | Path = "reports/study",
-    kernel: str = "fork",
+    kernel: KernelKind = "fork",
 ) -> Path:
     """Measure, compare, predict and select by running the four notebooks, then publish them.
 
@@ -61,7 +64,9 @@ def run_study(
     ]
     results = chain(steps, kernel=kernel)
     headline = study_headline(store) if store.exists() else "Nothing was measured."
-    index = publish([step.output for step in steps if step.output.exists()], site, title="labbench study", headline=headline)
+    index = publish(
+        [step.output for step in steps if step.output.exists()], site, title="labbench study", headline=headline
+    )
     failed = [result for result in results if result.status != "ok"]
     if failed:
         raise NotebookError(f"{failed[0]}; the report up to there is {index}")

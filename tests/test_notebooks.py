@@ -185,7 +185,8 @@ def test_an_input_that_does_not_exist_is_refused_by_name(tmp_path):
         run(tmp_path / "other.ipynb", tmp_path / "o.ipynb")
 
 
-def test_a_chain_skips_a_step_until_something_it_depends_on_changes(tmp_path):
+def test_a_chain_skips_a_step_until_something_it_depends_on_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "_source_sha256", lambda: "as it was")
     data, made = tmp_path / "data.txt", tmp_path / "made.txt"
     data.write_text("1")
     source = make(tmp_path / "n.ipynb", f"open({str(made)!r}, 'w').close()")
@@ -207,6 +208,8 @@ def test_a_chain_skips_a_step_until_something_it_depends_on_changes(tmp_path):
     assert not skipped({"x": 2}), "a product is gone"
     make(source, f"open({str(made)!r}, 'w').close()", "x")
     assert not skipped({"x": 2}), "the notebook changed"
+    monkeypatch.setattr(notebooks, "_source_sha256", lambda: "edited")
+    assert not skipped({"x": 2}), "labbench changed"
     assert skipped({"x": 2})
     assert not skipped({"x": 2}, rerun=True)
 

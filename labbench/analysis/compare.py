@@ -16,7 +16,6 @@ be beyond a practical threshold.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -194,8 +193,8 @@ def compare(
     -------
     DataFrame
         One row a comparison: the workload, ``by``, ``ratio``, ``ci_low``, ``ci_high``, ``p_value``, ``p_adjusted``
-        (Benjamini–Hochberg over all rows), ``speedup``, ``verdict``, ``paired``. Workloads that the baseline lacks
-        are left out.
+        (Benjamini–Hochberg over all rows), ``speedup``, ``verdict``, ``paired``, ``unstable`` (whether a side's noise
+        verdict is unstable: nothing is concluded from it). Workloads that the baseline lacks are left out.
 
     Raises
     ------
@@ -211,7 +210,7 @@ def compare(
     if baseline not in known:
         raise unknown_name(f"baseline {by}", baseline, known)
     fixed = [name for name in (*WORKLOAD, "precision", "platform", "machine_id") if name != by]
-    taken = {key: part for key, part in samples.groupby(["record_id", "series"], observed=True)}
+    taken = dict(iter(samples.groupby(["record_id", "series"], observed=True)))
     spread = process_sd(samples) if len(samples) else PROCESS_SD
     found = []
     for _, part in rows.groupby(fixed, observed=True, dropna=False, sort=False):
@@ -228,12 +227,15 @@ def compare(
                 alpha=alpha,
                 threshold=threshold,
             )
-            found.append({**_identity(row, by), "baseline": baseline, **_facts(result)})
-    columns = [*_identity(pd.Series(dtype=object), by), "baseline", *_facts(Comparison(1, 1, 1, 1, "same", True))]
+            unstable = "unstable" in (row["noise"], reference["noise"])
+            found.append({**_identity(row, by), "baseline": baseline, **_facts(result), "unstable": unstable})
+    facts = _facts(Comparison(1, 1, 1, 1, "same", True))
+    columns = [*_identity(pd.Series(dtype=object), by), "baseline", *facts, "unstable"]
     table = pd.DataFrame(found, columns=columns)
     table["p_adjusted"] = benjamini_hochberg(table["p_value"].to_numpy(dtype=float))
     table["verdict"] = [
-        verdict(r.ratio, r.ci_low, r.ci_high, r.p_adjusted, alpha, threshold) for r in table.itertuples(index=False)
+        "undecided" if r.unstable else verdict(r.ratio, r.ci_low, r.ci_high, r.p_adjusted, alpha, threshold)
+        for r in table.itertuples(index=False)
     ]
     return table
 
@@ -259,17 +261,17 @@ def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
 
 
 def summary(comparison: pd.DataFrame, by: str = "platform") -> pd.DataFrame:
-    """Geometric-mean speed-up of each platform over all workloads, with a 95 % bootstrap interval over models.
+    """Geometric-mean speed-up of each platform over all stably measured workloads, with a 95 % bootstrap interval over models.
 
     Columns: ``by``, ``workloads``, ``speedup``, ``ci_low``, ``ci_high``, and a count of each verdict.
     """
     import pandas as pd
 
     rows = []
-    for name, part in comparison.groupby(by, observed=True, sort=False):
+    for name, part in comparison[~comparison["unstable"].astype(bool)].groupby(by, observed=True, sort=False):
         logs = np.log(part["speedup"].to_numpy(dtype=float))
         low, high = _bootstrap(logs, part["model"].astype("str").to_numpy())
-        counts: Mapping[str, int] = part["verdict"].value_counts().to_dict()
+        counts = part["verdict"].value_counts().to_dict()
         verdicts = {key: counts.get(key, 0) for key in ("faster", "slower", "same", "undecided")}
         rows.append(
             {
@@ -303,14 +305,18 @@ def fastest(frame: pd.DataFrame, samples: pd.DataFrame, *, alpha: float = ALPHA)
     import pandas as pd
 
     rows = frame[(frame["status"] == "ok") & frame["series"].notna()]
-    taken = {key: part for key, part in samples.groupby(["record_id", "series"], observed=True)}
+    taken = dict(iter(samples.groupby(["record_id", "series"], observed=True)))
     spread = process_sd(samples) if len(samples) else PROCESS_SD
     found = []
     for _, part in rows.groupby([*WORKLOAD, "precision", "machine_id"], observed=True, dropna=False, sort=False):
         ordered = part.sort_values("latency_s")
         best = ordered.iloc[0]
         entry = {**_identity(best, "platform"), "latency_s": best["latency_s"], "runner_up": None, "lead": np.nan}
-        entry |= {"ratio": np.nan, "p_value": np.nan}
+        entry |= {
+            "ratio": np.nan,
+            "p_value": np.nan,
+            "unstable": "unstable" in ordered["noise"].astype(object).tolist()[:2],
+        }
         if len(ordered) > 1:
             other = ordered.iloc[1]
             result = compare_pair(
@@ -333,5 +339,5 @@ def fastest(frame: pd.DataFrame, samples: pd.DataFrame, *, alpha: float = ALPHA)
     known = table["p_value"].notna().to_numpy()
     adjusted = np.ones(len(table))
     adjusted[known] = benjamini_hochberg(table.loc[known, "p_value"].to_numpy(dtype=float))
-    table["real"] = (adjusted <= alpha) & (table["ratio"] < 1 - THRESHOLD)
+    table["real"] = (adjusted <= alpha) & (table["ratio"] < 1 - THRESHOLD) & ~table["unstable"].astype(bool)
     return table.drop(columns=["ratio"])

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def _measure(device: str, threads: int) -> dict[str, Any]:
     with torch.inference_mode():
         for name, dtype in precisions.items():
             a, b = (torch.randn(MATRIX, MATRIX, device=place).to(dtype) for _ in range(2))
-            rates[name] = [2 * MATRIX**3 / s for s in _times(lambda a=a, b=b: torch.mm(a, b), wait, share)]
+            rates[name] = [2 * MATRIX**3 / s for s in _times(partial(torch.mm, a, b), wait, share)]
         source = torch.randn(STREAM_BYTES // 4, device=place)
         target = torch.empty_like(source)
         copies = _times(lambda: target.copy_(source), wait, share)

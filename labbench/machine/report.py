@@ -15,7 +15,7 @@ def machine_table(environments: Mapping[str, Environment]) -> pd.DataFrame:
     """One column an environment: processor, memory, ceilings, versions; human units."""
     import pandas as pd
 
-    columns = {}
+    columns: dict[str, dict[str, str]] = {}
     for one in environments.values():
         cpu, found = one.machine["cpu"], one.machine["ceilings"]
         rates = {f"matrix product, {key}": f"{rate / 1e9:.0f} GFLOP/s" for key, rate in found["gemm_flops"].items()}

@@ -90,7 +90,9 @@ def _rapl(powercap: Path) -> Meter:
         try:
             (zone / "energy_uj").read_text()
         except OSError as error:
-            return Meter(f"RAPL is there but cannot be read: {zone}/energy_uj: {error.strerror}; allow it, or run as root")
+            return Meter(
+                f"RAPL is there but cannot be read: {zone}/energy_uj: {error.strerror}; allow it, or run as root"
+            )
     return Rapl(zones)
 
 

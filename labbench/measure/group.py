@@ -148,7 +148,8 @@ class _Pass:
 
     def _prepare(self) -> list[Trial]:
         """Start, load and prepare every worker, at most ``prepare_concurrency`` at a time."""
-        waiting, active, trials = list(self.jobs), [], []
+        waiting, trials = list(self.jobs), []
+        active: list[Trial] = []
         while waiting or active:
             while waiting and len(active) < self.protocol.prepare_concurrency:
                 job = waiting.pop(0)

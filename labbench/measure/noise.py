@@ -20,7 +20,7 @@ SHORTEST_S = 0.2  # of evidence: /proc/stat counts in hundredths of a second, so
 
 @dataclass(frozen=True)
 class Evidence:
-    """What happened in one or more stretches. Seconds: ``wall_s``, ``busy_s`` (all CPUs), ``own_s``, ``steal_s``, ``cpu_s`` (all)."""
+    """What happened in one or more stretches, in seconds of wall time or summed over all CPUs; ``own_s`` is ours."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0

@@ -1,9 +1,9 @@
-"""Steady state, inside the worker: calibrate the block, warm up, take rounds of samples.
+r"""Steady state, inside the worker: calibrate the block, warm up, take rounds of samples.
 
 ::
 
     calls   ....   |bbbb|bbbb|bbbb|         |bbbb|bbbb|...
-            warm-up \\____ round 0 ____/      \\__ round 1 ...
+            warm-up \____ round 0 ____/      \__ round 1 ...
                      each |bbbb| is one sample: a block of back-to-back calls, timed as one
 
 The block is as long as it takes for the timer's own cost to be at most ``timer_overhead`` of it. Between the rounds other

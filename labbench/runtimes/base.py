@@ -29,7 +29,7 @@ class Prepared(ABC):
     def outputs(self, result: Any) -> list[torch.Tensor]:
         """Convert what a call returned into fp32 tensors on the CPU, in the module's output order."""
 
-    def synchronize(self) -> None:
+    def synchronize(self) -> None:  # noqa: B027 - a CPU has nothing to wait for
         """Wait until the device has finished everything issued so far; nothing to do on a CPU."""
 
 

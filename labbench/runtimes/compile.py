@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from labbench.runtimes.eager import Eager
 
@@ -20,7 +20,7 @@ class Compile(Eager):
     """Inductor. Compiles into an empty cache and in this process, so that ``prepare_s`` is the whole, true cost."""
 
     name = "compile"
-    precisions = ("fp32", "bf16", "fp16")
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "bf16", "fp16")
 
     def available(self, device: str = "cpu") -> str | None:
         """Needs a C++ compiler on the CPU, besides the device."""

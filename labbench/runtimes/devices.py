@@ -25,7 +25,11 @@ def absent(name: str) -> str | None:
     if not torch.accelerator.is_available():
         return f"no {kind} device: torch {torch.__version__} sees no accelerator; install a torch built for {kind}"
     found = torch.accelerator.current_accelerator()
-    if found is None or found.type != wanted or (wanted == "cuda" and (torch.version.hip is not None) != (kind == "rocm")):
+    if (
+        found is None
+        or found.type != wanted
+        or (wanted == "cuda" and (torch.version.hip is not None) != (kind == "rocm"))
+    ):
         what = "rocm" if torch.version.hip else found and found.type
         return f"no {kind} device: torch {torch.__version__} is built for {what}"
     if int(index or 0) >= torch.accelerator.device_count():

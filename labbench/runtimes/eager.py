@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from labbench.runtimes.base import Prepared, Runtime, Unsupported
 from labbench.runtimes.devices import absent, torch_device
@@ -12,7 +12,7 @@ from labbench.runtimes.devices import absent, torch_device
 if TYPE_CHECKING:
     import torch
 
-    from labbench.cells import Platform, Precision
+    from labbench.cells import Mode, Platform, Precision
     from labbench.zoo.base import Model
 
 LEARNING_RATE = 1e-4  # AdamW's; small, so that a benchmark of any length keeps a finite loss
@@ -21,7 +21,9 @@ LEARNING_RATE = 1e-4  # AdamW's; small, so that a benchmark of any length keeps 
 class TorchPrepared(Prepared):
     """A torch callable with its inputs, on any torch device."""
 
-    def __init__(self, call: Callable[..., Any], inputs: tuple[torch.Tensor, ...], size: int, device: torch.device) -> None:
+    def __init__(
+        self, call: Callable[..., Any], inputs: tuple[torch.Tensor, ...], size: int, device: torch.device
+    ) -> None:
         import torch
 
         self._call, self._inputs = call, inputs
@@ -48,8 +50,8 @@ class Eager(Runtime):
 
     name = "eager"
     packages = ("torch",)
-    modes = ("inference", "training")
-    precisions = ("fp32", "bf16", "fp16", "int8")
+    modes: ClassVar[tuple[Mode, ...]] = ("inference", "training")
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "bf16", "fp16", "int8")
 
     def available(self, device: str = "cpu") -> str | None:
         """None where torch has the device."""

@@ -75,7 +75,9 @@ class OnnxRuntime(Runtime):
             session = make_session(path, platform)
         names = [item.name for item in session.get_inputs()]
         if len(names) != len(inputs):
-            raise RuntimeError(f"the exported graph has {len(names)} inputs, the model {len(inputs)}: some were folded away")
+            raise RuntimeError(
+                f"the exported graph has {len(names)} inputs, the model {len(inputs)}: some were folded away"
+            )
         return OnnxPrepared(session, {key: x.numpy() for key, x in zip(names, inputs, strict=True)}, size)
 
 
@@ -111,7 +113,9 @@ def make_session(path: Path, platform: Platform) -> Any:
         session = onnxruntime.InferenceSession(str(path), options, providers=[provider], provider_options=settings)
     except Exception as error:
         if "disable_cpu_ep_fallback" in str(error) or "fallback" in str(error).lower():
-            raise Unsupported(f"onnxruntime would run part of the model on the CPU instead of {platform.device}") from error
+            raise Unsupported(
+                f"onnxruntime would run part of the model on the CPU instead of {platform.device}"
+            ) from error
         raise
     used = session.get_providers()
     if used[0] != provider:

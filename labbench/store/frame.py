@@ -111,7 +111,7 @@ def _null(column: Column) -> float | int:
     return {"float": np.nan, "bool": -1}.get(column.kind, INT_NULL)
 
 
-def _typed(column: Column, values: Values) -> pd.Series:
+def _typed(column: Column, values: np.ndarray) -> pd.Series:
     import pandas as pd
 
     if column.kind == "float":

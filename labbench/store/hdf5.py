@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from labbench.records import SCHEMA_VERSION
-from labbench.store.columns import SAMPLE_COLUMNS, Coded, Contents, Table, record_columns, series_columns
+from labbench.store.columns import SAMPLE_COLUMNS, Coded, Contents, Table, Values, record_columns, series_columns
 
 FORMAT = "labbench"
 TEXT = h5py.string_dtype("utf-8")
@@ -73,7 +73,7 @@ def _write(file: h5py.File, contents: Contents) -> None:
 
 
 def _write_text(file: h5py.File, path: str, texts: Any) -> None:
-    """Texts as UTF-8; a NUL, which HDF5 strings cannot hold, is kept as the escape ``\\u0000`` of JSON."""
+    """Texts as UTF-8; backslashes are doubled and NUL, which HDF5 strings cannot hold, is backslash and zero."""
     file.create_dataset(path, data=[text.replace("\\", "\\\\").replace("\0", "\\0") for text in texts], dtype=TEXT)
 
 
@@ -121,7 +121,7 @@ def read(path: Path) -> Contents:
 
 
 def _read_table(file: h5py.File, name: str, columns: Any) -> Table:
-    values = {}
+    values: dict[str, Values] = {}
     for column in columns:
         dataset = file[f"{name}/{column.name}"]
         stored = dataset[()]

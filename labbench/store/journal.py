@@ -1,6 +1,6 @@
-"""An append-only journal of JSON lines with checksums: what makes an acknowledged record survive ``kill -9``.
+r"""An append-only journal of JSON lines with checksums: what makes an acknowledged record survive ``kill -9``.
 
-Each line is ``<crc32 of the body, 8 hex digits> <body>\\n``. A line that was cut short by a crash fails its checksum and
+Each line is ``<crc32 of the body, 8 hex digits> <body>\n``. A line that was cut short by a crash fails its checksum and
 was never acknowledged; it is dropped when the next writer opens the journal. HDF5 alone offers no such thing: a
 writer killed between two flushes leaves columns of unequal length, and SWMR leaves a flag that blocks the file.
 """

@@ -33,11 +33,10 @@ class Forward(nn.Module):
         return tuple(getattr(result, name) for name in self.outputs)
 
 
-def configured(config: str, model: str, size: Size, **further: Any) -> nn.Module:
+def configured(config: str, model: str, size: Size, **further: Any) -> Any:
     """A transformers model of class ``model`` with random weights from a configuration of class ``config``."""
     settings = getattr(transformers, config)(**size.config, **further)
-    made: nn.Module = getattr(transformers, model)._from_config(settings)
-    return made.eval()
+    return getattr(transformers, model)._from_config(settings).eval()
 
 
 def tokens(work: Workload, vocabulary: int, length: int | None = None, avoid: int = 3) -> torch.Tensor:
@@ -99,7 +98,7 @@ def decoder_model(module: nn.Module, inputs: dict[str, torch.Tensor], length: in
 
 
 def encoder_decoder_model(
-    module: nn.Module, source: dict[str, torch.Tensor], labels: torch.Tensor, items: float, unit: str
+    module: Any, source: dict[str, torch.Tensor], labels: torch.Tensor, items: float, unit: str
 ) -> Model:
     """An encoder–decoder generative model; ``items`` of ``unit`` are what its prefill processes."""
     ((name, value),) = source.items()

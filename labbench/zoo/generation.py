@@ -15,7 +15,7 @@ from torch import nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 
-def _flat(cache: DynamicCache) -> list[torch.Tensor]:
+def _flat(cache: Any) -> list[torch.Tensor]:
     """Keys and values of every layer, in layer order."""
     return [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
 

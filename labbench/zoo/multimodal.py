@@ -68,7 +68,7 @@ def _vision_language(config: str, model: str, size: Size, work: Workload, **furt
     import transformers
 
     settings = dict(size.config)
-    vision = transformers.CLIPVisionConfig(**settings.pop("vision"), image_size=work.image_size)
+    vision: Any = transformers.CLIPVisionConfig(**settings.pop("vision"), image_size=work.image_size)
     text = transformers.LlamaConfig(**settings.pop("text"))
     made = getattr(transformers, config)(vision_config=vision, text_config=text, **settings, **further)
     return getattr(transformers, model)._from_config(made).eval(), (vision.image_size // vision.patch_size) ** 2

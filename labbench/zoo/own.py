@@ -76,7 +76,7 @@ def register_config_dir(name: str, path: str | Path) -> None:
         raise ConfigError(f"no config.json in {Path(path)}")
     settings = json.loads(file.read_text())
     if not settings.get("architectures"):
-        raise ConfigError(f"{file} names no architecture; add \"architectures\": [\"BertModel\"], say")
+        raise ConfigError(f'{file} names no architecture; add "architectures": ["BertModel"], say')
     kind = "pixel_values" if "image_size" in settings else "input_ids"
     shape = {"image_size": settings["image_size"]} if kind == "pixel_values" else dict(SHAPES[kind])
 
@@ -90,14 +90,14 @@ def register_config_dir(name: str, path: str | Path) -> None:
     register(Family(name, name, "custom", "custom", {"": Size()}, shape, build))
 
 
-def _configured(module: torch.nn.Module, work: Workload) -> Model:
+def _configured(module: Any, work: Workload) -> Model:
     from labbench.config import ConfigError
     from labbench.zoo.building import decoder_model, forward_model, pixels, tokens
 
     main = module.main_input_name
     if main not in SHAPES:
         raise ConfigError(f"{type(module).__name__} takes {main!r}; register it with register_module instead")
-    value = pixels(work) if main == "pixel_values" else tokens(work, module.config.vocab_size)  # type: ignore[union-attr,arg-type]
+    value = pixels(work) if main == "pixel_values" else tokens(work, module.config.vocab_size)
     if type(module).__name__.endswith("ForCausalLM") or type(module).__name__.endswith("LMHeadModel"):
         return decoder_model(module, {main: value}, value.shape[1], value)
     output = "logits" if "For" in type(module).__name__ else "last_hidden_state"

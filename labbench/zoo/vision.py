@@ -29,13 +29,15 @@ def _vit(size: Size, work: Workload) -> Model:
 
 
 def _detr(size: Size, work: Workload) -> Model:
+
     import torch
-    from transformers import ResNetConfig
+    import transformers
 
     from labbench.zoo.building import configured, forward_model, pixels
 
     settings = dict(size.config)
-    backbone = ResNetConfig(**settings.pop("backbone"), out_features=["stage4"])
+    made: Any = transformers.ResNetConfig
+    backbone = made(**settings.pop("backbone"), out_features=["stage4"])
     module = configured(
         "DetrConfig", "DetrForObjectDetection", Size(settings),
         use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=backbone, num_labels=91,

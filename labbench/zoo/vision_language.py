@@ -18,10 +18,10 @@ from labbench.zoo.building import IGNORED
 class TextAfterImage(nn.Module):
     """LLaVA: ``pixel_values`` are batch × 3 × side × side; ``input_ids`` are the text alone."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = model
-        self.config = model.config
+        self.model: Any = model
+        self.config: Any = model.config
 
     def image_tokens(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Embeddings of the image, batch × tokens × width."""
@@ -60,7 +60,9 @@ class TiledTextAfterImage(TextAfterImage):
         features = self.project(pixel_values.flatten(0, 1)).unflatten(0, (batch, 5))
         base, tiles = features[:, 0], features[:, 1:]
         side = round(base.shape[1] ** 0.5)
-        rows = tiles.reshape(batch, 2, 2, side, side, -1).permute(0, 1, 3, 2, 4, 5).reshape(batch, 2 * side, 2 * side, -1)
+        rows = (
+            tiles.reshape(batch, 2, 2, side, side, -1).permute(0, 1, 3, 2, 4, 5).reshape(batch, 2 * side, 2 * side, -1)
+        )
         newline: torch.Tensor = self.model.model.image_newline
         rows = torch.cat([rows, newline.expand(batch, 2 * side, 1, -1)], dim=2)
         return torch.cat([base, rows.flatten(1, 2)], dim=1)
