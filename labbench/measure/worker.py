@@ -275,12 +275,16 @@ class Worker:
 
     def close(self) -> None:
         """End the worker, whatever it is doing, and read what it wrote to stderr."""
+        if self.connection.closed:
+            return
         self.connection.close()
         if self._process.is_alive():
             self._process.kill()
         self._process.join()
         path = Path(self._stderr_path)
-        self._stderr_tail = path.read_text(errors="replace")[-STDERR_TAIL:].strip() or None if path.exists() else None
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        text = "\n".join(line for line in lines if not line.startswith("Extension modules:"))  # a crash lists them all
+        self._stderr_tail = text[-STDERR_TAIL:].strip() or None
         path.unlink(missing_ok=True)
 
 
