@@ -45,20 +45,16 @@ def _wav2vec2(size: Size, work: Workload) -> Model:
 
 def _clap(size: Size, work: Workload) -> Model:
     import torch
-    from transformers import ClapConfig, ClapModel
 
-    from labbench.zoo.base import Program
-    from labbench.zoo.building import Forward, loss_of, tokens
+    from labbench.zoo.building import configured, forward_model, tokens
 
     assert work.audio_s is not None
-    module = ClapModel._from_config(ClapConfig(**size.config)).eval()
+    module = configured("ClapConfig", "ClapModel", size)
     mel = torch.randn(work.batch_size, 1, round(work.audio_s * CLAP_FRAMES_PER_S), 64)
     ids = tokens(work, module.config.text_config.vocab_size, work.seq_len)
     inputs = {"input_ids": ids, "input_features": mel}
     outputs = ("logits_per_audio", "audio_embeds", "text_embeds")
-    items = work.batch_size * work.audio_s
-    program = Program("forward", Forward(module, tuple(inputs), outputs), tuple(inputs.values()), items, "audio_s")
-    return Model(module, (program,), loss_of(inputs | {"return_loss": True}), items, "audio_s")
+    return forward_model(module, inputs, outputs, None, work.batch_size * work.audio_s, "audio_s")
 
 
 _WHISPER = {"vocab_size": 51865, "num_mel_bins": 80, "decoder_start_token_id": 50258}

@@ -54,13 +54,14 @@ def forward_model(
     module: nn.Module,
     inputs: dict[str, torch.Tensor],
     outputs: tuple[str, ...],
-    labels: dict[str, Any],
+    labels: dict[str, Any] | None,
     items: float,
     unit: str = "samples",
 ) -> Model:
-    """A model with the one program ``forward``; its training loss is transformers' own for ``labels``."""
+    """A model with the one program ``forward``; its loss is transformers' own for ``labels``, contrastive without any."""
     program = Program("forward", Forward(module, tuple(inputs), outputs), tuple(inputs.values()), items, unit)
-    return Model(module, (program,), loss_of(inputs | labels), items, unit)
+    loss = contrastive_loss_of(inputs) if labels is None else loss_of(inputs | labels)
+    return Model(module, (program,), loss, items, unit)
 
 
 def loss_of(arguments: dict[str, Any]) -> Callable[[nn.Module], torch.Tensor]:
@@ -69,6 +70,19 @@ def loss_of(arguments: dict[str, Any]) -> Callable[[nn.Module], torch.Tensor]:
     def loss(module: nn.Module) -> torch.Tensor:
         value: torch.Tensor = module(**moved(arguments, module)).loss
         return value
+
+    return loss
+
+
+def contrastive_loss_of(inputs: dict[str, torch.Tensor]) -> Callable[[nn.Module], torch.Tensor]:
+    """The loss of pairs against all other pairs of the batch."""
+
+    def loss(module: nn.Module) -> torch.Tensor:
+        if len(inputs["input_ids"]) < 2:
+            raise ValueError(
+                "a contrastive loss needs a batch of at least 2: with one pair there is nothing to contrast"
+            )
+        return loss_of(inputs | {"return_loss": True})(module)
 
     return loss
 

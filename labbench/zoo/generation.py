@@ -48,7 +48,7 @@ class Decode(nn.Module):
 
     def forward(self, token: torch.Tensor, *cache: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Logits (batch × vocabulary), then the grown cache. ``token``: batch × 1."""
-        output = self.model(input_ids=token, past_key_values=_cache(cache), use_cache=True)
+        output = self.model(input_ids=token, cache=_cache(cache), use_cache=True)
         return (output.logits[:, -1], *_flat(output.past_key_values))
 
 
@@ -80,6 +80,6 @@ class EncoderDecode(nn.Module):
         half = len(cache) // 2
         caches = EncoderDecoderCache(_cache(cache[:half]), _cache(cache[half:]))
         output: Any = self.model(
-            encoder_outputs=(encoded,), decoder_input_ids=token, past_key_values=caches, use_cache=True
+            encoder_outputs=(encoded,), decoder_input_ids=token, cache=caches, use_cache=True
         )
         return (output.logits[:, -1], *_flat(output.past_key_values.self_attention_cache))

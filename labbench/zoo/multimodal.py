@@ -29,7 +29,7 @@ def _contrastive(config: str, model: str, size: Size, work: Workload, frames: tu
     ids = tokens(work, module.config.text_config.vocab_size)
     ids[:, -1] = module.config.text_config.eos_token_id  # the position whose state stands for the text
     inputs = {"input_ids": ids, "pixel_values": pixels(work, *frames)}
-    return forward_model(module, inputs, outputs["outputs"], {"return_loss": True}, work.batch_size)
+    return forward_model(module, inputs, outputs["outputs"], None, work.batch_size)
 
 
 def _clip(size: Size, work: Workload) -> Model:

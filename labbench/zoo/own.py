@@ -101,4 +101,6 @@ def _configured(module: Any, work: Workload) -> Model:
     if type(module).__name__.endswith("ForCausalLM") or type(module).__name__.endswith("LMHeadModel"):
         return decoder_model(module, {main: value}, value.shape[1], value)
     output = "logits" if "For" in type(module).__name__ else "last_hidden_state"
-    return forward_model(module, {main: value}, (output,), {}, work.batch_size)
+    return forward_model(
+        module, {main: value}, (output,), {"labels": value} if main == "input_ids" else {}, work.batch_size
+    )
