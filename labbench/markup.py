@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "report"
 FETCHING = ("script", "link", "iframe", "object", "embed", "video", "audio", "source")  # elements with an address
 LONG_CELL = 40  # characters of text above which a table's cell gets room to wrap
-NUMBER = re.compile(r"^[+\-−]?[\d.,\s]*\d(\.\d*)?([eE][+\-]?\d+)?\s?[%×x]?$|^(nan|NaN|inf|–|—)$")
+NUMBER = re.compile(r"^[+\-−]?(\d[\d,]*\.?\d*|\.\d+)([eE][+\-]?\d+)?\s?[%×x]?$|^(nan|NaN|inf|–|—)$")
 PLOT_REPR = re.compile(
     r"^(\[?<(Axes|Figure|matplotlib|seaborn)\b.*>\]?|Text\(.*\)|<[\w.]*(FacetGrid|JointGrid)[^>]*>)$", re.S
 )
@@ -167,13 +167,11 @@ def tables(soup: BeautifulSoup, title: str) -> None:
             for attribute in ("style", "halign", "valign"):
                 if cell.parent is not None and table.get("id") is None:  # a pandas Styler addresses cells by id
                     del cell[attribute]
-            words = plain_text(cell)
-            if cell.name == "td":
-                kind = "num" if NUMBER.match(words) else "long" if len(words) > LONG_CELL else None
-                if kind:
-                    _add_class(cell, kind)
+            if cell.name == "td" and len(plain_text(cell)) > LONG_CELL:
+                _add_class(cell, "long")
+        _one_head(table)
         _drop_row_numbers(table)
-        _align_heads(table)
+        _align_numbers(table)
         caption = table.find("caption")
         label = plain_text(caption) if caption else f"Table: {_heading_above(table, title)}"
         frame = soup.new_tag("div", attrs={"class": "table", "role": "region", "tabindex": "0", "aria-label": label})
@@ -191,18 +189,34 @@ def _drop_row_numbers(table: Tag) -> None:
                 first.decompose()
 
 
-def _align_heads(table: Tag) -> None:
-    """A column's head stands above its numbers."""
-    rows = [row.find_all(["td", "th"], recursive=False) for row in table.select("tbody tr")]
+def _one_head(table: Tag) -> None:
+    """Put the names of pandas' index, a row of their own, into the row above."""
     heads = [row.find_all("th", recursive=False) for row in table.select("thead tr")]
+    if len(heads) != 2 or len(heads[0]) != len(heads[1]):
+        return
+    names = [plain_text(cell) for cell in heads[1]]
+    levels = len(table.select("tbody tr:first-child > th"))
+    if any(names[:levels]) and not any(names[levels:]):
+        for cell, name in zip(heads[0][:levels], names, strict=False):
+            cell.string = name
+        table.select("thead tr")[1].decompose()
+
+
+def _align_numbers(table: Tag) -> None:
+    """Set columns that hold nothing but numbers to the right, and what stands above them."""
+    rows = [row.find_all(["td", "th"], recursive=False) for row in table.select("tbody tr")]
     if not rows or any(len(row) != len(rows[0]) for row in rows):
         return
-    numeric = [all("num" in row[column].get_attribute_list("class") for row in rows) for column in range(len(rows[0]))]
-    for head in heads:
-        if len(head) == len(numeric):
-            for cell, number in zip(head, numeric, strict=True):
-                if number:
-                    _add_class(cell, "num")
+    heads = [row.find_all("th", recursive=False) for row in table.select("thead tr")]
+    for column in range(len(rows[0])):
+        cells = [row[column] for row in rows]
+        words = [plain_text(cell) for cell in cells]
+        if not any(words) or any(
+            cell.name == "th" or (word and not NUMBER.match(word)) for cell, word in zip(cells, words, strict=True)
+        ):
+            continue
+        for cell in (*cells, *(head[column] for head in heads if len(head) == len(rows[0]))):
+            _add_class(cell, "num")
 
 
 def plain_text(element: Tag) -> str:

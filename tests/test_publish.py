@@ -238,6 +238,26 @@ def test_numbers_stand_right_and_a_default_index_is_left_out(tmp_path):
     assert soup.find("style", attrs={"scoped": True}) is None
 
 
+def test_a_column_is_set_right_only_if_all_of_it_is_numbers(tmp_path):
+    versions = table(
+        name=["python", "torch"], value=["3.11", "2.13.0+cpu"], digits=["3.11.7", "5.24.0"], n=["1,000", ""]
+    )
+    soup = page(tmp_path, code("t", versions))
+    assert [[cell.get("class") for cell in row.find_all("td")] for row in soup.select("tbody tr")] == [
+        [None, None, None, ["num"]]
+    ] * 2
+
+
+def test_the_name_of_an_index_joins_the_head_above(tmp_path):
+    import pandas as pd
+
+    frame = pd.DataFrame({"quiet": [12], "noisy": [1]}, index=pd.Index(["cpu"], name="platform"))
+    soup = page(tmp_path, code("t", output(text_html=frame.rename_axis(columns="noise")._repr_html_())))
+    assert [[cell.get_text() for cell in row.find_all("th")] for row in soup.select("thead tr")] == [
+        ["platform", "quiet", "noisy"]
+    ]
+
+
 def test_an_index_with_a_meaning_is_kept(tmp_path):
     import pandas as pd
 
