@@ -331,6 +331,38 @@ def test_a_real_model_is_counted_and_predicted_without_being_run(fitted):
     assert (fitted.predict(rows)["latency_s"] > DISPATCH_S).all()
 
 
+# Figures
+
+
+def test_predicted_points_are_hollow_and_measured_ones_filled(fitted):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from labbench.prediction.figures import plot_prediction_forecast
+
+    measured = made_frame(*study())
+    inside = asked(footprint(0, batch_size=2), model="bert-tiny", batch_size=2)
+    outside = asked(footprint(0, batch_size=900), model="bert-tiny", batch_size=900)
+    ax = plot_prediction_forecast(fitted.predict(pd.concat([inside, outside])), measured, "bert-tiny")
+    drawn = [points for points in ax.collections if len(points.get_offsets()) == 1 and hasattr(points, "get_sizes")]
+    faces = [tuple(points.get_facecolor()[0]) for points in drawn]
+    assert faces.count((1.0, 1.0, 1.0, 1.0)) == 1, "one prediction inside the domain"
+    assert sum(face != (1.0, 1.0, 1.0, 1.0) for face in faces) == 2, "one cross outside it, one measured point"
+
+
+def test_every_method_has_a_curve_of_errors(validated):
+    from labbench.prediction.figures import plot_predicted_measured, plot_prediction_errors, plot_prediction_residuals
+
+    ax = plot_prediction_errors(validated)
+    methods = set(validated.loc[validated["quantity"] == "latency_s", "method"])
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == methods
+    assert len(plot_prediction_residuals(validated).get_yticklabels()) == len(FAMILIES)
+    low, high = plot_predicted_measured(validated).get_xlim()
+    rows = validated[(validated["quantity"] == "latency_s") & (validated["method"] == "labbench")]
+    assert low < rows["measured"].min() * 1e3
+    assert rows["measured"].max() * 1e3 < high
+
+
 # Configuration and imports
 
 

@@ -279,6 +279,20 @@ def test_the_pareto_front_holds_what_nothing_else_beats_in_both():
     assert pareto_front(table, "latency_s", "memory_bytes")["runtime"].tolist() == ["openvino", "eager"]
 
 
+def test_the_figure_rings_the_choice_and_greys_what_is_excluded():
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from labbench.selection.figures import plot_selection
+
+    decision = select(three(), read_requirements(max_latency_s=2e-3))
+    ax = plot_selection(decision, decision.choices[0].question)
+    rings = [points for points in ax.collections if len(points.get_facecolor()) == 0 and hasattr(points, "get_sizes")]
+    assert [tuple(points.get_offsets()[0]) for points in rings] == [(1.0, 600.0)]
+    grey = [points for points in ax.collections if tuple(points.get_facecolor().ravel()[:3]) == (0.72, 0.72, 0.72)]
+    assert [tuple(points.get_offsets()[0]) for points in grey] == [(3.0, 300.0)]
+
+
 def test_numbers_are_written_as_people_write_them():
     assert (seconds(1.234e-3), seconds(4.5e-5), size(4.321e8), percent(0.153)) == ("1.23 ms", "45 µs", "432 MB", "15 %")
 

@@ -6,24 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from labbench.plots import MARKERS, MS, platform_colors
 from labbench.prediction.evaluate import LABBENCH
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-MS = 1e3
 DODGE = 0.12  # octaves between platforms that share a place on the axis
 BAND = 0.25  # the share of error that the shaded band of a figure stands for
-
-
-def platform_colors(platforms: pd.Series) -> dict[str, tuple[float, float, float]]:
-    """A colour for each platform, from seaborn's colour-blind palette, in alphabetical order."""
-    import seaborn as sns
-
-    names = sorted(platforms.dropna().astype("str").unique())
-    return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
 
 
 def plot_predicted_measured(predictions: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -159,14 +150,13 @@ def plot_prediction_forecast(
             here[x].astype(float) * shift, here["latency_s"] * MS, yerr=span, fmt="none", ecolor=color, alpha=0.45
         )
         inside = ~here["out_of_domain"].astype(bool)
-        for rows, marker, face in ((here[inside], "o", "white"), (here[~inside], "X", "white")):
-            ax.scatter(
-                rows[x].astype(float) * shift, rows["latency_s"] * MS, marker=marker, s=46, facecolor=face,
-                edgecolor=[color], linewidth=1.4, zorder=3,
-            )  # fmt: skip
+        place, time = here[x].astype(float) * shift, here["latency_s"] * MS
+        ax.scatter(place[inside], time[inside], s=46, facecolor="white", edgecolor=[color], linewidth=1.4, zorder=3)
+        ax.scatter(place[~inside], time[~inside], s=40, marker="x", color=[color], linewidth=1.6, zorder=3)
         ax.scatter(there[x].astype(float) * shift, there["latency_s"] * MS, s=46, color=[color], zorder=4, label=name)
-    for marker, face, text in (("o", "0.3", "measured"), ("o", "white", "predicted"), ("X", "white", "out of domain")):
-        ax.scatter([], [], marker=marker, facecolor=face, edgecolor="0.3", s=46, label=text)
+    ax.scatter([], [], s=46, color="0.3", label="measured")
+    ax.scatter([], [], s=46, facecolor="white", edgecolor="0.3", label="predicted")
+    ax.scatter([], [], s=40, marker="x", color="0.3", label="predicted, out of domain")
     ax.set_xscale("log", base=2)
     ax.set(yscale="log", xlabel=x.replace("_", " "), ylabel=f"latency of {model} (ms)")
     _plain_ticks(ax)

@@ -7,6 +7,7 @@ training rows ── law cross-fitted by family ──> log(measured / law) ─�
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Terms = Callable[["pd.DataFrame", Mapping[str, Ceilings]], np.ndarray]
 
 MIN_FAMILIES = 3  # cross-fitting needs training families left when one is held out and one is scored
+ROWS_WORTH_THREADS = 10_000  # 100 rows: two threads on two busy cores took 7 times as long as one
 MAX_CORRECTION = 0.7  # of the residual in the log (a factor of 2): trees know nothing beyond what they saw
 
 
@@ -92,12 +94,13 @@ class Quantity:
         residual, weight = None, 0.0
         if config.residual == "boosting":
             table = _joined(features, folds)
-            for train, test in folds:
-                learnt[test] = _correction(_boosting(config).fit(table.iloc[train], error[train]), table.iloc[test])
-            weight = float(np.clip(learnt @ error / max(float(learnt @ learnt), 1e-12), 0.0, 1.0))
-            weight = weight if _helps(error, error - weight * learnt, families) else 0.0
-            if weight > 0:
-                residual = _boosting(config).fit(table, error)
+            with _threads_for(len(y)):
+                for train, test in folds:
+                    learnt[test] = _correction(_boosting(config).fit(table.iloc[train], error[train]), table.iloc[test])
+                weight = float(np.clip(learnt @ error / max(float(learnt @ learnt), 1e-12), 0.0, 1.0))
+                weight = weight if _helps(error, error - weight * learnt, families) else 0.0
+                if weight > 0:
+                    residual = _boosting(config).fit(table, error)
         scores = np.abs(error - weight * learnt)
         return cls(name, terms, ceilings, law.fit(frame, x, y), residual, weight, scores, families, known)
 
@@ -119,7 +122,8 @@ class Quantity:
         law = parts.sum(axis=1)
         point = law.copy()
         if self.residual is not None and len(frame):
-            shift = self.weight * _correction(self.residual, residual_features(frame, parts, self.known))
+            with _threads_for(len(frame)):
+                shift = self.weight * _correction(self.residual, residual_features(frame, parts, self.known))
             point = law * np.exp(np.where(corrected, shift, 0.0))
         spread = np.exp(self.radius(level).value)
         return pd.DataFrame(
@@ -155,6 +159,13 @@ def _helps(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> bool:
         [np.abs(before[groups == g]).mean() - np.abs(after[groups == g]).mean() for g in np.unique(groups)]
     )
     return bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)))
+
+
+def _threads_for(rows: int) -> AbstractContextManager[Any]:
+    """One thread for a small fit: splitting it costs more than it saves, many times more on a busy machine."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1) if rows < ROWS_WORTH_THREADS else nullcontext()
 
 
 def _boosting(config: PredictionConfig) -> Any:

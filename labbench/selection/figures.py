@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labbench.plots import MARKERS, MS, platform_colors
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -14,8 +16,9 @@ if TYPE_CHECKING:
 
     from labbench.selection.decision import Decision
 
-MS, MB = 1e3, 1e-6
+MB = 1e-6
 COLUMNS = 4
+NEAR = 1.5  # a limit further out than this times the axis is not drawn: it would squeeze the options together
 
 
 def pareto_front(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
@@ -31,8 +34,6 @@ def plot_selection(decision: Decision, workload: str, *, ax: Axes | None = None)
     Filled: measured. Hollow, with an interval: predicted. Grey: excluded. Ring: the choice.
     """
     import matplotlib.pyplot as plt
-
-    from labbench.prediction.figures import MARKERS, platform_colors
 
     if ax is None:
         _, ax = plt.subplots(figsize=(5.2, 4.2), layout="constrained")
@@ -51,13 +52,15 @@ def plot_selection(decision: Decision, workload: str, *, ax: Axes | None = None)
         ax.scatter(x, y, s=52, marker=marker, facecolor=[face], edgecolor=[color], linewidth=1.6, zorder=3)
         if row.rank == 1:
             ax.scatter(x, y, s=190, marker="o", facecolor="none", edgecolor="black", linewidth=1.4, zorder=4)
-    limits = decision.requirements
-    if limits.max_latency_s:
-        ax.axvline(limits.max_latency_s * MS, color="tab:red", lw=1, ls=":")
-    if limits.max_memory_bytes:
-        ax.axhline(limits.max_memory_bytes * MB, color="tab:red", lw=1, ls=":")
     ax.set_xscale("log")
-    ax.set_title(workload, fontsize="medium")
+    ax.margins(0.12)
+    ends = ax.get_xlim(), ax.get_ylim()
+    limits = decision.requirements
+    if limits.max_latency_s and limits.max_latency_s * MS < NEAR * ends[0][1]:
+        ax.axvline(limits.max_latency_s * MS, color="tab:red", lw=1, ls=":")
+    if limits.max_memory_bytes and limits.max_memory_bytes * MB < NEAR * ends[1][1]:
+        ax.axhline(limits.max_memory_bytes * MB, color="tab:red", lw=1, ls=":")
+    ax.set_title(workload, fontsize="small")
     ax.grid(visible=True, color="0.9", lw=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
@@ -69,7 +72,7 @@ def plot_selection_overview(decision: Decision, workloads: list[str] | None = No
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
-    from labbench.prediction.figures import MARKERS, _plain_ticks, platform_colors
+    from labbench.prediction.figures import _plain_ticks
 
     names = workloads or [choice.question for choice in decision.choices][: 2 * COLUMNS]
     columns = min(COLUMNS, len(names))
