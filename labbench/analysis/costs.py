@@ -21,9 +21,9 @@ def payback(frame: pd.DataFrame, baseline: str) -> pd.DataFrame:
     rows = frame[(frame["status"] == "ok") & frame["primary"] & (frame["mode"] == "inference")].copy()
     rows["one_off_s"] = rows[list(ONE_OFF)].sum(axis=1)
     keys = ["model", "batch_size", "precision", "machine_id"]
-    base = rows[rows["platform"] == baseline].set_index(keys)[["one_off_s", "latency_s"]]
+    base = rows[rows["platform"] == baseline].set_index(keys)[["one_off_s", "latency_s"]].add_suffix("_baseline")
     base = base[~base.index.duplicated()]
-    joined = rows[rows["platform"] != baseline].join(base, on=keys, rsuffix="_baseline", how="inner")
+    joined = rows[rows["platform"] != baseline].join(base, on=keys, how="inner")
     extra = joined["one_off_s"] - joined["one_off_s_baseline"]
     gain = joined["latency_s_baseline"] - joined["latency_s"]
     calls = np.where(gain > 0, np.ceil(np.maximum(extra, 0) / gain.where(gain > 0, np.nan)), np.nan)

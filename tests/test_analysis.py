@@ -1,0 +1,188 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from labbench.analysis import costs, matrix, roofline, sentences
+from labbench.analysis.compare import benjamini_hochberg, compare, compare_pair, fastest, summary
+from labbench.config import ConfigError
+from labbench.records import Environment, Noise
+from labbench.store import Store
+from tests.test_store import filled, make_record, make_series
+
+
+def simulated(rng, processes: int, rounds: int, slower: float = 1.0, drift=None) -> pd.DataFrame:
+    """Samples as a noisy machine gives them: processes differ, rounds drift together, samples spike."""
+    drift = np.zeros((processes, rounds)) if drift is None else drift
+    rows = []
+    for p in range(processes):
+        process = rng.normal(0, 0.004)
+        for k in range(rounds):
+            round_effect = drift[p, k] + rng.normal(0, 0.006)
+            noise = rng.normal(0, 0.01, 20) + (rng.random(20) < 0.05) * rng.exponential(0.5, 20)
+            seconds = 1e-3 * slower * np.exp(process + round_effect + noise)
+            rows.append(pd.DataFrame({"process": p, "round": k, "seconds": seconds}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def slow_drift(rng, processes: int, rounds: int) -> np.ndarray:
+    return np.cumsum(rng.normal(0, 0.01, (processes, rounds)), axis=1)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_cell_compared_with_itself_is_called_different_in_at_most_five_per_cent(processes):
+    rng = np.random.default_rng(0)
+    different = 0
+    for _ in range(300):
+        drift = slow_drift(rng, processes, 10)
+        a, b = (simulated(rng, processes, 10, drift=drift) for _ in range(2))
+        different += compare_pair(a, b, paired=True).verdict in ("faster", "slower")
+    assert different <= 15
+
+
+def test_a_naive_test_on_raw_samples_would_have_failed_that():
+    from scipy.stats import ttest_ind
+
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(100):
+        a, b = (simulated(rng, 1, 10, drift=slow_drift(rng, 1, 10)) for _ in range(2))
+        wrong += ttest_ind(np.log(a["seconds"]), np.log(b["seconds"]), equal_var=False).pvalue < 0.05
+    assert wrong > 15
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_five_per_cent_slower_is_found_in_nine_of_ten(processes):
+    rng = np.random.default_rng(1)
+    found = 0
+    for _ in range(200):
+        drift = slow_drift(rng, processes, 10)
+        slow = simulated(rng, processes, 10, slower=1.05, drift=drift)
+        found += compare_pair(slow, simulated(rng, processes, 10, drift=drift), paired=True).verdict == "slower"
+    assert found >= 180
+
+
+def test_a_significant_but_tiny_difference_is_no_verdict():
+    rng = np.random.default_rng(2)
+    result = compare_pair(simulated(rng, 20, 40, slower=1.01), simulated(rng, 20, 40), paired=False, process_sd=0.004)
+    assert result.verdict in ("same", "undecided")
+
+
+def test_adjusting_for_many_comparisons_is_benjamini_hochberg():
+    adjusted = benjamini_hochberg(np.array([0.01, 0.02, 0.03, 0.04, 0.8]))
+    assert adjusted == pytest.approx([0.05, 0.05, 0.05, 0.05, 0.8])
+    assert len(benjamini_hochberg(np.array([]))) == 0
+
+
+def timed(runtime: str, latency: float, model: str = "bert-tiny", **changes):
+    """A record of 12 quiet rounds around ``latency``."""
+    from labbench.cells import Cell
+
+    rng = np.random.default_rng(len(runtime))
+    seconds = tuple(latency * np.exp(rng.normal(0, 0.003, 60)))
+    series = make_series(seconds=seconds)
+    samples = series.samples.model_copy(update={"round": [i // 5 for i in range(60)]})
+    series = series.model_copy(update={"samples": samples})
+    values = {"series": [series], "campaign_id": "c", "noise": Noise(verdict="quiet"), **changes}
+    return make_record(**values).model_copy(update={"cell": Cell.of(model=model, runtime=runtime, seq_len=16)})
+
+
+@pytest.fixture
+def store(tmp_path):
+    ceilings = {"gemm_flops": {"fp32": 1e12}, "bandwidth_bytes_s": 1e10, "dispatch_s": 1e-6}
+    environment = Environment(machine_id="m1", hostname="h", machine={"ceilings": ceilings}, software={})
+    records = [timed("eager", 1e-2), timed("openvino", 5e-3), timed("compile", 1.001e-2)]
+    records += [timed("onnxruntime", 2e-3, noise=Noise(verdict="unstable"))]
+    records += [timed("eager", 1e-2, "gpt2-tiny"), make_record(status="failed", reason="no")]
+    records = [record.model_copy(update={"environment_id": environment.id}) for record in records]
+    path = tmp_path / "s.h5"
+    with Store(path, writable=True) as writer:
+        for record in records:
+            writer.append(record, environment)
+    return Store(path)
+
+
+def test_platforms_are_compared_within_a_workload_with_verdicts(store):
+    frame = store.frame()
+    table = compare(frame, store.samples(), baseline="cpu/eager").set_index("platform")
+    assert table.loc["cpu/openvino", "verdict"] == "faster"
+    assert table.loc["cpu/openvino", "speedup"] == pytest.approx(2, rel=0.02)
+    assert table.loc["cpu/compile", "verdict"] in ("same", "undecided")
+    assert set(table["model"]) == {"bert-tiny"}
+
+
+def test_nothing_is_concluded_from_an_unstable_measurement(store):
+    frame = store.frame()
+    table = compare(frame, store.samples(), baseline="cpu/eager")
+    assert table.set_index("platform").loc["cpu/onnxruntime", "verdict"] == "undecided"
+    assert "cpu/onnxruntime" not in set(summary(table)["platform"])
+    best = fastest(frame, store.samples()).set_index("model")
+    assert not best.loc["bert-tiny", "real"]
+
+
+def test_an_unknown_baseline_is_refused_with_the_nearest(store):
+    with pytest.raises(ConfigError, match="did you mean 'cpu/eager'"):
+        compare(store.frame(), store.samples(), baseline="cpu/eagr")
+
+
+def test_the_matrix_and_coverage_tell_what_ran(store):
+    frame = store.frame()
+    assert matrix.matrix(frame).loc["gpt2-tiny", "cpu/openvino"] == "not run"
+    coverage = matrix.coverage(frame)
+    assert coverage.counts == {"ok": 5, "failed": 1}
+    assert "failed: no" in str(coverage)
+
+
+def test_the_roofline_names_the_largest_bound(store):
+    placed = roofline.place(store.frame(), store.environments()).set_index("platform")
+    row = placed.loc["cpu/openvino"]
+    assert row["compute_s"] == pytest.approx(2e9 / 1e12)
+    assert row["memory_s"] == pytest.approx(1e6 / 1e10)
+    assert row["bound"] == "compute"
+    assert row["share"] == pytest.approx(2e-3 / 5e-3, rel=0.02)
+
+
+def test_calls_to_pay_back_are_counted(tmp_path):
+    from labbench.records import Phases
+
+    slow_start = timed("openvino", 5e-3, phases=Phases(load_s=0, prepare_s=1.0, first_run_s=0))
+    path = filled(tmp_path / "s.h5", timed("eager", 1e-2), slow_start)
+    table = costs.payback(Store(path).frame(), "cpu/eager")
+    assert table["calls_to_pay_back"].tolist() == [pytest.approx(200, abs=4)]
+
+
+def test_sentences_hold_for_an_empty_store(tmp_path):
+    store = Store(filled(tmp_path / "s.h5"))
+    frame = store.frame()
+    table = compare_empty = fastest(frame, store.samples())
+    assert sentences.winners(compare_empty) == "There is nothing to compare."
+    assert table.empty
+    assert sentences.collected(matrix.coverage(frame), frame) == "Nothing was measured."
+    assert sentences.failures(matrix.coverage(frame)) == "Every cell ran."
+
+
+def test_sentences_count_what_the_data_say(store):
+    frame = store.frame()
+    assert "6 records" in sentences.collected(matrix.coverage(frame), frame)
+    assert "83% are ok" in sentences.collected(matrix.coverage(frame), frame)
+    assert sentences.count(1, "model") == "1 model"
+    assert sentences.count(0, "model") == "no model"
+
+
+@pytest.mark.parametrize("name", ["latency", "speedup", "matrix", "roofline", "one_off"])
+def test_figures_are_drawn_from_frames(store, name):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from labbench import plots
+
+    frame = store.frame()
+    data = {
+        "latency": lambda: frame,
+        "speedup": lambda: compare(frame, store.samples(), baseline="cpu/eager"),
+        "matrix": lambda: matrix.matrix(frame),
+        "roofline": lambda: roofline.place(frame, store.environments()),
+        "one_off": lambda: frame,
+    }[name]()
+    ax = getattr(plots, f"plot_{name}")(data)
+    assert ax.has_data() or ax.texts
+    ax.figure.canvas.draw()

@@ -1,0 +1,155 @@
+import copy
+
+import pytest
+import torch
+
+from labbench import runtimes
+from labbench.cells import Platform
+from labbench.config import ConfigError
+from labbench.runtimes import ort
+from labbench.runtimes.base import Unsupported
+from labbench.runtimes.check import WRONG, compare
+
+SUPPORTED = [
+    (name, precision) for name in ("eager", "onnxruntime", "openvino") for precision in runtimes.get(name).precisions
+]
+SUPPORTED = [(name, precision) for name, precision in SUPPORTED if precision != "fp16"]
+
+
+class Small(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.layers(x)
+        return y, y.softmax(-1)
+
+
+@pytest.fixture
+def module():
+    return Small().eval().requires_grad_(False)
+
+
+def run(name: str, module, inputs, precision="fp32", **platform):
+    prepared = runtimes.get(name).prepare(module, inputs, Platform(runtime=name, threads=1, **platform), precision)
+    with torch.inference_mode():
+        return prepared, prepared.outputs(prepared())
+
+
+@pytest.mark.parametrize(("name", "precision"), SUPPORTED)
+def test_outputs_agree_with_eager_fp32_in_order_and_type(module, name, precision):
+    x = torch.randn(3, 16)
+    prepared, outputs = run(name, module, (x,), precision)
+    check = compare(outputs, list(module(x)), precision)
+    assert check.passed, check
+    assert all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in outputs)
+    assert prepared.parameter_bytes > 0
+
+
+@pytest.mark.slow
+def test_compiled_outputs_agree_and_leave_no_cache_behind(module, monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    x = torch.randn(3, 16)
+    _, outputs = run("compile", module, (x,))
+    assert compare(outputs, list(module(x)), "fp32").passed
+    assert not list(tmp_path.glob("labbench-*"))
+
+
+@pytest.mark.parametrize("name", ["eager", "onnxruntime", "openvino"])
+def test_inputs_are_not_folded_into_the_model(module, name):
+    one, two = torch.zeros(3, 16), torch.ones(3, 16)
+    assert not torch.allclose(run(name, module, (one,))[1][0], run(name, module, (two,))[1][0])
+
+
+@pytest.mark.parametrize(("name", "precision"), SUPPORTED)
+def test_the_module_given_is_not_changed(module, name, precision):
+    before = copy.deepcopy(module.state_dict())
+    run(name, module, (torch.randn(3, 16),), precision)
+    after = module.state_dict()
+    assert all(torch.equal(before[key], after[key]) and before[key].dtype == after[key].dtype for key in before)
+
+
+def test_int8_shrinks_the_weights_and_without_linear_layers_is_unsupported(module):
+    x = torch.randn(3, 16)
+    assert run("eager", module, (x,), "int8")[0].parameter_bytes < run("eager", module, (x,))[0].parameter_bytes / 2
+    with pytest.raises(Unsupported, match=r"no nn\.Linear"):
+        run("eager", torch.nn.Conv1d(1, 1, 1).eval(), (torch.randn(1, 1, 4),), "int8")
+
+
+def test_fp16_on_a_cpu_is_unsupported_with_the_way_out(module):
+    with pytest.raises(Unsupported, match="use bf16"):
+        run("eager", module, (torch.randn(3, 16),), "fp16")
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="this machine has an accelerator")
+@pytest.mark.parametrize(
+    ("name", "device", "hint"),
+    [
+        ("eager", "cuda:0", "no cuda device"),
+        ("compile", "rocm:0", "no rocm device"),
+        ("eager", "tpu", "knows no device"),
+        ("onnxruntime", "cuda:0", "CUDAExecutionProvider"),
+        ("onnxruntime", "tpu", "no execution provider"),
+        ("openvino", "npu", "no device"),
+    ],
+)
+def test_an_absent_device_is_unavailable_with_the_reason(module, name, device, hint):
+    assert hint in runtimes.get(name).available(device)
+
+
+@pytest.mark.parametrize("name", runtimes.names())
+def test_every_built_in_runtime_is_available_on_the_cpu(name):
+    assert runtimes.get(name).available("cpu") is None
+
+
+def test_a_session_that_fell_back_to_the_cpu_is_unsupported_never_a_number(monkeypatch, tmp_path):
+    import onnxruntime
+
+    class Fallen:
+        def __init__(self, *arguments, **options) -> None:
+            pass
+
+        def get_providers(self):
+            return ["CPUExecutionProvider"]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Fallen)
+    with pytest.raises(Unsupported, match="fell back to CPUExecutionProvider"):
+        ort.make_session(tmp_path / "model.onnx", Platform(device="cuda:0", runtime="onnxruntime"))
+
+
+def test_threads_are_those_of_the_platform(module):
+    prepared, _ = run("onnxruntime", module, (torch.randn(3, 16),))
+    assert prepared._session.get_session_options().intra_op_num_threads == 1
+
+
+def test_a_training_step_changes_the_parameters_and_returns_its_loss():
+    from labbench import zoo
+    from labbench.cells import Workload
+
+    model = zoo.build(zoo.resolve(Workload(model="bert-tiny", mode="training")))
+    before = next(model.module.parameters()).detach().clone()
+    prepared = runtimes.get("eager").prepare_step(model, Platform(), "fp32")
+    losses = [float(prepared.outputs(prepared())[0]) for _ in range(3)]
+    assert losses[2] < losses[0]
+    assert not torch.equal(before, next(model.module.parameters()))
+
+
+def test_an_unknown_runtime_is_refused_with_the_nearest_name():
+    with pytest.raises(ConfigError, match="did you mean 'openvino'"):
+        runtimes.get("openvno")
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [[], [torch.zeros(2)], [torch.full((3,), float("nan"))], [torch.full((3,), float("inf"))]],
+    ids=["none", "shape", "nan", "inf"],
+)
+def test_an_output_that_is_no_answer_fails_the_check_with_a_finite_error(outputs):
+    check = compare(outputs, [torch.ones(3)], "fp32")
+    assert not check.passed
+    assert check.max_error == WRONG
