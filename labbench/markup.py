@@ -25,7 +25,7 @@ NUMBER = re.compile(r"^[+\-−]?(\d[\d,]*\.?\d*|\.\d+)([eE][+\-]?\d+)?\s?[%×x]?
 PLOT_REPR = re.compile(
     r"^(\[?<(Axes|Figure|matplotlib|seaborn)\b.*>\]?|Text\(.*\)|<[\w.]*(FacetGrid|JointGrid)[^>]*>)$", re.S
 )
-SENTENCE = re.compile(r"^(?!.*  )[A-Z0-9“\"'].*\w.* .*[.!?:)]$")  # words, an end, and no columns
+SENTENCE = re.compile(r"^(?!.*(  |\|))[\w“\"'].*\w [\w(].* .*[.!?)]$")  # some words, an end, and no columns
 POINTS_TO_PIXELS = 96 / 72  # CSS
 
 

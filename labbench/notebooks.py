@@ -10,8 +10,6 @@ after a time-out or a dead kernel: papermill then marks cells as completed that 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import sys
@@ -23,6 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from labbench.config import ConfigError, unknown_name
+from labbench.manifest import (
+    MANIFEST_VERSION,
+    environment,
+    manifest_path,
+    read_manifest,
+    sha256,
+    source_sha256,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -31,13 +38,11 @@ if TYPE_CHECKING:
 
 RunStatus = Literal["running", "ok", "failed", "interrupted"]
 
-MANIFEST_VERSION = 1
 KERNEL_START_TIMEOUT_S = 300  # papermill's 60 s are too few for a cold machine whose cores are busy measuring
 KERNEL_ARGUMENTS = [
     "--InlineBackend.figure_formats=svg",  # sharp at every size; a notebook may choose otherwise
     "--InteractiveShellApp.extra_extensions=labbench.kernels",  # progress bars as text
 ]
-REPORTED_PACKAGES = ("numpy", "pandas", "scikit-learn", "torch", "transformers", "onnxruntime", "openvino")
 SOURCE_EXCERPT = 200  # characters of a failing cell that its manifest quotes
 
 
@@ -208,20 +213,6 @@ def chain(
     return results
 
 
-def read_manifest(output: str | Path) -> dict[str, Any] | None:
-    """The manifest beside an executed notebook; ``None`` if there is none or it was damaged."""
-    try:
-        manifest = json.loads(manifest_path(Path(output)).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    return manifest if isinstance(manifest, dict) and manifest.get("version") == MANIFEST_VERSION else None
-
-
-def manifest_path(output: Path) -> Path:
-    """Where the manifest of an executed notebook is."""
-    return output.with_suffix(".manifest.json")
-
-
 # --- before -----------------------------------------------------------------------------------------------------------
 
 
@@ -245,7 +236,7 @@ def _plan(step: Step) -> _Plan:
         "parameters": parameters,
         "inputs": {str(Path(path).resolve()): sha256(Path(path)) for path in step.inputs},
         "labbench": __version__,
-        "labbench_sha256": _source_sha256(),
+        "labbench_sha256": source_sha256(),
     }
     return _Plan(step, request)
 
@@ -299,21 +290,6 @@ def json_value(value: Any, place: str = "value") -> Any:
     raise ConfigError(f"{place}: a {type(value).__name__} cannot be passed to a notebook; pass a file's path instead")
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _source_sha256() -> str:
-    """SHA-256 over labbench's own source: notebooks are thin, so what they show changes with the package."""
-    root = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root)} {sha256(path)}\n".encode())
-    return digest.hexdigest()
-
-
 def _kept(step: Step, plan: _Plan) -> RunResult | None:
     """The earlier result if it still holds."""
     manifest = read_manifest(step.output)
@@ -348,7 +324,7 @@ def _execute(plan: _Plan, kernel: KernelKind, timeout_s: float | None, progress:
     step.output.unlink(missing_ok=True)
     manager_class, kernel = kernels.manager(kernel)
     manifest = {**plan.request, "output": str(step.output), "kernel": kernel, "started": _now()}
-    manifest["environment"] = _environment()
+    manifest["environment"] = environment()
     write_json(path, {**manifest, "status": "running"})
     began = time.perf_counter()
 
@@ -465,27 +441,5 @@ def _source(notebook: Path, index: int | None) -> str | None:
     return source[:SOURCE_EXCERPT]
 
 
-def _environment() -> dict[str, str]:
-    """Versions and system, for the reader of a report: name to text."""
-    import platform
-    from importlib import metadata
-
-    versions = {"python": platform.python_version(), "system": f"{platform.system()} {platform.release()}"}
-    versions["machine"] = f"{platform.machine()}, {os.cpu_count()} logical cores"
-    for name in REPORTED_PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader finds the old file or the new one, never half of one."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(path)

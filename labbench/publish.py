@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from labbench import markup
-from labbench.notebooks import NotebookError, read_manifest
+from labbench.manifest import read_manifest
+from labbench.notebooks import NotebookError
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup

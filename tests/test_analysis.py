@@ -1,13 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from test_store import filled, make_record, make_series
 
 from labbench.analysis import costs, matrix, roofline, sentences
 from labbench.analysis.compare import benjamini_hochberg, compare, compare_pair, fastest, summary
 from labbench.config import ConfigError
 from labbench.records import Environment, Noise
 from labbench.store import Store
-from tests.test_store import filled, make_record, make_series
 
 
 def simulated(rng, processes: int, rounds: int, slower: float = 1.0, drift=None) -> pd.DataFrame:

@@ -14,8 +14,9 @@ from typing import Any
 import nbformat
 import psutil
 import pytest
-from browser import chromium, look
 from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.browser import chromium, look
 
 pytestmark = pytest.mark.slow
 

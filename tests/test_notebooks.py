@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from labbench import kernels, notebooks
 from labbench.config import ConfigError
-from labbench.notebooks import NotebookError, Step, chain, json_value, read_manifest, run
+from labbench.manifest import read_manifest, sha256
+from labbench.notebooks import NotebookError, Step, chain, json_value, run
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 CHAPTERS = ("01_collect", "02_compare", "03_predict", "04_select")
@@ -138,9 +139,9 @@ def test_a_manifest_tells_what_ran_and_what_came_of_it(tmp_path):
     manifest = read_manifest(result.output)
     assert manifest is not None
     assert (manifest["status"], manifest["parameters"], manifest["kernel"]) == ("ok", {"x": 2}, result.kernel)
-    assert manifest["notebook_sha256"] == notebooks.sha256(source)
-    assert manifest["output_sha256"] == notebooks.sha256(result.output)
-    assert manifest["inputs"] == {str(data): notebooks.sha256(data)}
+    assert manifest["notebook_sha256"] == sha256(source)
+    assert manifest["output_sha256"] == sha256(result.output)
+    assert manifest["inputs"] == {str(data): sha256(data)}
     assert manifest["started"] < manifest["ended"]
 
 
@@ -186,7 +187,7 @@ def test_an_input_that_does_not_exist_is_refused_by_name(tmp_path):
 
 
 def test_a_chain_skips_a_step_until_something_it_depends_on_changes(tmp_path, monkeypatch):
-    monkeypatch.setattr(notebooks, "_source_sha256", lambda: "as it was")
+    monkeypatch.setattr(notebooks, "source_sha256", lambda: "as it was")
     data, made = tmp_path / "data.txt", tmp_path / "made.txt"
     data.write_text("1")
     source = make(tmp_path / "n.ipynb", f"open({str(made)!r}, 'w').close()")
@@ -208,7 +209,7 @@ def test_a_chain_skips_a_step_until_something_it_depends_on_changes(tmp_path, mo
     assert not skipped({"x": 2}), "a product is gone"
     make(source, f"open({str(made)!r}, 'w').close()", "x")
     assert not skipped({"x": 2}), "the notebook changed"
-    monkeypatch.setattr(notebooks, "_source_sha256", lambda: "edited")
+    monkeypatch.setattr(notebooks, "source_sha256", lambda: "edited")
     assert not skipped({"x": 2}), "labbench changed"
     assert skipped({"x": 2})
     assert not skipped({"x": 2}, rerun=True)

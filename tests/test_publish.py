@@ -156,7 +156,7 @@ def test_a_failed_notebook_says_so_on_its_page_and_on_the_index(tmp_path):
 
 
 def test_an_interrupted_run_is_published_as_such(tmp_path):
-    from labbench.notebooks import manifest_path, write_json
+    from labbench.manifest import manifest_path, write_json
 
     source = write(tmp_path / "n.ipynb", new_markdown_cell("# N"))
     write_json(manifest_path(source), {"version": 1, "status": "interrupted"})
@@ -292,7 +292,9 @@ def test_what_is_no_result_is_left_out(tmp_path):
         ("OpenVINO is fastest for 6 of 6 models, by 1.9×.\n", True),
         ("It is fast.\nIt is cheap, too.", True),
         ("model   latency\nbert    1.5", False),
+        ("cpu/eager is the fastest choice for 12 of 13 workloads.", True),
         ("done: 40 of 40", False),
+        ("100%|###| 40/40 in all of 3 s.", False),
         ("[1/12] bert-tiny: 7.52 ms", False),
     ],
 )
@@ -360,7 +362,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from browser import chromium
+    from tests.browser import chromium
 
     with chromium(tmp_path_factory.mktemp("profile")) as started:
         yield started
@@ -369,7 +371,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.mark.parametrize("name", ["index", "n"])
 @pytest.mark.parametrize("width", [320, 390, 768, 1280, 1920])
 def test_a_page_fits_its_window(site, driver, name, width):
-    from browser import look
+    from tests.browser import look
 
     look(driver, width)
     driver.get(f"file://{site}/{name}.html")
@@ -408,7 +410,7 @@ def test_code_shows_at_a_click_and_hides_at_the_next(site, driver):
 
 
 def test_colours_follow_the_system_until_the_reader_chooses(site, driver):
-    from browser import look
+    from tests.browser import look
 
     def paper() -> int:
         colour = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
