@@ -331,7 +331,10 @@ def _predict(options: Any) -> int:
     else:
         from labbench.campaign import resolve
 
-        _print_frame(predict_cells(store, resolve(_grid(options).cells())), options.json)
+        from labbench.prediction.report import forecast_table
+
+        predicted = predict_cells(store, resolve(_grid(options).cells()))
+        _print_frame(predicted if options.json else forecast_table(predicted), options.json)
     return 0
 
 

@@ -71,7 +71,7 @@ def datasheet(device_name: str) -> Datasheet | None:
 def _fits(wanted: set[str], spec: Any) -> bool:
     name = _words(spec.name)
     size = f"{round(spec.memory_size_gb)}gb" if spec.memory_size_gb else ""
-    if not name <= wanted | {size}:
+    if not name or not name <= wanted | {size}:
         return False
     return wanted - name <= {size}
 

@@ -79,7 +79,5 @@ class EncoderDecode(nn.Module):
         """Logits, then the decoder's grown cache; the cross-attention cache does not change."""
         half = len(cache) // 2
         caches = EncoderDecoderCache(_cache(cache[:half]), _cache(cache[half:]))
-        output: Any = self.model(
-            encoder_outputs=(encoded,), decoder_input_ids=token, cache=caches, use_cache=True
-        )
+        output: Any = self.model(encoder_outputs=(encoded,), decoder_input_ids=token, cache=caches, use_cache=True)
         return (output.logits[:, -1], *_flat(output.past_key_values.self_attention_cache))
