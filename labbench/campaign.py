@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pydantic import Field
 
@@ -233,18 +235,21 @@ def _same_software(cell: Cell, then: Environment, now: Environment) -> bool:
     return all(then.software.get(name) == now.software.get(name) for name in names)
 
 
+PROGRESS_VARIABLE = "LABBENCH_PROGRESS"  # a terminal or file that shows the progress of a campaign inside a notebook
+
+
 class _Progress:
-    """A live bar with the time left in a terminal or notebook; one line a record elsewhere."""
+    """A live bar with the time left where somebody may be watching; one line a record elsewhere."""
 
     def __init__(self, total: int, show: bool) -> None:
         self.label = ""
         self._count, self._total = 0, total
         self._bar: Any = None
-        self._lines = show and not _is_live()
-        if show and not self._lines and total:
+        self._stream = _stream() if show and total else None
+        if self._stream is not None and (self._stream.isatty() or "ipykernel" in type(self._stream).__module__):
             from tqdm.auto import tqdm
 
-            self._bar = tqdm(total=total, unit="cell", smoothing=0.1, dynamic_ncols=True)
+            self._bar = tqdm(total=total, unit="cell", smoothing=0.1, dynamic_ncols=True, file=self._stream)
 
     def stage(self, text: str) -> None:
         """Say what is going on."""
@@ -256,8 +261,8 @@ class _Progress:
         self._count += 1
         if self._bar is not None:
             self._bar.update()
-        if self._lines:
-            print(f"[{self._count}/{self._total}] {record}", file=sys.stderr, flush=True)
+        elif self._stream is not None:
+            print(f"[{self._count}/{self._total}] {record}", file=self._stream, flush=True)
 
     def close(self) -> None:
         """Take the bar away."""
@@ -265,10 +270,10 @@ class _Progress:
             self._bar.close()
 
 
-def _is_live() -> bool:
-    """Whether somebody may be watching: a terminal, or a notebook that papermill is not running."""
-    import os
-
-    if "ipykernel" in sys.modules:
-        return not os.environ.get("LABBENCH_BATCH")
-    return sys.stderr.isatty()
+def _stream() -> TextIO | None:
+    """Where progress goes: the file that the environment names, stderr, or nowhere (a notebook run in batch)."""
+    if path := os.environ.get(PROGRESS_VARIABLE):
+        with contextlib.suppress(OSError):  # the terminal has been closed meanwhile
+            return open(path, "a")
+        return None
+    return None if "ipykernel" in sys.modules and os.environ.get("LABBENCH_BATCH") else sys.stderr

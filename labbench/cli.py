@@ -330,7 +330,6 @@ def _predict(options: Any) -> int:
         _print_frame(evaluate(store.latest(), store.environments()), options.json)
     else:
         from labbench.campaign import resolve
-
         from labbench.prediction.report import forecast_table
 
         predicted = predict_cells(store, resolve(_grid(options).cells()))

@@ -58,7 +58,8 @@ PRELOAD = (
 ROOMS = ("labbench.analysis", "labbench.prediction", "labbench.selection")  # every module of them; none imports torch
 PROVISIONER = "labbench-fork"  # its entry point in pyproject.toml
 START_TIMEOUT_S = 180.0  # for the imports on a cold, busy machine: ten times what two slow cores need
-BATCH_ENVIRONMENT = {"TQDM_MININTERVAL": "10"}  # seconds: nobody watches the bars, only their last state is kept
+# Nobody watches the bars: campaigns draw none, of others only the last state is kept (interval in seconds).
+BATCH_ENVIRONMENT = {"LABBENCH_BATCH": "1", "TQDM_MININTERVAL": "10"}
 POLL_S = 0.02  # how often a blocking wait looks whether a forked kernel has ended
 
 

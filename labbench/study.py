@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +12,23 @@ if TYPE_CHECKING:
     from labbench.kernels import KernelKind
 
 NOTEBOOKS = ("01_collect", "02_compare", "03_predict", "04_select")
+
+PROCESS_STDERR = Path(f"/proc/{os.getpid()}/fd/2")
+
+
+@contextlib.contextmanager
+def _progress_on_this_terminal() -> Iterator[None]:
+    """Let the campaign inside the first notebook show its progress here, not in the report (Linux)."""
+    from labbench.campaign import PROGRESS_VARIABLE
+
+    if not PROCESS_STDERR.exists():
+        yield
+        return
+    os.environ[PROGRESS_VARIABLE] = str(PROCESS_STDERR)
+    try:
+        yield
+    finally:
+        del os.environ[PROGRESS_VARIABLE]
 
 
 def run_study(
@@ -58,11 +78,13 @@ def run_study(
             notebook=source / f"{name}.ipynb",
             output=site / "notebooks" / f"{name}.ipynb",
             parameters=shared | ({"config_path": str(config)} if name == "01_collect" else {}),
-            inputs=[] if name == "01_collect" else [store],
+            inputs=[config] if name == "01_collect" else [store],
+            produces=[store] if name == "01_collect" else [],
         )
         for name in NOTEBOOKS
     ]
-    results = chain(steps, kernel=kernel)
+    with _progress_on_this_terminal():
+        results = chain(steps, kernel=kernel)
     headline = study_headline(store) if store.exists() else "Nothing was measured."
     index = publish(
         [step.output for step in steps if step.output.exists()], site, title="labbench study", headline=headline
