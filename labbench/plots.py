@@ -44,6 +44,14 @@ def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     return made
 
 
+def _nothing(ax: Axes | None) -> Axes:
+    """A figure that says that there is nothing to draw."""
+    ax = _axes(ax, (WIDTH_IN, 0.6))
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, "nothing of this kind was measured", ha="center", va="center", color="0.4")
+    return ax
+
+
 def _plain(axis: object) -> None:
     """Numbers like 0.1 and 20 on a log axis, not powers of ten."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -61,6 +69,8 @@ def plot_latency(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         Tidy rows of one series kind; measured values are filled, others (predicted, simulated, imported) hollow.
     """
     rows = frame[frame["latency_s"].notna()]
+    if rows.empty:
+        return _nothing(ax)
     order = rows.groupby("model", observed=True)["latency_s"].median().sort_values().index.astype("str").tolist()
     ax = _axes(ax, (WIDTH_IN, 1.2 + ROW_IN * max(len(order), 1)))
     colors = platform_colors(rows["platform"])
@@ -88,6 +98,8 @@ def plot_speedup(comparison: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Speed-up over the baseline as a heat map with the verdict beside each number (▲ faster, ▼ slower, = same, ? undecided)."""
     import seaborn as sns
 
+    if comparison.empty:
+        return _nothing(ax)
     rows = comparison.assign(row=comparison["model"].astype("str") + " · " + comparison["series"].astype("str"))
     rows = rows.drop_duplicates(["row", "platform"])
     values = rows.pivot(index="row", columns="platform", values="speedup").sort_index()
@@ -128,9 +140,9 @@ def plot_matrix(matrix: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 def plot_roofline(placed: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Achieved FLOP/s against arithmetic intensity, under the measured ceilings of each precision."""
-    ax = _axes(ax, (WIDTH_IN, 4.6))
     if placed.empty:
-        return ax
+        return _nothing(ax)
+    ax = _axes(ax, (WIDTH_IN, 4.6))
     colors = platform_colors(placed["platform"])
     x = np.geomspace(placed["intensity"].min() / 2, placed["intensity"].max() * 2, 200)
     for precision, part in placed.groupby("precision", observed=True):

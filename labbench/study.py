@@ -31,6 +31,16 @@ def _progress_on_this_terminal() -> Iterator[None]:
         del os.environ[PROGRESS_VARIABLE]
 
 
+def _provenance(store: Path) -> dict[str, int]:
+    """How many records of each provenance the study rests on."""
+    from labbench.store import Store
+
+    if not store.exists():
+        return {}
+    table = Store(store).latest(primary=True)
+    return {str(kind): int(count) for kind, count in table["provenance"].value_counts().items()}
+
+
 def run_study(
     config: str | Path | None = None,
     store: str | Path = "data/study.h5",
@@ -86,9 +96,8 @@ def run_study(
     with _progress_on_this_terminal():
         results = chain(steps, kernel=kernel)
     headline = study_headline(store) if store.exists() else "Nothing was measured."
-    index = publish(
-        [step.output for step in steps if step.output.exists()], site, title="labbench study", headline=headline
-    )
+    done = [step.output for step in steps if step.output.exists()]
+    index = publish(done, site, title="labbench study", headline=headline, provenance=_provenance(store))
     failed = [result for result in results if result.status != "ok"]
     if failed:
         raise NotebookError(f"{failed[0]}; the report up to there is {index}")

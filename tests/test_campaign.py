@@ -135,6 +135,20 @@ def test_kill_9_at_twenty_random_moments_loses_and_repeats_nothing(tmp_path):
 
 
 @pytest.mark.slow
+def test_no_process_outlives_a_campaign_that_was_killed(tmp_path):
+    import psutil
+
+    campaign = start(tmp_path / "s.h5")
+    assert campaign.stderr is not None
+    campaign.stderr.readline()  # workers of the next group are there by now, some of them stopped
+    family = [psutil.Process(pid) for pid in children_of(campaign.pid)]
+    os.kill(campaign.pid, signal.SIGKILL)  # the campaign alone, not its group
+    campaign.wait()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
+
+
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_stored_and_the_next_run_goes_on(tmp_path):
     path = tmp_path / "s.h5"
     campaign = start(path)

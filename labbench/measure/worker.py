@@ -55,7 +55,8 @@ class WorkerEnded(Exception):
 def _main(connection: Connection, job: Job, stderr_path: str) -> None:
     """Body of the worker process: obey commands until the connection closes."""
     _redirect(stderr_path)
-    _die_with_parent()
+    _lead_own_group()
+    _die_with_campaign()
     _prefer_for_oom_kill()
     os.environ["OMP_NUM_THREADS"] = str(job.threads)
     pin(job.threads)
@@ -112,15 +113,29 @@ def _redirect(stderr_path: str) -> None:
     faulthandler.enable(sys.stderr)
 
 
-def _die_with_parent() -> None:
-    """Ask the kernel to kill this process when the one that forked it dies (Linux)."""
+def _lead_own_group() -> None:
+    """Make this worker and whatever it starts (compilers) one process group, which can be ended as a whole."""
+    if hasattr(os, "setsid"):
+        os.setsid()
+
+
+def _die_with_campaign() -> None:
+    """See that this process ends with the campaign, however that ends, even while it is stopped (Linux).
+
+    The fork server ends when nobody holds the other end of its pipe any more. Every worker inherits that end; it is closed here,
+    so that only the campaign holds it. The kernel then kills the workers of a server that is gone.
+    """
     if sys.platform != "linux":
         return
     import ctypes
+    from multiprocessing import forkserver
 
+    alive = getattr(forkserver._forkserver, "_forkserver_alive_fd", None)
+    if alive is not None:
+        os.close(alive)
+        forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
     PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the campaign's to handle
 
 
 def _prefer_for_oom_kill() -> None:
@@ -279,6 +294,8 @@ class Worker:
             return
         self.connection.close()
         if self._process.is_alive():
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # not yet a group leader, or just gone
+                os.killpg(self.pid, signal.SIGKILL)
             self._process.kill()
         self._process.join()
         path = Path(self._stderr_path)

@@ -114,7 +114,7 @@ def _worth(decision: Decision, favourite: str) -> str:
         favourite not in {option["option"] for option in choice.ranked} for choice in decision.choices if choice.best
     )
     worst = f" and {percent(float(np.max(losses)))} at worst" if max(losses) > 0 else ""
-    return text + worst + (f", and {lacking} workloads cannot use it." if lacking else ".")
+    return text + worst + (f", and {lacking} workload{'s' * (lacking > 1)} cannot use it." if lacking else ".")
 
 
 def _rank(rows: pd.DataFrame, requirements: Requirements) -> tuple[list[Any], list[Any], str]:
