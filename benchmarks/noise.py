@@ -96,7 +96,7 @@ def main() -> None:
                 rows["A/A"].append(judgements(a, b))
                 rows["A/B"].append(judgements(a.assign(seconds=a["seconds"] * INJECTED), b))
         print(
-            f"\n{'with' if loaded else 'without'} a hog on the other core, {options.pairs} pairs, {options.processes} processes each"
+            f"\n{'with' if loaded else 'without'} a hog on the other core: {options.pairs} pairs of {options.processes} processes"
         )
         for kind, goal in (("A/A", "≤ 5 %"), ("A/B", "≥ 90 %")):
             rates = {name: np.mean([row[name] for row in rows[kind]]) for name in rows[kind][0]}
