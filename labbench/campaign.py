@@ -210,7 +210,7 @@ class Campaign:
 
         footprints: dict[str, dict[str, Footprint]] = {}
         for part in groups(cells, self.protocol.group_size):
-            bar.label = part[0].workload.model
+            bar.label = ", ".join(dict.fromkeys(cell.workload.model for cell in part))
             yield from group.measure(
                 part,
                 self.protocol,
@@ -222,10 +222,18 @@ class Campaign:
 
 
 def groups(cells: list[Cell], size: int) -> Iterator[list[Cell]]:
-    """Cells that are measured together: those of one workload, at most ``size`` at a time."""
+    """Cells that are measured together: whole workloads, as many as fit into ``size``; a larger one is divided."""
+    pack: list[Cell] = []
     for same in by_workload(cells):
-        for start in range(0, len(same), size):
-            yield same[start : start + size]
+        if pack and len(pack) + len(same) > size:
+            yield pack
+            pack = []
+        if len(same) <= size:
+            pack = pack + same
+        else:
+            yield from (same[start : start + size] for start in range(0, len(same), size))
+    if pack:
+        yield pack
 
 
 def _same_software(cell: Cell, then: Environment, now: Environment) -> bool:

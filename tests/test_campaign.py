@@ -40,11 +40,12 @@ def test_an_unknown_name_is_refused_before_anything_runs(fields, hint, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_groups_hold_cells_of_one_workload_only():
+@pytest.mark.parametrize(("size", "lengths"), [(2, [2, 1] * 4), (3, [3] * 4), (4, [3] * 4), (7, [6, 6]), (50, [12])])
+def test_groups_keep_a_workload_together_where_it_fits(size, lengths):
     cells = resolve(Grid(axes={"model": MODELS, "runtime": ["eager", "compile", "openvino"]}).cells())
-    parts = list(groups(cells, 2))
-    assert [len(part) for part in parts] == [2, 1] * 4
-    assert all(len({cell.workload for cell in part}) == 1 for part in parts)
+    parts = list(groups(cells, size))
+    assert [len(part) for part in parts] == lengths
+    assert [cell for part in parts for cell in part] == cells
 
 
 @pytest.mark.slow
