@@ -155,6 +155,7 @@ def plot_roofline(placed: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
             va="bottom",
             fontsize="small",
             color="0.3",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
     for i, (name, color) in enumerate(colors.items()):
         part = placed[placed["platform"].astype("str") == name]
