@@ -1,7 +1,9 @@
 """labbench's median against torch.utils.benchmark's, for ten cells in one run.
 
-Both sides time the same programs with the same thread count, in turn: for every cell a fresh labbench worker, then
-``torch.utils.benchmark.Timer.blocked_autorange`` in a fresh process pinned to the same cores; repeated, medians compared.
+Both sides time the same programs with the same thread count and the same setting of the allocator (without it, whether a
+process faults its heap in anew on every call is luck: see ``labbench.measure.memory.keep_heap``), in turn: for every
+cell a fresh labbench worker, then ``torch.utils.benchmark.Timer.blocked_autorange`` in a fresh process pinned to the same
+cores; repeated, medians compared.
 
     python benchmarks/agreement.py [--repeats 3] [--threads 1]
 """
@@ -24,9 +26,11 @@ import sys, torch
 from torch.utils.benchmark import Timer
 from labbench import zoo
 from labbench.cells import Workload
+from labbench.measure.memory import keep_heap
 from labbench.measure.worker import pin
 threads = int(sys.argv[2])
 pin(threads)
+keep_heap()
 torch.set_num_threads(threads)
 program = zoo.build(zoo.resolve(Workload(model=sys.argv[1]))).programs[0]
 with torch.inference_mode():

@@ -163,7 +163,7 @@ class Campaign:
         """
         from labbench import machine
 
-        environment = machine.environment()
+        environment = machine.environment(cell.platform.device for cell in self.cells)
         summary = Summary(self.store_path)
         with Store(self.store_path, writable=True) as store:
             todo = self.todo(store, environment)

@@ -304,7 +304,7 @@ def _show(options: Any) -> int:
             print(matrix.coverage(table))
         return 0
     columns = ["model", "platform", "mode", "batch_size", "precision", "series", "status", "latency_s", "throughput"]
-    columns += ["throughput_unit", "peak_memory_bytes", "noise", "provenance", "reason"]
+    columns += ["throughput_unit", "memory_increase_bytes", "noise", "provenance", "reason"]
     _print_frame(table if options.json else table[columns], options.json)
     return 0
 

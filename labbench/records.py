@@ -95,8 +95,8 @@ class Phases(Frozen):
 class Memory(Frozen):
     """Peak memory of a pass of its own (never during timing)."""
 
-    peak_bytes: int | None = Field(None, description="peak resident (CPU) or allocated (accelerator) memory")
-    increase_bytes: int | None = Field(None, description="peak above the empty worker, before the model was built")
+    peak_bytes: int | None = Field(None, description="peak resident (CPU, shared pages included) or allocated memory")
+    increase_bytes: int | None = Field(None, description="peak above the empty worker: what model and runtime add")
     parameter_bytes: int | None = Field(None, description="size of the weights as the runtime holds them")
     method: str | None = Field(None, description="how peak_bytes was read")
     reason: str | None = Field(None, description="why there is no figure")
@@ -135,13 +135,18 @@ class Environment(Frozen):
 
     machine_id: str
     hostname: str
-    machine: dict[str, Any] = Field(description="fingerprint: parts, limits and measured ceilings")
+    machine: dict[str, Any] = Field(description="fingerprint: parts, limits and, by device, measured ceilings")
     software: dict[str, str] = Field(description="package or component -> version")
 
     @property
     def id(self) -> str:
         """Content-derived id, 16 hex digits."""
         return content_id(self.model_dump(mode="json"))
+
+    def ceilings(self, device: str) -> dict[str, Any] | None:
+        """Measured ceilings of a device (see :func:`labbench.machine.ceilings.measured`), or None."""
+        found: dict[str, Any] | None = self.machine.get("ceilings", {}).get(device)
+        return found
 
 
 class Record(Frozen):

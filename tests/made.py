@@ -24,7 +24,7 @@ from labbench.store.frame import frame
 
 PEAK, BANDWIDTH, DISPATCH_S = 1e11, 1e10, 5e-6
 CEILINGS = {"gemm_flops": {"fp32": PEAK}, "bandwidth_bytes_s": BANDWIDTH, "dispatch_s": DISPATCH_S}
-ENVIRONMENT = Environment(machine_id="m1", hostname="host", machine={"ceilings": CEILINGS}, software={})
+ENVIRONMENT = Environment(machine_id="m1", hostname="host", machine={"ceilings": {"cpu": CEILINGS}}, software={})
 ENVIRONMENTS = {ENVIRONMENT.id: ENVIRONMENT}
 # runtime -> coefficients of compute, traffic, dense operators, other operators, and seconds a call
 LAWS = {
@@ -121,7 +121,7 @@ def record(
         threads=2,
         device_name="made",
         phases=Phases(prepare_s=prepare_s),
-        memory=Memory(peak_bytes=None if memory is None else int(memory)),
+        memory=Memory(increase_bytes=None if memory is None else int(memory)),
         noise=Noise(verdict=noise),  # type: ignore[arg-type]
         series=series,
     )
@@ -140,7 +140,7 @@ def study(
     for index, family in enumerate(families):
         demand = footprint(index)
         factor = 1 + scatter * (1 if index % 2 else -1)
-        memory = 3e8 + demand.parameter_bytes + 0.5 * demand.activation_bytes
+        memory = 3e7 + demand.parameter_bytes + 0.5 * demand.activation_bytes
         records += [
             record(f"{family}-tiny", runtime, law_seconds(demand, runtime) * factor, demand=demand, memory=memory)
             for runtime in runtimes

@@ -89,7 +89,7 @@ def timed(runtime: str, latency: float, model: str = "bert-tiny", **changes):
 @pytest.fixture
 def store(tmp_path):
     ceilings = {"gemm_flops": {"fp32": 1e12}, "bandwidth_bytes_s": 1e10, "dispatch_s": 1e-6}
-    environment = Environment(machine_id="m1", hostname="h", machine={"ceilings": ceilings}, software={})
+    environment = Environment(machine_id="m1", hostname="h", machine={"ceilings": {"cpu": ceilings}}, software={})
     records = [timed("eager", 1e-2), timed("openvino", 5e-3), timed("compile", 1.001e-2)]
     records += [timed("onnxruntime", 2e-3, noise=Noise(verdict="unstable"))]
     records += [timed("eager", 1e-2, "gpt2-tiny"), make_record(status="failed", reason="no")]

@@ -1,5 +1,9 @@
 import math
+import os
+import platform
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -164,14 +168,61 @@ def test_blocks_are_long_enough_for_the_timer():
     steady.warm_up()
     samples = steady.round(50)
     assert steady.calls_per_sample > 10  # a call of nanoseconds must be timed in blocks
-    assert np.median(samples) * steady.calls_per_sample > timer_cost_s() / FAST.timer_overhead / 5
+    assert (
+        np.median(samples) * steady.calls_per_sample
+        > timer_cost_s(steady.prepared.synchronize) / FAST.timer_overhead / 5
+    )
 
 
 def test_a_long_call_is_timed_alone():
-    steady = Steady(Counted(100_000), FAST)
+    steady = Steady(Counted(1_000_000), FAST)
     steady.warm_up()
     assert steady.calls_per_sample == 1
     assert steady.warmup_calls >= FAST.warmup_min_calls
+
+
+def test_waiting_for_the_device_counts_as_cost_of_the_timer():
+    class Waiting(Counted):
+        def synchronize(self) -> None:
+            for _ in range(2000):
+                pass
+
+    blocks = {}
+    for kind in (Counted, Waiting):
+        steady = Steady(kind(100), FAST)
+        steady.warm_up()
+        blocks[kind] = steady.calls_per_sample
+    assert blocks[Waiting] > 5 * blocks[Counted]
+
+
+HEAP = """
+import sys
+from resource import RUSAGE_SELF, getrusage
+from labbench.measure.memory import keep_heap
+import numpy as np
+if sys.argv[1] == "kept":
+    keep_heap()
+def call():
+    for size in (2_000_000, 400_000, 3_000_000):  # bytes: beyond and below glibc's usual thresholds
+        np.ones(size, np.uint8)
+for _ in range(3):
+    call()
+before = getrusage(RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    call()
+print(getrusage(RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_a_kept_heap_is_not_faulted_in_again_by_every_call():
+    unlucky = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "4096"}
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", HEAP, how], capture_output=True, check=True, env=unlucky).stdout)
+        for how in ("kept", "given back")
+    )
+    assert given_back > 1000
+    assert kept < 100
 
 
 def test_a_round_keeps_no_more_than_there_is_room_for():

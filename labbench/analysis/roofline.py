@@ -31,7 +31,9 @@ def place(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.Da
     ``share`` (that bound / latency).
     """
     rows = frame[(frame["status"] == "ok") & frame["flops"].notna() & frame["latency_s"].notna()].copy()
-    limits = [_limits(environments.get(str(r.environment_id)), str(r.precision)) for r in rows.itertuples()]
+    limits = [
+        _limits(environments.get(str(r.environment_id)), str(r.device), str(r.precision)) for r in rows.itertuples()
+    ]
     rows["peak_flops"], rows["bandwidth_bytes_s"], dispatch = (
         np.array(column, dtype=float) for column in (zip(*limits, strict=True) if limits else ([], [], []))
     )
@@ -50,9 +52,9 @@ def place(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.Da
     return rows.reset_index(drop=True)
 
 
-def _limits(environment: Environment | None, precision: str) -> tuple[float, float, float]:
+def _limits(environment: Environment | None, device: str, precision: str) -> tuple[float, float, float]:
     """Peak FLOP/s, bytes/s and seconds a dispatch; NaN where they were not measured."""
-    found = environment.machine.get("ceilings") if environment else None
+    found = environment.ceilings(device) if environment else None
     if not found:
         return np.nan, np.nan, np.nan
     rates = found["gemm_flops"]

@@ -115,6 +115,21 @@ def _caches() -> dict[str, int]:
     return found
 
 
+# PCI vendors of accelerators that torch may know; a virtual display is none.
+PCI_VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
+PCI_CLASSES = ("0x03", "0x12")  # display controllers, processing accelerators (PCI Code and ID Assignment, 1.15)
+
+
+def pci_accelerators(root: Path = Path("/sys/bus/pci/devices")) -> list[str]:
+    """Accelerators on the PCI bus as ``vendor device-id``, without asking a driver or torch (Linux; else none)."""
+    found = []
+    for folder in sorted(root.glob("*")):
+        kind, vendor, device = (_read(f"{folder}/{name}") or "" for name in ("class", "vendor", "device"))
+        if kind.startswith(PCI_CLASSES) and vendor in PCI_VENDORS:
+            found.append(f"{PCI_VENDORS[vendor]} {device}")
+    return found
+
+
 def accelerators() -> list[dict[str, Any]]:
     """Accelerators that torch sees; imports torch but opens no device context beyond the query."""
     import torch
@@ -162,6 +177,7 @@ def detect(*, with_accelerators: bool = False) -> dict[str, Any]:
         "memory_limit_bytes": limit,
         "swap_bytes": psutil.swap_memory().total,
         "virtualized": "hypervisor" in flags,
+        "pci_accelerators": pci_accelerators(),
     }
     if with_accelerators:
         found["accelerators"] = accelerators()
@@ -185,7 +201,7 @@ def machine_id(fingerprint: dict[str, Any]) -> str:
             "cpu": cpu["name"],
             "cores": [cpu["physical_cores"], cpu["logical_cores"]],
             "memory_gib": round(fingerprint["memory_bytes"] / 2**30),
-            "accelerators": [one.get("name") for one in fingerprint.get("accelerators", [])],
+            "accelerators": fingerprint["pci_accelerators"],
         }
     )
 

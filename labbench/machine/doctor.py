@@ -51,14 +51,21 @@ class Report:
         return lines if one["accelerators"] else [*lines, "  accelerator   none that torch sees"]
 
     def _ceilings(self) -> list[str]:
-        found = self.ceilings
-        rates = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in found["gemm_flops"].items())
-        return [
-            f"Ceilings, measured with {found['threads']} threads",
-            f"  matrix product  {rates}",
-            f"  memory          {found['bandwidth_bytes_s'] / 1e9:.1f} GB/s (copy)",
-            f"  dispatch        {found['dispatch_s'] * 1e6:.2f} µs per eager operator",
-        ]
+        lines = []
+        for device, found in self.ceilings.items():
+            rates = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in found["gemm_flops"].items())
+            lines += [
+                f"Ceilings of {device}, measured with {found['threads']} threads",
+                f"  matrix product  {rates}",
+                f"  memory          {found['bandwidth_bytes_s'] / 1e9:.1f} GB/s (copy)",
+                f"  dispatch        {found['dispatch_s'] * 1e6:.2f} µs per eager operator",
+            ]
+            if not found["quiet"]:
+                reasons = "; ".join(found["disturbed_by"])
+                lines.append(
+                    f"  not to be trusted: {reasons}. Measure again on a quiet machine: labbench doctor --measure"
+                )
+        return lines
 
     def _runtimes(self) -> list[str]:
         lines = ["Runtimes"]
@@ -87,7 +94,7 @@ def examine(*, measure: bool = False) -> Report:
     sheets = {one["name"]: datasheet(one["name"]) for one in fingerprint["accelerators"] if "name" in one}
     return Report(
         machine={"id": machine_id(detect()), **fingerprint},
-        ceilings=measured(refresh=measure),
+        ceilings={device: measured(device, refresh=measure) for device in devices},
         software=software(),
         runtimes={name: {d: runtimes.get(name).available(d) for d in devices} for name in runtimes.names()},
         energy={device: meter(device).reason for device in devices},

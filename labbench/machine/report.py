@@ -17,15 +17,12 @@ def machine_table(environments: Mapping[str, Environment]) -> pd.DataFrame:
 
     columns: dict[str, dict[str, str]] = {}
     for one in environments.values():
-        cpu, found = one.machine["cpu"], one.machine["ceilings"]
-        rates = {f"matrix product, {key}": f"{rate / 1e9:.0f} GFLOP/s" for key, rate in found["gemm_flops"].items()}
+        cpu = one.machine["cpu"]
         columns[one.hostname] = {
             "processor": f"{cpu['name']}, {cpu['physical_cores']} cores",
             "features": ", ".join(cpu["flags"]),
             "memory": f"{one.machine['memory_bytes'] / 2**30:.1f} GiB",
-            **rates,
-            "memory copy": f"{found['bandwidth_bytes_s'] / 1e9:.0f} GB/s",
-            "dispatch of an eager operator": f"{found['dispatch_s'] * 1e6:.1f} µs",
+            **{key: text for device in one.machine["ceilings"] for key, text in _ceilings(one, device).items()},
             **{
                 name: one.software[name]
                 for name in ("python", "torch", "transformers", "onnxruntime", "openvino")
@@ -33,3 +30,16 @@ def machine_table(environments: Mapping[str, Environment]) -> pd.DataFrame:
             },
         }
     return pd.DataFrame(columns)
+
+
+def _ceilings(environment: Environment, device: str) -> dict[str, str]:
+    """Ceilings of a device, for people; the CPU's need no name."""
+    found = environment.ceilings(device)
+    assert found is not None
+    of = "" if device == "cpu" else f" of {device}"
+    rates = {f"matrix product{of}, {key}": f"{rate / 1e9:.0f} GFLOP/s" for key, rate in found["gemm_flops"].items()}
+    return rates | {
+        f"memory copy{of}": f"{found['bandwidth_bytes_s'] / 1e9:.0f} GB/s",
+        f"dispatch of an eager operator{of}": f"{found['dispatch_s'] * 1e6:.1f} µs",
+        f"ceilings{of} measured": "undisturbed" if found["quiet"] else f"disturbed: {'; '.join(found['disturbed_by'])}",
+    }

@@ -50,6 +50,7 @@ class Trial:
     evidence: Evidence | None = None
     joules: float | None = None
     busy_s: float = 0.0
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     outcome: Outcome | None = None
 
     def room(self) -> dict[str, int]:
@@ -256,7 +257,7 @@ def assemble(trials: list[Trial]) -> Record:
     job, last = trials[-1].job, trials[-1]
     common: dict[str, Any] = {
         "cell": job.cell,
-        "started_at": datetime.now(UTC),
+        "started_at": trials[0].started_at,
         "duration_s": sum(trial.busy_s for trial in trials),
         "protocol_id": job.protocol.id,
         "protocol": job.protocol.model_dump(mode="json"),

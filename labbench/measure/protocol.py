@@ -35,6 +35,9 @@ class Protocol(Frozen):
     group_size: int = Field(4, ge=1, description="cells whose rounds are interleaved; their workers live together")
     prepare_concurrency: int = Field(1, ge=1, description="workers that may load and compile at the same time")
     start: Literal["auto", "fork", "fresh"] = Field("auto", description="fork workers from a preloaded server, or not")
+    keep_heap: bool = Field(
+        True, description="glibc keeps freed memory: page faults by luck of a process are not taken for speed"
+    )
     seed: int = Field(0, ge=0, description="of weights and inputs")
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -168,6 +167,7 @@ class Session:
         from labbench.measure import memory
 
         device = self.job.cell.platform.device
+        memory.release_garbage()
         with memory.peak(device) as peak, self._mode():
             for prepared in self._prepared.values():
                 for _ in range(MEMORY_CALLS):
@@ -186,6 +186,3 @@ class Session:
 def _tensors(output: Any) -> list[Any]:
     """A module's output as a list of tensors."""
     return [tensor.clone() for tensor in (output if isinstance(output, tuple | list) else (output,))]
-
-
-Command = Callable[..., Any]

@@ -13,9 +13,10 @@ cells have their turn, so every round begins with an untimed call that brings ca
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
@@ -29,15 +30,6 @@ WARM_CHANGE = 0.05  # warm when the median of a window is within 5 % of the one 
 MAX_BLOCK = 1_000_000  # calls; a callable that costs nothing measurable is still timed in finite blocks
 
 
-def timer_cost_s(repeats: int = 2000) -> float:
-    """Seconds that one pair of clock readings costs: the smallest of ``repeats`` differences, at least 1 ns."""
-    costs = []
-    for _ in range(repeats):
-        start = perf_counter_ns()
-        costs.append(perf_counter_ns() - start)
-    return max(statistics.median(costs), 1) * NS
-
-
 def time_block(call: Callable[[], object], synchronize: Callable[[], None], calls: int) -> float:
     """Mean seconds of one call in a block of ``calls``, with the device idle at both ends."""
     synchronize()
@@ -46,6 +38,16 @@ def time_block(call: Callable[[], object], synchronize: Callable[[], None], call
         call()
     synchronize()
     return (perf_counter_ns() - start) * NS / calls
+
+
+def timer_cost_s(synchronize: Callable[[], None], repeats: int = 500) -> float:
+    """Seconds that timing a block costs with nothing in it, the wait for an idle device included: median, at least 1 ns."""
+    costs = [time_block(_nothing, synchronize, 1) for _ in range(repeats)]
+    return max(statistics.median(costs), NS)
+
+
+def _nothing() -> None:
+    """A call that does nothing."""
 
 
 @dataclass
@@ -67,7 +69,6 @@ class Steady:
     calls_per_sample: int = 0
     warmup_calls: int = 0
     warmed: bool = False
-    _recent: list[float] = field(default_factory=list)
 
     def warm_up(self) -> None:
         """Call until two neighbouring windows of calls agree, then set the block length."""
@@ -77,9 +78,9 @@ class Steady:
             times.append(time_block(self.prepared, self.prepared.synchronize, 1))
             self.warmed = len(times) >= self.protocol.warmup_min_calls and _settled(times)
         self.warmup_calls += len(times)
-        shortest_block = timer_cost_s() / self.protocol.timer_overhead
+        shortest_block = timer_cost_s(self.prepared.synchronize) / self.protocol.timer_overhead
         call_s = statistics.median(times[-WARM_WINDOW:])
-        self.calls_per_sample = min(max(1, round(shortest_block / max(call_s, NS) + 0.5)), MAX_BLOCK)
+        self.calls_per_sample = min(max(1, math.ceil(shortest_block / max(call_s, NS))), MAX_BLOCK)
 
     def round(self, room: int) -> list[float]:
         """Samples of one round, in seconds per call; at least one, at most ``room``."""

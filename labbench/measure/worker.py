@@ -23,6 +23,7 @@ from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
 
+from labbench.measure.memory import keep_heap, rss_of
 from labbench.measure.session import CellFailed, Job, Session
 from labbench.records import Status
 
@@ -61,6 +62,8 @@ def _main(connection: Connection, job: Job, stderr_path: str) -> None:
     _prefer_for_oom_kill()
     os.environ["OMP_NUM_THREADS"] = str(job.threads)
     pin(job.threads)
+    if job.protocol.keep_heap:
+        keep_heap()
     gc.freeze()  # a collection would look at a million inherited objects (0.2 s) and copy their pages
     session = Session(job)
     connection.send(("ok", None))
@@ -236,8 +239,6 @@ class Worker:
 
     def watch(self) -> None:
         """End the worker if it is over its time or memory."""
-        from labbench.measure.memory import rss_of
-
         if monotonic() > self._deadline:
             self._end(
                 "timeout", f"no answer within {self._limit_s:g} s in stage {self.stage!r}; raise the protocol's timeout"

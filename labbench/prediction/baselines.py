@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labbench.prediction.features import CONFIGURATION, TOTALS, Ceilings, latency_terms
+from labbench.prediction.features import CONFIGURATION, TOTALS, Ceilings, Device, latency_terms
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Baseline = Callable[["pd.DataFrame", "pd.DataFrame", str, Mapping[str, Ceilings]], np.ndarray]
+Baseline = Callable[["pd.DataFrame", "pd.DataFrame", str, Mapping[Device, Ceilings]], np.ndarray]
 
 
-def roofline(train: pd.DataFrame, test: pd.DataFrame, name: str, ceilings: Mapping[str, Ceilings]) -> np.ndarray:
+def roofline(train: pd.DataFrame, test: pd.DataFrame, name: str, ceilings: Mapping[Device, Ceilings]) -> np.ndarray:
     """The roofline model (Williams et al. 2009), nothing fitted: ``max(FLOPs / peak, bytes / bandwidth)``."""
     del train, name
     x = latency_terms(test, ceilings)
@@ -23,19 +23,19 @@ def roofline(train: pd.DataFrame, test: pd.DataFrame, name: str, ceilings: Mappi
 
 
 def roofline_and_dispatch(
-    train: pd.DataFrame, test: pd.DataFrame, name: str, ceilings: Mapping[str, Ceilings]
+    train: pd.DataFrame, test: pd.DataFrame, name: str, ceilings: Mapping[Device, Ceilings]
 ) -> np.ndarray:
     """The same plus kernels x the measured time of one dispatch."""
     return roofline(train, test, name, ceilings) + latency_terms(test, ceilings)[:, 2:4].sum(axis=1)
 
 
-def nearest(train: pd.DataFrame, test: pd.DataFrame, name: str, ceilings: Mapping[str, Ceilings]) -> np.ndarray:
+def nearest(train: pd.DataFrame, test: pd.DataFrame, name: str, ceilings: Mapping[Device, Ceilings]) -> np.ndarray:
     """The value of the nearest cell of the same configuration, by FLOPs, bytes and kernels in the log."""
     del ceilings
     return _by_configuration(train, test, name, _value_of_nearest)
 
 
-def median(train: pd.DataFrame, test: pd.DataFrame, name: str, ceilings: Mapping[str, Ceilings]) -> np.ndarray:
+def median(train: pd.DataFrame, test: pd.DataFrame, name: str, ceilings: Mapping[Device, Ceilings]) -> np.ndarray:
     """The median of the same configuration, whatever the model."""
     del ceilings
     return _by_configuration(

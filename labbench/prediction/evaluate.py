@@ -181,4 +181,4 @@ def _typical(train: pd.DataFrame) -> pd.Series:
 
 def _once_a_record(frame: pd.DataFrame) -> pd.DataFrame:
     rows = frame[frame["primary"].astype(bool)] if "primary" in frame else frame
-    return rows.dropna(subset=["peak_memory_bytes"]).reset_index(drop=True)
+    return rows.dropna(subset=["memory_increase_bytes"]).reset_index(drop=True)

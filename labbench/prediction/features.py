@@ -20,6 +20,7 @@ PLATFORM = ("machine_id", "platform")
 CONFIGURATION = (*PLATFORM, "precision", "mode")
 LEVELS = (("machine_id",), PLATFORM, CONFIGURATION)
 TOTALS = ("flops", "bytes", "kernels")
+Device = tuple[str, str]  # machine id and device
 TRAINS_ON = ("measured", "imported")  # provenances: a prediction or a simulation never becomes training data
 
 # Used where a machine's ceilings were not measured: a few-core CPU. The law learns the factor; only its start is here.
@@ -27,13 +28,13 @@ NOMINAL_FLOPS = 1e11  # FLOP/s
 NOMINAL_BANDWIDTH = 1e10  # bytes/s
 NOMINAL_DISPATCH_S = 5e-6
 CALL_S = 1e-5  # start of the cost of a call whatever it computes; learnt
-EMPTY_WORKER_BYTES = 3e8  # start of the memory of a worker whatever it loads; learnt
+RUNTIME_BYTES = 3e7  # start of what a runtime takes whatever it runs; learnt
 BYTES_PER_VALUE = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 
 # Classes that a runtime executes one by one; of the others it fuses or drops as many as it can.
 DENSE = ("matmul", "convolution", "attention")
 LATENCY_TERMS = ("compute", "traffic", "dense operators", "other operators", "call")
-MEMORY_TERMS = ("weights", "activations", "worker")
+MEMORY_TERMS = ("weights", "activations", "runtime")
 
 
 def family_of(model: str) -> str:
@@ -62,9 +63,9 @@ class Ceilings:
     measured: bool = True
 
     @classmethod
-    def of(cls, environment: Environment | None) -> Ceilings:
-        """Those of an environment's machine."""
-        found: dict[str, Any] = (environment.machine.get("ceilings") or {}) if environment else {}
+    def of(cls, environment: Environment | None, device: str) -> Ceilings:
+        """Those of a device of an environment's machine."""
+        found: dict[str, Any] = (environment.ceilings(device) or {}) if environment else {}
         rates = found.get("gemm_flops")
         if not rates or not found.get("bandwidth_bytes_s") or not found.get("dispatch_s"):
             return cls({"fp32": NOMINAL_FLOPS}, NOMINAL_BANDWIDTH, NOMINAL_DISPATCH_S, measured=False)
@@ -120,13 +121,13 @@ def classes(frame: pd.DataFrame) -> list[str]:
     return sorted(name.removeprefix("flops_") for name in frame.columns.astype(str) if name.startswith("flops_"))
 
 
-def latency_terms(frame: pd.DataFrame, ceilings: Mapping[str, Ceilings]) -> np.ndarray:
+def latency_terms(frame: pd.DataFrame, ceilings: Mapping[Device, Ceilings]) -> np.ndarray:
     """Seconds each term of a call takes at the machine's ceilings, shape (n, 5): ``LATENCY_TERMS``.
 
     One coefficient serves the FLOPs of all classes: with the few convolutional families of a small store, one of their
     own made errors on unseen families worse.
     """
-    limits = [ceilings[machine] for machine in frame["machine_id"]]
+    limits = [ceilings[key] for key in zip(frame["machine_id"], frame["device"], strict=True)]
     peak = np.array([limit.peak(precision) for limit, precision in zip(limits, frame["precision"], strict=True)])
     bandwidth = np.array([limit.bandwidth for limit in limits])
     dispatch = np.array([limit.dispatch_s for limit in limits])
@@ -145,7 +146,7 @@ def latency_terms(frame: pd.DataFrame, ceilings: Mapping[str, Ceilings]) -> np.n
     )
 
 
-def memory_terms(frame: pd.DataFrame, ceilings: Mapping[str, Ceilings]) -> np.ndarray:
+def memory_terms(frame: pd.DataFrame, ceilings: Mapping[Device, Ceilings]) -> np.ndarray:
     """Bytes that each term would hold at its start value, shape (n, 3): ``MEMORY_TERMS``."""
     del ceilings  # memory has none; the signature is latency_terms'
     largest = frame.groupby("cell_key")[["parameters", "activation_bytes"]].transform("max")
@@ -154,7 +155,7 @@ def memory_terms(frame: pd.DataFrame, ceilings: Mapping[str, Ceilings]) -> np.nd
         [
             largest["parameters"].to_numpy(float, na_value=np.nan) * width,
             largest["activation_bytes"].to_numpy(float, na_value=np.nan),
-            np.full(len(frame), EMPTY_WORKER_BYTES),
+            np.full(len(frame), RUNTIME_BYTES),
         ]
     )
 

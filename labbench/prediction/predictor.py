@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 
     from labbench.records import Environment
 
-TARGETS = {"latency_s": latency_terms, "peak_memory_bytes": memory_terms}
+TARGETS = {"latency_s": latency_terms, "memory_increase_bytes": memory_terms}
 METHOD = "fitted roofline"
 NOT_CALIBRATED = "outside what was measured, where the interval is not calibrated"
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Predicts the median latency of each series and the peak memory of cells on platforms that were measured.
+    """Predicts the median latency of each series and the memory of cells on platforms that were measured.
+
+    Memory is the peak above an empty worker.
 
     Examples
     --------
@@ -63,8 +65,8 @@ class Predictor:
         ceilings = ceilings_of(table, environments)
         fit = {"latency_s": Quantity.fit("latency_s", table, latency_terms, ceilings, self.config)}
         memory = table[table["primary"].astype(bool)] if "primary" in table else table
-        if memory["peak_memory_bytes"].notna().any():
-            name = "peak_memory_bytes"
+        if memory["memory_increase_bytes"].notna().any():
+            name = "memory_increase_bytes"
             fit[name] = Quantity.fit(name, memory, memory_terms, ceilings, self.config)
         return replace(self, quantities=fit, domain=Domain.of(table, self.config))
 
@@ -83,7 +85,7 @@ class Predictor:
         -------
         DataFrame
             The frame's descriptive columns and, for each quantity, ``latency_s``, ``latency_low_s``, ``latency_high_s``
-            and ``peak_memory_bytes``, ``peak_memory_low_bytes``, ``peak_memory_high_bytes``; ``level`` (coverage the
+            and ``memory_increase_bytes``, ``memory_increase_low_bytes``, ``memory_increase_high_bytes``; ``level`` (coverage the
             interval stands for), ``provenance`` (``predicted``), ``method``, ``out_of_domain`` and ``reason``. A row
             that cannot be predicted has no values and says why in ``reason``.
         """
@@ -167,11 +169,10 @@ def training_rows(frame: pd.DataFrame, config: PredictionConfig) -> pd.DataFrame
     return table.reset_index(drop=True)
 
 
-def ceilings_of(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> dict[str, Ceilings]:
-    """Ceilings of each machine in the frame, measured ones first."""
-    found: dict[str, Ceilings] = {}
-    for environment in environments.values():
-        ceilings = Ceilings.of(environment)
-        if ceilings.measured or environment.machine_id not in found:
-            found[environment.machine_id] = ceilings
-    return {str(machine): found.get(str(machine), Ceilings.of(None)) for machine in frame["machine_id"].unique()}
+def ceilings_of(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> dict[tuple[str, str], Ceilings]:
+    """Ceilings of each machine and device in the frame, measured ones first."""
+    found: dict[tuple[str, str], Ceilings] = {}
+    for machine, device in frame[["machine_id", "device"]].astype("str").drop_duplicates().itertuples(index=False):
+        there = [Ceilings.of(one, device) for one in environments.values() if one.machine_id == machine]
+        found[machine, device] = max(there, key=lambda limit: limit.measured, default=Ceilings.of(None, device))
+    return found

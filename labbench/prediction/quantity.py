@@ -15,13 +15,13 @@ import numpy as np
 
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.conformal import Radius, radius
-from labbench.prediction.features import LEVELS, Ceilings, classes, residual_features
+from labbench.prediction.features import LEVELS, Ceilings, Device, classes, residual_features
 from labbench.prediction.law import Law
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Terms = Callable[["pd.DataFrame", Mapping[str, Ceilings]], np.ndarray]
+Terms = Callable[["pd.DataFrame", Mapping[Device, Ceilings]], np.ndarray]
 
 MIN_FAMILIES = 3  # cross-fitting needs training families left when one is held out and one is scored
 ROWS_WORTH_THREADS = 10_000  # 100 rows: two threads on two busy cores took 7 times as long as one
@@ -50,7 +50,7 @@ class Quantity:
 
     name: str
     terms: Terms
-    ceilings: Mapping[str, Ceilings]
+    ceilings: Mapping[Device, Ceilings]
     law: Law
     residual: Any
     weight: float
@@ -60,7 +60,7 @@ class Quantity:
 
     @classmethod
     def fit(
-        cls, name: str, frame: pd.DataFrame, terms: Terms, ceilings: Mapping[str, Ceilings], config: PredictionConfig
+        cls, name: str, frame: pd.DataFrame, terms: Terms, ceilings: Mapping[Device, Ceilings], config: PredictionConfig
     ) -> Quantity:
         """Fit to the rows of a prepared frame that have the quantity and a footprint.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from labbench.records import Environment
 
-QUANTITIES = {"latency_s": "latency", "peak_memory_bytes": "peak memory"}
+QUANTITIES = {"latency_s": "latency", "memory_increase_bytes": "peak memory"}
 ENOUGH_FAMILIES = 30  # below, coverage of families is known to worse than ±10 points (binomial, at 90 %)
 MS, MB = 1e3, 1e-6
 
@@ -29,7 +29,7 @@ def data_sentence(
     table = training_rows(frame, config)
     left_out = int((frame["latency_s"].notna() & frame["noise"].isin(config.ignore)).sum())
     ceilings = ceilings_of(table, environments)
-    nominal = [machine for machine, limit in ceilings.items() if not limit.measured]
+    nominal = [f"{device} of {machine}" for (machine, device), limit in ceilings.items() if not limit.measured]
     text = (
         f"{len(table)} measured series of {table['model'].nunique()} models in {table['family'].nunique()} families "
         f"({table['group'].nunique()} distinct by operator graph) on {table['platform'].nunique()} platforms of "
@@ -134,8 +134,8 @@ def forecast_table(predicted: pd.DataFrame) -> pd.DataFrame:
         "latency ms": _rounded(predicted["latency_s"] * MS),
         "interval ms": _span(predicted["latency_low_s"] * MS, predicted["latency_high_s"] * MS),
     }
-    if "peak_memory_bytes" in predicted:
-        columns["peak memory MB"] = _rounded(predicted["peak_memory_bytes"] * MB)
+    if "memory_increase_bytes" in predicted:
+        columns["peak memory MB"] = _rounded(predicted["memory_increase_bytes"] * MB)
     columns |= {
         "in domain": np.where(predicted["out_of_domain"], "no", "yes"),
         "reason": predicted["reason"].fillna(""),

@@ -42,7 +42,8 @@ def options(frame: pd.DataFrame, requirements: Requirements, predictor: Predicto
     DataFrame
         The columns of ``KEPT``, ``question`` (number), ``option`` (label), ``predicted``, ``out_of_domain``,
         ``latency_s`` (at the percentile asked for), ``median_s``, ``throughput`` and ``cost_per_million`` (both at the
-        median), each with ``_low`` and ``_high`` ends; ``memory_bytes``, ``memory_high_bytes``, ``cost_per_hour``.
+        median), each with ``_low`` and ``_high`` ends; ``memory_bytes`` (peak above an empty worker),
+        ``memory_high_bytes``, ``cost_per_hour``.
 
     Raises
     ------
@@ -119,7 +120,7 @@ def _measured(asked: pd.DataFrame, requirements: Requirements) -> pd.DataFrame:
     for name, stem in (("latency", asked_for), ("median", "latency")):
         for end, interval in (("", ""), ("_low", "_ci_low"), ("_high", "_ci_high")):
             table[f"{name}{end}_s"] = rows[f"{stem}{interval}_s"].to_numpy(float, na_value=np.nan)
-    memory = rows["peak_memory_bytes"].to_numpy(float, na_value=np.nan)
+    memory = rows["memory_increase_bytes"].to_numpy(float, na_value=np.nan)
     return table.assign(predicted=False, out_of_domain=False, memory_bytes=memory, memory_high_bytes=memory)
 
 
@@ -139,7 +140,7 @@ def _predicted(
         return cells
     table = predictor.predict(cells, level=requirements.confidence)
     ratio = _tail_ratio(frame, requirements.latency_percentile).reindex(table["platform"].astype("str")).to_numpy(float)
-    names = {"peak_memory_bytes": "memory_bytes", "peak_memory_high_bytes": "memory_high_bytes"}
+    names = {"memory_increase_bytes": "memory_bytes", "memory_increase_high_bytes": "memory_high_bytes"}
     table = table.rename(columns=names).assign(status="ok", predicted=True, prepare_s=np.nan, noise=None)
     for end in ("", "_low", "_high"):
         table[f"median{end}_s"] = table[f"latency{end}_s"]

@@ -43,7 +43,7 @@ class Requirements(Frozen):
     latency_percentile: Literal[50, 90, 99] = Field(50, description="which latency is limited and compared")
     max_latency_s: float | None = Field(None, gt=0, description="seconds a call")
     min_throughput: float | None = Field(None, gt=0, description="items a second, in the unit of the series")
-    max_memory_bytes: int | None = Field(None, gt=0, description="peak memory")
+    max_memory_bytes: int | None = Field(None, gt=0, description="peak memory above an empty worker")
     max_cost_per_hour: float | None = Field(None, gt=0, description="in the currency of the prices")
     max_cost_per_million: float | None = Field(None, gt=0, description="for a million items, back to back")
     devices: list[str] | None = Field(None, description="allowed devices; null: all")
