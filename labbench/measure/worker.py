@@ -60,6 +60,7 @@ def _main(connection: Connection, job: Job, stderr_path: str) -> None:
     _lead_own_group()
     _die_with_campaign()
     _prefer_for_oom_kill()
+    _own_no_semaphore()
     os.environ["OMP_NUM_THREADS"] = str(job.threads)
     pin(job.threads)
     if job.protocol.keep_heap:
@@ -147,6 +148,15 @@ def _prefer_for_oom_kill() -> None:
     """If memory runs out, let the system end this worker rather than the campaign."""
     with contextlib.suppress(OSError):  # not Linux, or not allowed: the campaign's own watch remains
         Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _own_no_semaphore() -> None:
+    """Give progress bars of libraries a plain lock: their usual one is a semaphore that a killed worker leaves behind."""
+    import threading
+
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())
 
 
 # --- in the campaign -----------------------------------------------------------------------------------------------
