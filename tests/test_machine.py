@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -239,7 +240,22 @@ def test_a_busy_neighbour_is_seen():
 
 
 @pytest.mark.slow
-def test_the_doctor_names_what_is_missing_and_gives_json():
+def test_the_doctor_gives_json_and_text_of_the_same():
     report = machine.doctor()
-    assert "Runtimes" in str(report)
     assert json.loads(json.dumps(report.to_dict()))["machine"]["id"] in str(report)
+
+
+def test_the_doctor_names_what_is_missing_and_the_way_out():
+    report = machine.doctor()
+    lacking = replace(
+        report,
+        machine={**report.machine, "accelerators": [], "pci_accelerators": ["NVIDIA 0x2330"]},
+        ceilings={
+            "cpu": {**report.ceilings["cpu"], "quiet": False, "disturbed_by": ["other processes kept 1.50 cores busy"]}
+        },
+        runtimes={"openvino": {"cpu": "openvino is not installed: pip install 'labbench[runtimes]'"}},
+    )
+    text = str(lacking)
+    assert "NVIDIA 0x2330. Install a torch built for it: make study TORCH=own" in text
+    assert "other processes kept 1.50 cores busy. Measure again on a quiet machine: labbench doctor --measure" in text
+    assert "missing: openvino is not installed: pip install" in text

@@ -32,7 +32,7 @@ class Report:
     def _machine(self) -> list[str]:
         one, cpu = self.machine, self.machine["cpu"]
         caches = ", ".join(
-            f"{key[:2].upper()} {size / 2**20:g} MiB" for key, size in cpu.items() if key.endswith("_bytes")
+            f"{key[:2].upper()} {_cache_size(size)}" for key, size in cpu.items() if key.endswith("_bytes")
         )
         limit = one["memory_limit_bytes"]
         lines = [
@@ -48,7 +48,11 @@ class Report:
             sheet = self.datasheets.get(accelerator.get("name", ""))
             known = f"; datasheet: {sheet['bandwidth_bytes_s'] / 1e9:.0f} GB/s" if sheet else ""
             lines.append(f"  accelerator   {accelerator['device']}: {accelerator.get('name', 'unnamed')}{known}")
-        return lines if one["accelerators"] else [*lines, "  accelerator   none that torch sees"]
+        if one["accelerators"]:
+            return lines
+        unused = ", ".join(one["pci_accelerators"])
+        way_out = f"; on the bus: {unused}. Install a torch built for it: make study TORCH=own" if unused else ""
+        return [*lines, f"  accelerator   none that torch sees{way_out}"]
 
     def _ceilings(self) -> list[str]:
         lines = []
@@ -78,6 +82,10 @@ class Report:
         energy = [f"  {device:<6} {reason or 'counter found'}" for device, reason in self.energy.items()]
         versions = ", ".join(f"{name} {version}" for name, version in self.software.items())
         return ["Energy", *energy, "Software", f"  {versions}", "Zoo", f"  {', '.join(self.models)}"]
+
+
+def _cache_size(size: int) -> str:
+    return f"{size / 2**20:g} MiB" if size >= 2**20 else f"{size / 2**10:g} KiB"
 
 
 def examine(*, measure: bool = False) -> Report:
