@@ -245,9 +245,9 @@ def _print_frame(table: pd.DataFrame, as_json: bool) -> None:
 
 
 def _doctor(options: Any) -> int:
-    from labbench.machine import doctor
+    from labbench.machine.doctor import examine
 
-    report = doctor(measure=options.measure)
+    report = examine(measure=options.measure)
     _print_json(report.to_dict()) if options.json else print(report)
     return 0
 

@@ -11,6 +11,7 @@ from labbench import machine
 from labbench.machine import ceilings
 from labbench.machine.datasheet import datasheet
 from labbench.machine.detect import pci_accelerators
+from labbench.machine.doctor import examine
 from labbench.measure import energy, memory, noise
 
 
@@ -241,12 +242,12 @@ def test_a_busy_neighbour_is_seen():
 
 @pytest.mark.slow
 def test_the_doctor_gives_json_and_text_of_the_same():
-    report = machine.doctor()
+    report = examine()
     assert json.loads(json.dumps(report.to_dict()))["machine"]["id"] in str(report)
 
 
 def test_the_doctor_names_what_is_missing_and_the_way_out():
-    report = machine.doctor()
+    report = examine()
     lacking = replace(
         report,
         machine={**report.machine, "accelerators": [], "pci_accelerators": ["NVIDIA 0x2330"]},

@@ -1,4 +1,4 @@
-"""The host: what it is (:func:`detect`), what it can do (:func:`ceilings.measured`), what is missing (:func:`doctor`)."""
+"""The host: what it is (:func:`detect`), what it can do (:func:`ceilings.measured`), what is missing (:func:`doctor.examine`)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from labbench.machine.detect import available_memory_bytes, cpu_name, detect, machine_id, physical_cores, software
 
 if TYPE_CHECKING:
-    from labbench.machine.doctor import Report
     from labbench.records import Environment
 
 __all__ = [
-    "available_memory_bytes", "cpu_name", "detect", "doctor", "environment", "machine_id", "physical_cores", "software",
+    "available_memory_bytes", "cpu_name", "detect", "environment", "machine_id", "physical_cores", "software",
 ]  # fmt: skip
 
 
@@ -46,10 +45,3 @@ def _is_there(device: str) -> bool:
     from labbench.runtimes.devices import absent
 
     return absent(device) is None
-
-
-def doctor(*, measure: bool = False) -> Report:
-    """What this machine is, what it can run, what is missing and how to get it."""
-    from labbench.machine.doctor import examine
-
-    return examine(measure=measure)
