@@ -1,7 +1,8 @@
 """Fixed cost of an isolated cell: ours, a fresh process, and optimum-benchmark's process launcher.
 
 The fixed cost is everything but the measurement: from asking for a cell until its process is gone, less the time spent
-calling the model. Neither side takes its memory pass; ours includes the comparison of the output with eager fp32's. All three run the same tiny BERT on the CPU, one thread, in turn, and the medians are compared.
+calling the model. No side takes its memory pass; ours includes comparing the output with eager fp32's. All three run the
+same tiny BERT on the CPU, one thread, in turn, and the medians are compared.
 
     python benchmarks/cell_overhead.py [--repeats 5] [--peer PYTHON]
 
