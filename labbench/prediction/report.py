@@ -53,7 +53,7 @@ def error_table(scores: pd.DataFrame) -> pd.DataFrame:
             "mean error %": _percent(table["mape"]),
             "mean over families %": _percent(table["family_mape"]),
             "median error %": _percent(table["median_ape"]),
-            "95th percentile %": _percent(table["p95_ape"]),
+            "p95 error %": _percent(table["p95_ape"]),
             "within 15 %": _percent(table["within_15"]),
             "within 25 %": _percent(table["within_25"]),
             "interval covers %": _percent(table["coverage"]),
