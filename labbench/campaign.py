@@ -18,6 +18,7 @@ from labbench.cells import Cell, Frozen, Grid, by_workload
 from labbench.measure.protocol import PRESETS, Protocol, preset
 from labbench.records import Environment, Footprint, Record
 from labbench.store import Store
+from labbench.words import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +112,9 @@ class Summary:
         return f"{self.store}: {done}; {self.kept} kept from before{tail}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>"
+        by = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in sorted(self.counts.items()))
+        tail = " It was interrupted: run this again to go on." if self.interrupted else ""
+        return f"<p>Measured now: {count(len(self.records), 'cell')}{by and f' ({by})'}; kept from before: {self.kept}.{tail}</p>"
 
 
 class Campaign:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "report"
 FETCHING = ("script", "link", "iframe", "object", "embed", "video", "audio", "source")  # elements with an address
-LONG_CELL = 40  # characters of text above which a table's cell gets room to wrap
+WRAPPED_CELL, LONG_CELL = 16, 40  # characters above which a table's cell may wrap, and gets much room to
+DENSE = 6  # columns above which a table is set small
+TOGETHER = re.compile(r"(?<=\d) (?=(%|×|[nµm]s|[kMG]i?B)(\W|$))|(?<=\w) (?=%(\W|$))")  # a number and its unit
 NUMBER = re.compile(r"^[+\-−]?(\d[\d,]*\.?\d*|\.\d+)([eE][+\-]?\d+)?\s?[%×x]?$|^(nan|NaN|inf|–|—)$")
 PLOT_REPR = re.compile(
     r"^(\[?<(Axes|Figure|matplotlib|seaborn)\b.*>\]?|Text\(.*\)|<[\w.]*(FacetGrid|JointGrid)[^>]*>)$", re.S
@@ -167,15 +169,22 @@ def tables(soup: BeautifulSoup, title: str) -> None:
             for attribute in ("style", "halign", "valign"):
                 if cell.parent is not None and table.get("id") is None:  # a pandas Styler addresses cells by id
                     del cell[attribute]
-            if cell.name == "td" and len(plain_text(cell)) > LONG_CELL:
-                _add_class(cell, "long")
+            length = len(plain_text(cell)) if cell.name == "td" else 0
+            if length > WRAPPED_CELL:
+                _add_class(cell, "long" if length > LONG_CELL else "text")
         _one_head(table)
         _drop_row_numbers(table)
         _align_numbers(table)
         caption = table.find("caption")
         label = plain_text(caption) if caption else f"Table: {_heading_above(table, title)}"
-        frame = soup.new_tag("div", attrs={"class": "table", "role": "region", "tabindex": "0", "aria-label": label})
+        frame = soup.new_tag(
+            "div", attrs={"class": _frame_class(table), "role": "region", "tabindex": "0", "aria-label": label}
+        )
         table.wrap(frame)
+
+
+def _frame_class(table: Tag) -> str:
+    return "table dense" if len(table.select("thead tr:first-child > th")) > DENSE else "table"
 
 
 def _drop_row_numbers(table: Tag) -> None:
@@ -217,6 +226,18 @@ def _align_numbers(table: Tag) -> None:
             continue
         for cell in (*cells, *(head[column] for head in heads if len(head) == len(rows[0]))):
             _add_class(cell, "num")
+
+
+def together(text: str) -> str:
+    """Text in which no line breaks between a number and its unit."""
+    return TOGETHER.sub("\N{NO-BREAK SPACE}", text)
+
+
+def numbers(soup: BeautifulSoup) -> None:
+    """Apply :func:`together` to all text but code and what programs print."""
+    for string in soup.find_all(string=TOGETHER):
+        if string.find_parent(["pre", "code", "script", "style"]) is None:
+            string.replace_with(together(str(string)))
 
 
 def plain_text(element: Tag) -> str:

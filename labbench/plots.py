@@ -12,19 +12,26 @@ if TYPE_CHECKING:
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MS = 1e3
-ROW_IN = 0.3  # inches of height a model takes
-WIDTH_IN = 7.2
+ROW_IN = 0.27  # inches of height a model takes
+WIDTH_IN = 5.2  # of every figure: a phone then shows it whole, its text at some 9 pixels
 DODGE = 0.16  # of a row, between platforms
 MARKS = {"faster": "▲", "slower": "▼", "same": "=", "undecided": "?"}
+TICKS = ((0.9, (1, 1.5, 2, 3, 5, 7)), (2.5, (1, 2, 5)), (np.inf, (1,)))  # of a log axis: up to so many decades, these
+FILLS = {"ok": "#bfe3c8", "unsupported": "#d9d9d9", "not run": "#ffffff"}  # any other status is an error
+ERROR = "#e9a3a3"
 
 
 def theme() -> None:
-    """Seaborn defaults of all figures: white panel, light grid, readable on a phone."""
+    """Defaults of a notebook: figures with a white panel, light grid and text for a phone; tables with whole texts."""
+    import pandas as pd
     import seaborn as sns
 
-    sns.set_theme(
-        style="whitegrid", context="notebook", font_scale=0.9, rc={"axes.edgecolor": "0.7", "figure.dpi": 110}
+    text = dict.fromkeys(
+        ("font.size", "figure.labelsize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"),
+        9.5,
     )
+    sns.set_theme(style="whitegrid", rc={**text, "axes.titlesize": 9.5, "axes.edgecolor": "0.7", "figure.dpi": 110})
+    pd.set_option("display.max_colwidth", None)
 
 
 def platform_colors(platforms: pd.Series) -> dict[str, tuple[float, float, float]]:
@@ -35,29 +42,40 @@ def platform_colors(platforms: pd.Series) -> dict[str, tuple[float, float, float
     return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
 
 
-def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+def new_axes(ax: Axes | None, height_in: float) -> Axes:
+    """``ax``, or a figure of the width that all have."""
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt
 
-    _, made = plt.subplots(figsize=size, layout="constrained")
+    _, made = plt.subplots(figsize=(WIDTH_IN, height_in), layout="constrained")
     return made
+
+
+def plain_ticks(ax: Axes, axes: str = "xy") -> None:
+    """Numbers like 0.1 and 20 on log axes, not powers of ten; 2 and 5 between them where there is room."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for name in axes:
+        axis = getattr(ax, f"{name}axis")
+        low, high = axis.get_view_interval()
+        decades = np.log10(high / low)
+        axis.set_major_locator(LogLocator(subs=next(subs for most, subs in TICKS if decades <= most)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def legend_above(ax: Axes, columns: int = 2) -> None:
+    """Legend over the axes, where it hides nothing."""
+    ax.legend(ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
 
 
 def _nothing(ax: Axes | None) -> Axes:
     """A figure that says that there is nothing to draw."""
-    ax = _axes(ax, (WIDTH_IN, 0.6))
+    ax = new_axes(ax, 0.6)
     ax.set_axis_off()
     ax.text(0.5, 0.5, "nothing of this kind was measured", ha="center", va="center", color="0.4")
     return ax
-
-
-def _plain(axis: object) -> None:
-    """Numbers like 0.1 and 20 on a log axis, not powers of ten."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # type: ignore[attr-defined]
-    axis.set_minor_formatter(NullFormatter())  # type: ignore[attr-defined]
 
 
 def plot_latency(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -72,7 +90,7 @@ def plot_latency(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     if rows.empty:
         return _nothing(ax)
     order = rows.groupby("model", observed=True)["latency_s"].median().sort_values().index.astype("str").tolist()
-    ax = _axes(ax, (WIDTH_IN, 1.2 + ROW_IN * max(len(order), 1)))
+    ax = new_axes(ax, 1.2 + ROW_IN * len(order))
     colors = platform_colors(rows["platform"])
     for i, (name, color) in enumerate(colors.items()):
         part = rows[rows["platform"].astype("str") == name]
@@ -82,15 +100,14 @@ def plot_latency(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ax.hlines(y, low, high, color=color, lw=1.5)
         measured = (part["provenance"] == "measured").to_numpy()
         marker = MARKERS[i % len(MARKERS)]
-        ax.scatter(x[measured], y[measured], color=[color], marker=marker, s=26, label=name, zorder=3)
-        ax.scatter(x[~measured], y[~measured], facecolor="white", edgecolor=[color], marker=marker, s=26, zorder=3)
-    ax.set(xscale="log", xlabel="median latency of one call (ms), 95 % interval", ylabel="")
+        ax.scatter(x[measured], y[measured], color=[color], marker=marker, s=24, label=name, zorder=3)
+        ax.scatter(x[~measured], y[~measured], facecolor="white", edgecolor=[color], marker=marker, s=24, zorder=3)
+    ax.set(xscale="log", xlabel="median latency (ms), 95 % interval", ylabel="")
     ax.set_yticks(range(len(order)), order)
     ax.set_ylim(-0.6, len(order) - 0.4)
     ax.grid(axis="y", visible=False)
-    _plain(ax.xaxis)
-    if colors:
-        ax.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    plain_ticks(ax, "x")
+    legend_above(ax)
     return ax
 
 
@@ -101,7 +118,7 @@ def plot_speedup(comparison: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     if comparison.empty:
         return _nothing(ax)
     rows = comparison.assign(row=comparison["model"].astype("str") + " · " + comparison["series"].astype("str"))
-    rows = rows.drop_duplicates(["row", "platform"])
+    rows = rows.assign(row=rows["row"].str.removesuffix(" · forward")).drop_duplicates(["row", "platform"])
     values = rows.pivot(index="row", columns="platform", values="speedup").sort_index()
     marks = rows.pivot(index="row", columns="platform", values="verdict").sort_index()
     text = values.copy().astype(object)
@@ -110,58 +127,66 @@ def plot_speedup(comparison: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
             "" if value != value else f"{value:.2f} {MARKS[mark]}"
             for value, mark in zip(values[column], marks[column], strict=True)
         ]
-    ax = _axes(ax, (WIDTH_IN, 1.2 + ROW_IN * max(len(values), 1)))
-    reach = max(float(np.nanmax(np.abs(np.log2(values.to_numpy(dtype=float))))), 0.5) if len(values) else 1.0
+    ax = new_axes(ax, 0.4 + ROW_IN * len(values))
+    reach = max(float(np.nanmax(np.abs(np.log2(values.to_numpy(dtype=float))))), 0.5)
     sns.heatmap(
         np.log2(values.astype(float)), annot=text, fmt="", cmap="vlag_r", center=0, vmin=-reach, vmax=reach,
-        cbar_kws={"label": "log₂ speed-up over the baseline", "shrink": 0.6}, linewidths=0.6, ax=ax,
+        cbar=False, linewidths=0.6, ax=ax,
     )  # fmt: skip
-    ax.set(xlabel="", ylabel="")
-    ax.tick_params(axis="y", rotation=0)
+    _as_table(ax)
     return ax
 
 
 def plot_matrix(matrix: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Model × platform: what ran (green), what failed (red), what is not supported (grey)."""
+    """Workload × platform: milliseconds where it ran (green), errors (red), not supported (grey), not asked for (white)."""
     import seaborn as sns
     from matplotlib.colors import ListedColormap
 
-    kinds = matrix.map(lambda text: 2 if text.startswith("ok") else 0 if text in ("not run", "unsupported") else 1)
-    ax = _axes(ax, (WIDTH_IN, 1.0 + ROW_IN * max(len(matrix), 1)))
-    colors = ListedColormap(["#d9d9d9", "#e9a3a3", "#bfe3c8"])
+    names = list(FILLS)
+    kinds = matrix.map(lambda text: names.index(text.split()[0]) if text.split()[0] in names else len(names))
+    kinds = kinds.mask(matrix == "not run", names.index("not run"))
+    text = matrix.map(
+        lambda text: text.removeprefix("ok ").removesuffix(" ms").replace("not run", "").replace("_", " ")
+    )
+    ax = new_axes(ax, 0.4 + ROW_IN * max(len(matrix), 1))
     sns.heatmap(
-        kinds.astype(int), annot=matrix.map(lambda text: text.removeprefix("ok ")), fmt="", cmap=colors, vmin=0, vmax=2,
+        kinds.astype(int), annot=text, fmt="", cmap=ListedColormap([*FILLS.values(), ERROR]), vmin=0, vmax=len(names),
         cbar=False, linewidths=0.8, annot_kws={"color": "0.15"}, ax=ax,
     )  # fmt: skip
-    ax.set(xlabel="", ylabel="")
-    ax.tick_params(axis="y", rotation=0)
+    _as_table(ax)
     return ax
+
+
+def _as_table(ax: Axes) -> None:
+    """Names of columns above, of rows to the left, no ticks."""
+    ax.set(xlabel="", ylabel="")
+    ax.tick_params(axis="y", rotation=0, length=0)
+    ax.tick_params(axis="x", rotation=0, length=0, labeltop=True, labelbottom=False)
+    ax.set_xticks(ax.get_xticks(), [label.get_text().replace("/", "/\n") for label in ax.get_xticklabels()])
 
 
 def plot_roofline(placed: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Achieved FLOP/s against arithmetic intensity, under the measured ceilings of each precision."""
     if placed.empty:
         return _nothing(ax)
-    ax = _axes(ax, (WIDTH_IN, 4.6))
+    ax = new_axes(ax, 4.2)
     colors = platform_colors(placed["platform"])
     x = np.geomspace(placed["intensity"].min() / 2, placed["intensity"].max() * 2, 200)
-    for precision, part in placed.groupby("precision", observed=True):
-        peak, bandwidth = part["peak_flops"].iloc[0], part["bandwidth_bytes_s"].iloc[0]
-        ax.plot(x, np.minimum(peak, x * bandwidth) / 1e9, color="0.35", lw=1.5)
-        ax.annotate(
-            f"measured ceiling, {precision}",
-            (x[-1], peak / 1e9),
-            ha="right",
-            va="bottom",
-            fontsize="small",
-            color="0.3",
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
-        )
     for i, (name, color) in enumerate(colors.items()):
         part = placed[placed["platform"].astype("str") == name]
         ax.scatter(
-            part["intensity"], part["achieved_flops"] / 1e9, color=[color], marker=MARKERS[i % len(MARKERS)], s=28,
+            part["intensity"], part["achieved_flops"] / 1e9, color=[color], marker=MARKERS[i % len(MARKERS)], s=24,
             alpha=0.85, label=name,
+        )  # fmt: skip
+    for precision, part in placed.groupby("precision", observed=True):
+        peak, bandwidth = part["peak_flops"].iloc[0], part["bandwidth_bytes_s"].iloc[0]
+        middle = np.sqrt(x[0] * peak / bandwidth)
+        ax.plot(x, np.minimum(peak, x * bandwidth) / 1e9, color="0.35", lw=1.5, zorder=1)
+        name = f"matrix product, {precision}: {peak / 1e9:.0f} GFLOP/s"
+        ax.annotate(name, (x[-1], peak / 1e9), (0, 16), textcoords="offset points", ha="right", color="0.3")
+        ax.annotate(
+            f"memory copy: {bandwidth / 1e9:.0f} GB/s", (middle, middle * bandwidth / 1e9), (-5, 3),
+            textcoords="offset points", ha="right", color="0.3",
         )  # fmt: skip
     ax.set(
         xscale="log",
@@ -169,37 +194,30 @@ def plot_roofline(placed: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         xlabel="arithmetic intensity (FLOP per byte, nothing fused)",
         ylabel="achieved GFLOP/s",
     )
-    _plain(ax.xaxis)
-    _plain(ax.yaxis)
-    ax.legend(frameon=False, fontsize="small", loc="lower right")
+    ax.set_ylim(top=ax.get_ylim()[1] * 2)
+    plain_ticks(ax)
+    legend_above(ax)
     return ax
 
 
 def plot_one_off(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Preparation time of each platform over models: a dot a model, the median as a bar."""
-    import seaborn as sns
-
+    """Seconds before the first useful result on each platform: a dot a model, the median as a bar."""
     rows = frame[(frame["status"] == "ok") & frame["primary"]]
-    table = rows.assign(
-        platform=rows["platform"].astype("str"), one_off=rows[["load_s", "prepare_s", "first_run_s"]].sum(axis=1)
-    )
-    ax = _axes(ax, (WIDTH_IN, 0.9 + 0.5 * max(table["platform"].nunique(), 1)))
+    if rows.empty:
+        return _nothing(ax)
+    seconds = rows[["load_s", "prepare_s", "first_run_s"]].sum(axis=1)
     colors = platform_colors(rows["platform"])
-    sns.stripplot(
-        table,
-        x="one_off",
-        y="platform",
-        hue="platform",
-        palette=colors,
-        order=list(colors),
-        legend=False,
-        alpha=0.7,
-        ax=ax,
-    )
-    for i, name in enumerate(colors):
-        middle = table.loc[table["platform"] == name, "one_off"].median()
-        ax.vlines(middle, i - 0.3, i + 0.3, color="0.2", lw=2)
-        ax.annotate(f"{middle:.2g} s", (middle, i - 0.32), ha="center", va="bottom", fontsize="small")
-    ax.set(xscale="log", xlabel="load + prepare + first run (s)", ylabel="")
-    _plain(ax.xaxis)
+    ax = new_axes(ax, 0.7 + 0.5 * len(colors))
+    for i, (name, color) in enumerate(colors.items()):
+        part = np.sort(seconds[rows["platform"].astype("str") == name].to_numpy(float))
+        apart = (np.arange(len(part)) % 3 - 1) * 0.1  # neighbours do not hide each other
+        ax.scatter(part, i + apart, color=[color], marker=MARKERS[i % len(MARKERS)], s=20, alpha=0.7)
+        middle = float(np.median(part))
+        ax.vlines(middle, i - 0.28, i + 0.28, color="0.2", lw=2)
+        ax.annotate(f"{middle:.2g} s", (middle, i - 0.3), ha="center", va="bottom")
+    ax.set(xscale="log", xlabel="load + prepare + first run (s); bar: median", ylabel="")
+    ax.set_yticks(range(len(colors)), list(colors))
+    ax.set_ylim(len(colors) - 0.55, -0.75)
+    ax.grid(axis="y", visible=False)
+    plain_ticks(ax, "x")
     return ax

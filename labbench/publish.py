@@ -12,6 +12,7 @@ output would fetch (a remote image, a script) is replaced by a link or left out.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,7 +101,7 @@ def publish(
     for before, after in itertools.pairwise(pages):
         before.next, after.previous = after, before
 
-    first, _, rest = _sentence(headline)
+    first, _, rest = _sentence(markup.together(headline))
     counts = {kind: provenance[kind] for kind in PROVENANCE_ORDER if provenance and provenance.get(kind)}
     site = {
         "title": title,
@@ -163,11 +164,12 @@ def _page(path: Path) -> Page:
     markup.sentences(soup)
     markup.silent(soup)
     markup.nothing_fetched(soup)
+    markup.numbers(soup)
     failed = soup.select_one(".cell .failure")
     if failed is not None:
         failed["id"] = page.failed_id = "failure"
     first = soup.select_one(".prose:not(.finding) > p")
-    page.summary = _sentence(markup.plain_text(first))[0] if first else ""
+    page.summary = markup.together(_sentence(markup.plain_text(first))[0]) if first else ""
     page.answer = _answer(soup)
     page.body = Markup(str(soup))
     _facts(page, notebook, manifest)
@@ -196,13 +198,15 @@ def _sentence(text: str) -> tuple[str, str, str]:
 def _answer(soup: BeautifulSoup) -> str:
     """First sentence that the cell tagged ``answer`` displays or prints."""
     said = soup.select_one(".cell.answer .finding")
-    return _sentence(markup.plain_text(said))[0] if said else ""
+    return markup.together(_sentence(markup.plain_text(said))[0]) if said else ""
 
 
 def _facts(page: Page, notebook: NotebookNode, manifest: Mapping[str, Any]) -> None:
     """Parameters, run and environment, for the collapsible part."""
     given = manifest.get("parameters") or notebook.metadata.get("papermill", {}).get("parameters", {})
-    page.parameters = {str(name): repr(value) for name, value in given.items()}
+    page.parameters = {
+        str(name): value if isinstance(value, str) else json.dumps(value) for name, value in given.items()
+    }
     names = {
         "notebook_sha256": "notebook, SHA-256",
         "started": "started",

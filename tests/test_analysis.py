@@ -3,11 +3,12 @@ import pandas as pd
 import pytest
 from test_store import filled, make_record, make_series
 
-from labbench.analysis import costs, matrix, roofline, sentences
+from labbench.analysis import costs, matrix, roofline, sentences, tables
 from labbench.analysis.compare import benjamini_hochberg, compare, compare_pair, fastest, summary
 from labbench.config import ConfigError
 from labbench.records import Environment, Noise
 from labbench.store import Store
+from labbench.words import count
 
 
 def simulated(rng, processes: int, rounds: int, slower: float = 1.0, drift=None) -> pd.DataFrame:
@@ -163,9 +164,45 @@ def test_sentences_hold_for_an_empty_store(tmp_path):
 def test_sentences_count_what_the_data_say(store):
     frame = store.frame()
     assert "6 records" in sentences.collected(matrix.coverage(frame), frame)
-    assert "83% are ok" in sentences.collected(matrix.coverage(frame), frame)
-    assert sentences.count(1, "model") == "1 model"
-    assert sentences.count(0, "model") == "no model"
+    assert "83 % are ok" in sentences.collected(matrix.coverage(frame), frame)
+    assert count(1, "model") == "1 model"
+    assert count(0, "model") == "no model"
+
+
+def test_a_lead_that_may_be_chance_or_unstable_is_nobodys(store):
+    text = sentences.winners(fastest(store.frame(), store.samples()))
+    assert "clearly the fastest in 0 of 1 comparisons" in text
+    assert "onnxruntime" not in text
+    assert "the machine was unstable (1)" in text
+
+
+def test_the_matrix_names_what_is_not_the_smallest_inference(tmp_path):
+    from labbench.cells import Cell
+
+    record = timed("eager", 1e-2)
+    cells = [{}, {"batch_size": 8}, {"mode": "training"}]
+    records = [
+        record.model_copy(
+            update={"cell": Cell.of(model="bert-tiny", runtime="eager", seq_len=16, **cell), "record_id": f"{i}"}
+        )
+        for i, cell in enumerate(cells)
+    ]
+    rows = matrix.matrix(Store(filled(tmp_path / "s.h5", *records)).frame())
+    assert rows.index.tolist() == ["bert-tiny", "bert-tiny, batch 8", "bert-tiny, training"]
+    assert set(rows["cpu/eager"]) == {rows.iloc[0, 0]}
+
+
+def test_tables_are_in_human_units_and_words(store):
+    frame = store.frame()
+    noise = tables.noise_table(frame)
+    assert noise.columns.tolist() == ["platform", "quiet", "noisy", "unstable"]
+    assert noise[["quiet", "noisy", "unstable"]].to_numpy().sum() == 5
+    comparison = compare(frame, store.samples(), baseline="cpu/eager")
+    speedups = tables.speedup_table(summary(comparison), comparison).set_index("platform")
+    assert speedups.loc["cpu/openvino", "speed-up"].endswith("×")
+    bounds = tables.bounds_table(roofline.place(frame, store.environments()))
+    assert bounds["compute"].sum() >= 1
+    assert tables.memory_table(frame).columns.tolist()[2:] == ["smallest MB", "median MB", "largest MB"]
 
 
 @pytest.mark.parametrize("name", ["latency", "speedup", "matrix", "roofline", "one_off"])

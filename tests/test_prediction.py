@@ -350,11 +350,26 @@ def test_predicted_points_are_hollow_and_measured_ones_filled(fitted):
     assert sum(face != (1.0, 1.0, 1.0, 1.0) for face in faces) == 2, "one cross outside it, one measured point"
 
 
+def test_a_forecast_is_marked_as_predicted_and_a_guess_as_such(fitted):
+    from labbench.prediction.report import fit_sentence, forecast_sentence, forecast_table
+
+    inside = asked(footprint(0, batch_size=2), model="bert-tiny", batch_size=2)
+    outside = asked(footprint(0, batch_size=900), model="bert-tiny", batch_size=900)
+    predicted = fitted.predict(pd.concat([inside, outside]))
+    table = forecast_table(predicted)
+    assert table["provenance"].tolist() == ["predicted", "predicted, out of domain"]
+    assert table["reason"].iloc[0] == ""
+    assert "calibrated" not in table["reason"].iloc[1]
+    assert "1 of 2 predictions lie inside" in forecast_sentence(predicted)
+    assert fit_sentence(fitted).startswith("The 90 % interval of a latency reaches from the prediction divided by")
+
+
 def test_every_method_has_a_curve_of_errors(validated):
     from labbench.prediction.figures import plot_predicted_measured, plot_prediction_errors, plot_prediction_residuals
 
     ax = plot_prediction_errors(validated)
     methods = set(validated.loc[validated["quantity"] == "latency_s", "method"])
+    methods.remove("labbench, without residual")  # there was none: one curve for both
     assert {text.get_text() for text in ax.get_legend().get_texts()} == methods
     assert len(plot_prediction_residuals(validated).get_yticklabels()) == len(FAMILIES)
     low, high = plot_predicted_measured(validated).get_xlim()

@@ -266,6 +266,32 @@ def test_an_index_with_a_meaning_is_kept(tmp_path):
     assert [head.get_text() for head in soup.select("tbody th")] == ["bert", "vit"]
 
 
+def test_no_text_in_a_table_is_cut(tmp_path):
+    import pandas as pd
+
+    from labbench import plots
+
+    long = "upper 90 % bound of the predicted median latency 43.6 ms > limit 5 ms, 8.73 times the limit"
+    with pd.option_context("display.max_colwidth", 50):
+        plots.theme()
+        soup = page(tmp_path, code("t", table(why=[long, "short"], n=[1, 2])))
+    assert soup.select_one("td.long").get_text().split() == long.split()
+
+
+def test_a_number_stays_on_the_line_of_its_unit(tmp_path):
+    cells = (new_markdown_cell("# T\n\nWithin 5 % in 3 ms. `5 %`"), code("t", table(error=["a"], **{"mean %": [1]})))
+    soup = page(tmp_path, *cells, headline="Costs 3 % more.")
+    assert soup.select_one(".prose p").get_text() == "Within 5\N{NO-BREAK SPACE}% in 3\N{NO-BREAK SPACE}ms. 5 %"
+    assert [head.get_text() for head in soup.select("thead th")] == ["error", "mean\N{NO-BREAK SPACE}%"]
+    index = read(tmp_path / "site" / "index.html")
+    assert index.h1.get_text() == "Costs 3\N{NO-BREAK SPACE}% more."
+
+
+def test_a_table_of_many_columns_is_set_small(tmp_path):
+    soup = page(tmp_path, code("a", table(**{f"c{i}": [i] for i in range(9)})), code("b", table(a=[1])))
+    assert [frame["class"] for frame in soup.select("[role=region]")] == [["table", "dense"], ["table"]]
+
+
 def test_formulas_are_set_without_a_network_and_named(tmp_path):
     soup = page(tmp_path, new_markdown_cell(r"Costs 5 and $\frac{a}{b}$, and $\nosuchthing{x}$." + "\n\n$$P = x^2$$"))
     good, bad, block = soup.select(".math")
@@ -435,6 +461,22 @@ def test_colours_follow_the_system_until_the_reader_chooses(site, driver):
 
     WebDriverWait(driver, 30).until(next_page_is_dark, "the choice holds on the next page once the browser stored it")
     driver.execute_script("localStorage.clear()")
+
+
+def test_a_figure_of_the_usual_width_fits_a_phone_and_fills_a_desk(tmp_path, driver):
+    from labbench.plots import WIDTH_IN
+    from tests.browser import look
+
+    drawing = SVG.replace("300pt", f"{72 * WIDTH_IN:g}pt")
+    page(tmp_path, code("f", new_output("display_data", data={"image/svg+xml": drawing})))
+    for width, most in ((390, 390), (1280, 1.31 * 96 * WIDTH_IN)):
+        look(driver, width)
+        driver.get(f"file://{tmp_path}/site/n.html")
+        shown, room = driver.execute_script(
+            "const f = document.querySelector('figure');"
+            "return [f.querySelector('img').getBoundingClientRect().width, f.clientWidth]"
+        )
+        assert 0.65 * 96 * WIDTH_IN <= shown <= min(room, most)
 
 
 def test_a_page_prints_with_its_tables_whole(site, driver):

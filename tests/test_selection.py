@@ -2,6 +2,8 @@ import json
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,10 +11,19 @@ from made import ENVIRONMENTS, footprint, made_frame, record, study
 
 from labbench.config import ConfigError
 from labbench.prediction import PredictionConfig, Predictor
-from labbench.selection import Requirements, SelectionError, headline, read_requirements, select, study_headline
+from labbench.selection import (
+    Requirements,
+    SelectionError,
+    headline,
+    read_requirements,
+    select,
+    study_headline,
+    token_headline,
+)
 from labbench.selection.figures import pareto_front
-from labbench.selection.words import outward, percent, seconds, size
+from labbench.selection.report import decision_list, decision_table, exclusion_sentence, exclusion_table
 from labbench.store import Store
+from labbench.words import about, digits, outward, percent, rate, seconds, size
 
 PRICES = [{"device": "cpu", "per_hour": 0.36, "currency": "EUR", "as_of": "2025-01-01", "source": "an invoice"}]
 
@@ -112,7 +123,9 @@ def test_options_that_cannot_be_told_apart_are_ties_and_the_smaller_is_chosen():
     choice = ask(table)
     assert set(choice.ties) == {"cpu/openvino", "cpu/onnxruntime"}
     assert choice.best["option"] == "cpu/onnxruntime"
-    assert "cannot be told from cpu/openvino by latency, chosen because it needs less memory" in choice.sentence
+    assert (
+        "tied with cpu/openvino in latency (intervals overlap), chosen because it needs less memory" in choice.sentence
+    )
 
 
 def test_the_fallback_chain_holds_the_other_runtimes_in_order():
@@ -243,6 +256,39 @@ def test_the_headline_counts_choices_and_what_one_platform_for_all_would_cost():
     assert "cost 17 % of latency on average and 50 % at worst" in text
 
 
+def test_the_best_at_everything_is_not_said_to_cost_nothing():
+    table = made_frame(record("a-tiny", "eager"), record("b-tiny", "eager"))
+    assert headline(select(table)) == "cpu/eager is the fastest choice for 2 of 2 workloads."
+
+
+def test_a_headline_tells_how_many_choices_are_unstable():
+    table = made_frame(record("a-tiny", "eager", noise="unstable"), record("b-tiny", "eager"))
+    assert "1 choice rests on an unstable measurement." in headline(select(table))
+    assert "unstable" not in headline(select(table, read_requirements(objective="memory")))
+    assert decision_table(select(table))["provenance"].tolist() == ["measured, unstable", "measured"]
+
+
+def test_the_choice_for_further_tokens_is_told_apart():
+    table = made_frame(record("gpt2-tiny", "openvino", 1e-3), record("gpt2-tiny", "onnxruntime", 2e-3))
+    further = table.assign(series="decode", primary=False)
+    further[[c for c in table if c.startswith("latency_") and c.endswith("s")]] *= np.where(
+        table["runtime"] == "openvino", 1, 0.1
+    )[:, None]
+    both = pd.concat([table.assign(series="prefill"), further], ignore_index=True)
+    assert select(both).choices[0].best["option"] == "cpu/openvino"
+    assert "for every further one cpu/onnxruntime is the fastest choice for 1 of 1 workload." in token_headline(both)
+    assert token_headline(table.assign(series="forward")) == ""
+
+
+def test_reports_say_in_full_why_an_option_is_excluded():
+    decision = select(three(), read_requirements(max_latency_s=2e-3))
+    assert exclusion_table(decision)["why not"].tolist() == decision.exclusions()["why_not"].tolist()
+    text = decision_list(decision)
+    assert text.startswith("- Run bert-tiny inference b1 on cpu/openvino")
+    assert "    - not cpu/eager: median latency 3" in text
+    assert "no option left, such as" in exclusion_sentence(select(three(), read_requirements(max_latency_s=1e-6)))
+
+
 def test_the_headline_of_one_workload_is_its_decision():
     text = headline(select(three()))
     assert text.startswith("Run bert-tiny inference b1 on cpu/openvino: 1 ms a call (median, measured)")
@@ -295,6 +341,9 @@ def test_the_figure_rings_the_choice_and_greys_what_is_excluded():
 
 def test_numbers_are_written_as_people_write_them():
     assert (seconds(1.234e-3), seconds(4.5e-5), size(4.321e8), percent(0.153)) == ("1.23 ms", "45 µs", "432 MB", "15 %")
+    assert (digits(5.7), digits(14.997), digits(0.0711), digits(1234)) == ("5.70", "15.0", "0.0711", "1,230")
+    assert (about(46231), about(1.234)) == ("46,000", "1.2")
+    assert (rate(4577, "audio_s"), rate(1228, "samples")) == ("4,577 × real time", "1,228 samples/s")
 
 
 def test_importing_the_room_loads_neither_torch_nor_sklearn_nor_pandas():

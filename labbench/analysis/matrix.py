@@ -5,19 +5,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from labbench.words import digits
+
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def matrix(frame: pd.DataFrame, *, mode: str = "inference") -> pd.DataFrame:
-    """Model × platform: the status, and ``ok`` with the latency of the primary series at the smallest batch."""
-    rows = frame[(frame["mode"] == mode) & frame["primary"]].sort_values("batch_size", kind="stable")
-    rows = rows.drop_duplicates(["model", "platform"])
-    text = [f"ok {row.latency_s * 1e3:.3g} ms" if row.status == "ok" else str(row.status) for row in rows.itertuples()]
-    table: pd.DataFrame = rows.assign(
-        text=text, model=rows["model"].astype("str"), platform=rows["platform"].astype("str")
-    )
-    return table.pivot(index="model", columns="platform", values="text").fillna("not run")
+def matrix(frame: pd.DataFrame) -> pd.DataFrame:
+    """Workload × platform: the status, and ``ok`` with the latency of the primary series.
+
+    A row is called after its model; batch sizes above the model's smallest, and training, are named too.
+    """
+    rows = frame[frame["primary"]]
+    smallest = rows.groupby(["model", "mode"], observed=True)["batch_size"].transform("min")
+    labels = [
+        ", ".join(
+            [
+                str(row.model),
+                *(["training"] if row.mode == "training" else []),
+                *([f"batch {row.batch_size}"] if row.batch_size > least else []),
+            ]
+        )
+        for row, least in zip(rows.itertuples(), smallest, strict=True)
+    ]
+    text = [
+        f"ok {digits(row.latency_s * 1e3)} ms" if row.status == "ok" else str(row.status) for row in rows.itertuples()
+    ]
+    table: pd.DataFrame = rows.assign(text=text, workload=labels, platform=rows["platform"].astype("str"))
+    table = table.drop_duplicates(["workload", "platform"])
+    return table.pivot(index="workload", columns="platform", values="text").fillna("not run")
 
 
 @dataclass(frozen=True)

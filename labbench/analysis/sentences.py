@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from labbench.words import about, count, listed, percent
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from labbench.analysis.matrix import Coverage
 
-
-def count(number: int, noun: str) -> str:
-    """``1 model``, ``3 models``, ``no model``."""
-    return f"no {noun}" if number == 0 else f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+CAUSES = {"memory": "memory traffic", "compute": "arithmetic", "dispatch": "the dispatch of operators"}
 
 
 def collected(coverage: Coverage, frame: pd.DataFrame) -> str:
@@ -23,48 +22,49 @@ def collected(coverage: Coverage, frame: pd.DataFrame) -> str:
     total = sum(coverage.counts.values())
     text = (
         f"The store holds {count(total, 'record')} of {count(rows['model'].nunique(), 'model')} on "
-        f"{count(rows['platform'].nunique(), 'platform')}; **{coverage.share_ok:.0%} are ok**."
+        f"{count(rows['platform'].nunique(), 'platform')}; **{percent(coverage.share_ok)} are ok**."
     )
-    ok = rows[rows["status"] == "ok"]
-    if len(ok):
-        quiet = int((ok["noise"] == "quiet").sum())
-        slow = int((frame["stop_reason"] == "time_budget").sum())
-        text += f" {quiet} of {len(ok)} were measured in quiet; {count(slow, 'series').replace('seriess', 'series')} "
-        text += (
-            "ended by its time budget before the interval was as narrow as asked."
-            if slow == 1
-            else ("ended by their time budget before the interval was as narrow as asked.")
-        )
+    noise = rows.loc[rows["status"] == "ok", "noise"].astype("str").value_counts()
+    if len(noise):
+        text += f" The machine was quiet during {noise.get('quiet', 0)} of {noise.sum()}"
+        text += f", noisy during {noise['noisy']}" if noise.get("noisy") else ""
+        text += f", unstable during {noise['unstable']}" if noise.get("unstable") else ""
+        text += "."
+    slow = int((frame["stop_reason"] == "time_budget").sum())
+    if slow:
+        text += f" The time budget of {slow} series ended before the interval was as narrow as asked."
     return text
 
 
 def winners(best: pd.DataFrame) -> str:
-    """Which platform is fastest for how many workloads, and how many leads are real."""
+    """Which platform is clearly fastest how often; leads that may be chance are nobody's."""
     if best.empty:
         return "There is nothing to compare."
     contested = best[best["runner_up"].notna()]
     if contested.empty:
         return "Every workload ran on one platform only, so there is nothing to compare."
-    wins = contested["platform"].astype("str").value_counts()
-    first, times = wins.index[0], int(wins.iloc[0])
-    real = int(contested["real"].sum())
-    others = ", ".join(f"`{name}` {n}" for name, n in wins.iloc[1:].items())
-    text = f"**`{first}` is fastest in {times} of {len(contested)} comparisons**" + (f" ({others})" if others else "")
-    return (
-        text
-        + f"; {real} of the {len(contested)} leads over the next platform are real, the others are within chance or 2 %."
-    )
+    clear = contested[contested["real"].astype(bool)]
+    wins = clear["platform"].astype("str").value_counts()
+    names = listed([f"`{name}` in {times}" for name, times in wins.items()])
+    text = f"**One platform is clearly the fastest in {len(clear)} of {len(contested)} comparisons**"
+    text += f": {names}." if names else "."
+    open_ = contested[~contested["real"].astype(bool)]
+    if len(open_):
+        unstable = int(open_["unstable"].sum())
+        text += f" In {len(open_)} the lead over the next is within chance or 2 %"
+        text += f", or the machine was unstable ({unstable})." if unstable else "."
+    return text
 
 
 def speedups(table: pd.DataFrame, baseline: str) -> str:
-    """The geometric-mean speed-up of the best platform, with its interval."""
+    """The geometric-mean speed-up of each platform, with its interval."""
     if table.empty:
         return f"No platform can be compared with `{baseline}`."
     parts = [
         f"`{r.platform}` **×{r.speedup:.2f}** ({r.ci_low:.2f} to {r.ci_high:.2f})"
         for r in table.itertuples(index=False)
     ]
-    return f"Geometric-mean speed-up over `{baseline}`: " + ", ".join(parts) + "."
+    return f"Geometric-mean speed-up over `{baseline}`: {', '.join(parts)}."
 
 
 def bounds(placed: pd.DataFrame) -> str:
@@ -72,14 +72,17 @@ def bounds(placed: pd.DataFrame) -> str:
     if placed.empty:
         return "No record has a footprint to place on the roofline."
     counts = placed["bound"].value_counts()
-    listed = ", ".join(f"{int(n)} by {name}" for name, n in counts.items() if name != "unexplained")
+    named = [f"{counts[name]} by {cause}" for name, cause in CAUSES.items() if counts.get(name)]
+    text = f"Of {count(len(placed), 'series', 'series')}, bounded are {listed(named) or 'none'}."
     rest = int(counts.get("unexplained", 0))
-    tail = f"; for {rest} the counted demand explains less than a tenth of the time" if rest else ""
-    middle = placed["achieved_flops"].div(placed["peak_flops"]).median()
-    return (
-        f"Of {count(len(placed), 'series').replace('seriess', 'series')}, bounded: {listed or 'none'}{tail}. "
-        f"The median one reaches {middle:.0%} of the measured matrix-product rate."
-    )
+    text += f" For {rest} the counted demand explains less than a tenth of the time." if rest else ""
+    share = placed["achieved_flops"].div(placed["peak_flops"])
+    text += f" The median series reaches {percent(share.median())} of the measured matrix-product rate"
+    above = placed[share > 1]
+    if len(above):
+        models = listed(sorted(f"`{name}`" for name in above["model"].astype("str").unique()))
+        text += f"; {len(above)} exceed it ({models}), by faster kernels or fewer operations than were counted"
+    return text + "."
 
 
 def payback(table: pd.DataFrame) -> str:
@@ -88,8 +91,13 @@ def payback(table: pd.DataFrame) -> str:
     if finite.empty:
         return "No other platform is both slower to prepare and faster to run than the baseline."
     middle = finite.groupby("platform", observed=True)["calls_to_pay_back"].median().sort_values()
-    listed = ", ".join(f"`{name}` after {n:,.0f} calls" for name, n in middle.items())
-    return f"Preparation has paid for itself (median over models): {listed}."
+    named = listed([f"`{name}` after about {about(calls)} calls" for name, calls in middle.items()])
+    text = f"Preparation has paid for itself (median over models): {named}."
+    never = table[table["calls_to_pay_back"].isna()]["platform"].astype("str").value_counts()
+    if len(never):
+        where = listed([f"{count(n, 'workload')} on `{name}`" for name, n in never.items()])
+        text += f" It never does for {where}."
+    return text
 
 
 def failures(coverage: Coverage) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labbench.plots import MARKERS, MS, platform_colors
+from labbench.plots import MARKERS, MS, ROW_IN, legend_above, new_axes, plain_ticks, platform_colors
 from labbench.prediction.evaluate import LABBENCH
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def plot_predicted_measured(predictions: pd.DataFrame, *, ax: Axes | None = None
     ax : Axes, optional
         Drawn into; default: a new figure.
     """
-    ax = _axes(ax, (6.4, 5.6))
+    ax = new_axes(ax, 4.8)
     table = predictions[(predictions["quantity"] == "latency_s") & (predictions["method"] == LABBENCH)]
     table = table.dropna(subset=["predicted"])
     colors = platform_colors(table["platform"])
@@ -41,7 +41,7 @@ def plot_predicted_measured(predictions: pd.DataFrame, *, ax: Axes | None = None
         color="0.5",
         alpha=0.15,
         lw=0,
-        label=f"±{BAND:.0%}",
+        label=f"±{BAND:.0%}".replace("%", " %"),
     )
     ax.plot(limits * MS, limits * MS, color="0.4", lw=1)
     for (name, color), marker in zip(colors.items(), MARKERS * len(colors), strict=False):
@@ -57,10 +57,10 @@ def plot_predicted_measured(predictions: pd.DataFrame, *, ax: Axes | None = None
         )  # fmt: skip
     ax.set(
         xscale="log", yscale="log", xlim=limits * MS, ylim=limits * MS,
-        xlabel="measured latency (ms)", ylabel="predicted latency (ms), its family left out",
+        xlabel="measured latency (ms)", ylabel="predicted latency (ms), family left out",
     )  # fmt: skip
-    _plain_ticks(ax)
-    ax.legend(loc="upper left", fontsize="small", frameon=False)
+    plain_ticks(ax)
+    ax.legend(loc="upper left", frameon=False)
     return ax
 
 
@@ -68,9 +68,9 @@ def plot_prediction_errors(predictions: pd.DataFrame, quantity: str = "latency_s
     """Share of cells predicted within an error, for each method: the further up and left a curve, the better."""
     import seaborn as sns
 
-    ax = _axes(ax, (6.4, 4.0))
+    ax = new_axes(ax, 4.4)
     table = predictions[predictions["quantity"] == quantity]
-    methods = list(dict.fromkeys(table["method"]))
+    methods = _distinct(table)
     styles = ("-", "-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
     for index, (method, color) in enumerate(zip(methods, sns.color_palette("colorblind", len(methods)), strict=True)):
         rows = table[table["method"] == method]
@@ -85,9 +85,17 @@ def plot_prediction_errors(predictions: pd.DataFrame, quantity: str = "latency_s
         xscale="log", xlim=(1, 1000), ylim=(0, 100),
         xlabel="error (%), family left out", ylabel="share of cells within it (%)",
     )  # fmt: skip
-    _plain_ticks(ax, ("x",))
-    ax.legend(fontsize="small", frameon=False, loc="upper left")
+    plain_ticks(ax, "x")
+    legend_above(ax)
     return ax
+
+
+def _distinct(table: pd.DataFrame) -> list[str]:
+    """Methods in their order, without those that predict exactly what an earlier one does."""
+    seen: dict[tuple[float, ...], str] = {}
+    for method, rows in table.groupby("method", sort=False):
+        seen.setdefault(tuple(rows["predicted"].fillna(-1)), str(method))
+    return list(seen.values())
 
 
 def plot_prediction_residuals(predictions: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -95,7 +103,7 @@ def plot_prediction_residuals(predictions: pd.DataFrame, *, ax: Axes | None = No
     table = predictions[(predictions["quantity"] == "latency_s") & (predictions["method"] == LABBENCH)]
     table = table.dropna(subset=["predicted"]).assign(ratio=lambda t: t["predicted"] / t["measured"])
     order = np.log(table["ratio"]).abs().groupby(table["family"].astype("str")).mean().sort_values().index
-    ax = _axes(ax, (6.4, 0.6 + 0.27 * len(order)))
+    ax = new_axes(ax, 1.1 + ROW_IN * len(order))
     ax.axvspan(1 - BAND, 1 + BAND, color="0.5", alpha=0.15, lw=0)
     ax.axvline(1, color="0.4", lw=1)
     place = {family: index for index, family in enumerate(order)}
@@ -108,13 +116,13 @@ def plot_prediction_residuals(predictions: pd.DataFrame, *, ax: Axes | None = No
             facecolor="white", edgecolor=[color], linewidth=1.3, label=name,
         )  # fmt: skip
     ax.set_yticks(range(len(order)), order)
-    ax.set(xscale="log", xlabel="predicted / measured latency (1 is right), family left out", ylabel="")
+    ax.set(xscale="log", xlabel="predicted / measured latency (1 is right)", ylabel="")
     low, high = (np.log2(limit) for limit in ax.get_xlim())
     ax.set_xticks(2.0 ** np.arange(np.ceil(low), np.floor(high) + 1), minor=False)
     ax.set_xticks([], minor=True)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.grid(axis="y", visible=False)
-    ax.legend(fontsize="small", frameon=False, ncols=len(colors), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    legend_above(ax)
     return ax
 
 
@@ -136,7 +144,7 @@ def plot_prediction_forecast(
     ax : Axes, optional
         Drawn into; default: a new figure.
     """
-    ax = _axes(ax, (6.4, 4.2))
+    ax = new_axes(ax, 4.4)
     guess = predicted[(predicted["model"] == model) & predicted["latency_s"].notna()]
     known = measured[(measured["model"] == model) & (measured["status"] == "ok") & measured["primary"].astype(bool)]
     known = known[known["mode"].isin(guess["mode"]) & known["precision"].isin(guess["precision"])]
@@ -159,30 +167,7 @@ def plot_prediction_forecast(
     ax.scatter([], [], s=40, marker="x", color="0.3", label="predicted, out of domain")
     ax.set_xscale("log", base=2)
     ax.set(yscale="log", xlabel=x.replace("_", " "), ylabel=f"latency of {model} (ms)")
-    _plain_ticks(ax)
-    ax.legend(fontsize="small", frameon=False, ncols=2)
+    plain_ticks(ax, "y")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    legend_above(ax)
     return ax
-
-
-def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    if ax is None:
-        import matplotlib.pyplot as plt
-
-        _, ax = plt.subplots(figsize=size, layout="constrained")
-    ax.grid(visible=True, color="0.9", lw=0.6)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
-
-
-def _plain_ticks(ax: Axes, axes: tuple[str, ...] = ("x", "y")) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    for name in axes:
-        axis = getattr(ax, f"{name}axis")
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        low, high = axis.get_view_interval()
-        if high / max(low, 1e-12) > 20:
-            axis.set_minor_formatter(NullFormatter())
-        else:
-            axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))

@@ -9,7 +9,8 @@ import numpy as np
 
 from labbench.prediction.config import PredictionConfig
 from labbench.prediction.evaluate import FIXED_CHOICE, LABBENCH
-from labbench.prediction.predictor import ceilings_of, training_rows
+from labbench.prediction.predictor import NOT_CALIBRATED, Predictor, ceilings_of, training_rows
+from labbench.words import count, digits, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,7 @@ def data_sentence(
     text = (
         f"{len(table)} measured series of {table['model'].nunique()} models in {table['family'].nunique()} families "
         f"({table['group'].nunique()} distinct by operator graph) on {table['platform'].nunique()} platforms of "
-        f"{table['machine_id'].nunique()} machine{'s' if table['machine_id'].nunique() > 1 else ''}."
+        f"{count(table['machine_id'].nunique(), 'machine')}."
     )
     text += f" {left_out} series were left out: the machine was not quiet enough." if left_out else ""
     return text + (f" Ceilings of {', '.join(nominal)} were not measured: nominal ones stand in." if nominal else "")
@@ -52,7 +53,7 @@ def error_table(scores: pd.DataFrame) -> pd.DataFrame:
             "mean error %": _percent(table["mape"]),
             "mean over families %": _percent(table["family_mape"]),
             "median error %": _percent(table["median_ape"]),
-            "95th percentile %": _percent(table["p95_ape"]),
+            "p95 error %": _percent(table["p95_ape"]),
             "within 15 %": _percent(table["within_15"]),
             "within 25 %": _percent(table["within_25"]),
             "interval covers %": _percent(table["coverage"]),
@@ -71,11 +72,37 @@ def error_sentence(scores: pd.DataFrame) -> str:
     text = (
         f"On families it has not seen the predictor's mean error is {ours['mape']:.0%} (median "
         f"{ours['median_ape']:.0%}), and it {verdict} the best baseline, {best.name} ({best['mape']:.0%}). "
-        f"Its interval covered {ours['coverage']:.0%} of the cells and is {ours['width']:.0%} of the prediction wide."
+        f"Its interval covered {ours['coverage']:.0%} of the cells and spans on average {ours['width']:.1f} times the "
+        "prediction."
     )
+    for name in scores["quantity"].unique():
+        if name != "latency_s":
+            text += _other_quantity(scores[scores["quantity"] == name], QUANTITIES.get(name, name))
     if ours["families"] < ENOUGH_FAMILIES:
         text += f" With {ours['families']:.0f} families these figures are themselves uncertain."
     return text.replace("%", " %")
+
+
+def _other_quantity(scores: pd.DataFrame, name: str) -> str:
+    """Whether the baselines are beaten at this, too."""
+    table = scores.set_index("method")["mape"]
+    rivals = table[~table.index.str.startswith(LABBENCH)].sort_values()
+    if LABBENCH not in table or rivals.empty:
+        return ""
+    ours = table[LABBENCH]
+    verdict = "better" if ours < rivals.iloc[0] else "no better"
+    return f" For {name} the mean error is {ours:.1%}, {verdict} than that of {rivals.index[0]} ({rivals.iloc[0]:.1%})."
+
+
+def fit_sentence(predictor: Predictor) -> str:
+    """What was fitted: how far the interval reaches, and whether a learnt correction was worth its place."""
+    latency = predictor.quantities["latency_s"]
+    radius = latency.radius(predictor.config.level)
+    learnt = f"corrects it with weight {latency.weight:.2f}" if latency.weight else "was dropped: it did not help"
+    return (
+        f"The {radius.level:.0%} interval of a latency reaches from the prediction divided by {np.exp(radius.value):.1f} to "
+        f"the prediction times {np.exp(radius.value):.1f}. Gradient boosting {learnt}."
+    ).replace("%", " %")
 
 
 def regret_table(regret: pd.DataFrame) -> pd.DataFrame:
@@ -102,9 +129,9 @@ def regret_sentence(regret: pd.DataFrame) -> str:
     ours, fixed = table[LABBENCH], table[FIXED_CHOICE]
     verdict = "better than" if ours < fixed else "no better than"
     return (
-        f"Choosing a platform for an unseen model by its prediction costs {ours:.1%} of latency on average against the "
-        f"best choice, {verdict} always taking the same platform ({fixed:.1%})."
-    ).replace("%", " %")
+        f"Choosing a platform for an unseen model by its prediction costs {percent(ours)} of latency on average against "
+        f"the best choice, {verdict} always taking the same platform ({percent(fixed)})."
+    )
 
 
 def failure_sentence(predictions: pd.DataFrame) -> str:
@@ -137,19 +164,24 @@ def forecast_table(predicted: pd.DataFrame) -> pd.DataFrame:
     if "memory_increase_bytes" in predicted:
         columns["peak memory MB"] = _rounded(predicted["memory_increase_bytes"] * MB)
     columns |= {
-        "in domain": np.where(predicted["out_of_domain"], "no", "yes"),
-        "reason": predicted["reason"].fillna(""),
+        "provenance": np.where(predicted["out_of_domain"], "predicted, out of domain", "predicted"),
+        "reason": _reasons(predicted),
     }
-    return pd.DataFrame(columns)
+    table = pd.DataFrame(columns)
+    return table[[name for name in table if name not in ("series", "reason") or table[name].nunique() > 1]]
 
 
 def forecast_sentence(predicted: pd.DataFrame) -> str:
     """How many predictions can be relied on, and why the others cannot."""
     outside = predicted[predicted["out_of_domain"]]
-    text = f"{len(predicted) - len(outside)} of {len(predicted)} predictions lie inside what was measured."
+    inside = len(predicted) - len(outside)
+    text = f"{inside} of {len(predicted)} predictions lie inside what was measured."
     if len(outside):
         first = outside.iloc[0]
-        text += f" {first['model']} at batch {first['batch_size']} on {first['platform']} does not: {first['reason']}."
+        text += (
+            f" The others are guesses, such as {first['model']} at batch {first['batch_size']} on {first['platform']}"
+        )
+        text += f": {_reasons(outside).iloc[0]}."
     level = predicted["level"].dropna()
     if len(level):
         text += f" The intervals stand for a coverage of {level.min():.0%} of new families".replace("%", " %")
@@ -157,17 +189,18 @@ def forecast_sentence(predicted: pd.DataFrame) -> str:
     return text
 
 
+def _reasons(predicted: pd.DataFrame) -> pd.Series:
+    """Why each row is out of the domain, without the words that are the same in all of them."""
+    return predicted["reason"].fillna("").astype("str").str.removeprefix(f"{NOT_CALIBRATED}: ")
+
+
 def _percent(values: pd.Series) -> pd.Series:
     return (100 * values).map(lambda value: "" if np.isnan(value) else f"{value:.1f}" if value < 10 else f"{value:.0f}")
 
 
 def _rounded(values: pd.Series) -> pd.Series:
-    return values.astype(float).map(_short)
+    return values.astype(float).map(digits)
 
 
 def _span(low: pd.Series, high: pd.Series) -> list[str]:
-    return ["–" if np.isnan(a) else f"{_short(a)} to {_short(b)}" for a, b in zip(low, high, strict=True)]
-
-
-def _short(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return ["–" if np.isnan(a) else f"{digits(a)} to {digits(b)}" for a, b in zip(low, high, strict=True)]

@@ -5,7 +5,7 @@ Measured records come first; where there is none, a fitted predictor may answer,
 
 from __future__ import annotations
 
-from labbench.selection.choose import headline, select, study_headline
+from labbench.selection.choose import headline, select, study_headline, token_headline
 from labbench.selection.decision import Choice, Decision
 from labbench.selection.limits import Violation
 from labbench.selection.requirements import Price, Requirements, SelectionError, read_requirements
@@ -21,4 +21,5 @@ __all__ = [
     "read_requirements",
     "select",
     "study_headline",
+    "token_headline",
 ]

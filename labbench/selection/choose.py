@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from labbench.selection.decision import Choice, Decision
 from labbench.selection.limits import Violation, violations
 from labbench.selection.options import QUESTION, options
 from labbench.selection.requirements import Requirements, SelectionError
-from labbench.selection.words import percent
+from labbench.words import count, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,33 +72,49 @@ def headline(decision: Decision) -> str:
     made = [choice for choice in decision.choices if choice.best]
     if len(decision.choices) == 1 or not made:
         return decision.choices[0].sentence
-    counts: dict[str, int] = {}
-    for choice in made:
-        assert choice.best is not None
-        counts[choice.best["option"]] = counts.get(choice.best["option"], 0) + 1
-    ranking = sorted(counts.items(), key=lambda item: -item[1])
+    ranking = Counter(choice.best["option"] for choice in made if choice.best).most_common()
     best, wins = ranking[0]
     what = {"latency": "fastest", "throughput": "fastest", "memory": "leanest", "cost": "cheapest"}
-    rest = ", ".join(f"{name} for {count}" for name, count in ranking[1:])
+    rest = ", ".join(f"{name} for {times}" for name, times in ranking[1:])
     text = (
         f"{best} is the {what[decision.requirements.objective]} choice for {wins} of {len(decision.choices)} workloads"
     )
     text += f" ({rest})" if rest else ""
     unmet = len(decision.choices) - len(made)
     text += f"; {unmet} cannot meet the requirements" if unmet else ""
-    return text + ". " + _worth(decision, best)
+    return " ".join(filter(None, [f"{text}.", _worth(decision, best), _doubt(decision)]))
+
+
+def token_headline(frame: pd.DataFrame) -> str:
+    """What would be chosen for the further tokens of generative models; empty where none was measured.
+
+    The workload's own latency is that of the first token, and the platform that is best at it need not be at the others.
+    """
+    models = frame.loc[(frame["series"] == "decode") & (frame["status"] == "ok"), "model"].astype("str").unique()
+    if not len(models):
+        return ""
+    decision = select(frame, Requirements(models=sorted(models), modes=["inference"], series="decode"))
+    best = Counter(choice.best["option"] for choice in decision.choices if choice.best).most_common()
+    (name, wins), rest = best[0], ", ".join(f"{name} for {times}" for name, times in best[1:])
+    text = f"{name} is the fastest choice for {wins} of {count(len(decision.choices), 'workload')}"
+    return f"In generating text, latency here is that of the first token; for every further one {text}" + (
+        f" ({rest})." if rest else "."
+    )
 
 
 def study_headline(store: str | Path) -> str:
-    """:func:`headline` of inference at the lowest latency, from a store; what the report's front page says."""
+    """:func:`headline` of inference at the lowest latency, without limits; what the report's front page says."""
     from labbench.store import Store
 
     table = Store(store).latest()
     modes: Any = ["inference"] if "inference" in set(table["mode"].astype("str")) else None
     try:
-        return headline(select(table, Requirements(modes=modes)))
+        decision = select(table, Requirements(modes=modes))
     except SelectionError as error:
         return f"No decision: {error}."
+    said = headline(decision)
+    several = len(decision.choices) > 1 and any(choice.best for choice in decision.choices)
+    return f"{'Without limits, ' if several else ''}{said} {token_headline(table)}".strip()
 
 
 def _worth(decision: Decision, favourite: str) -> str:
@@ -108,13 +125,23 @@ def _worth(decision: Decision, favourite: str) -> str:
         values = {option["option"]: option[column] for option in choice.ranked}
         if favourite in values:
             losses.append(values[favourite] / min(values.values()) - 1)
-    unit = {"memory": "memory", "cost": "cost"}.get(decision.requirements.objective, "latency")
-    text = f"Using it for everything would cost {percent(float(np.mean(losses)))} of {unit} on average"
     lacking = sum(
         favourite not in {option["option"] for option in choice.ranked} for choice in decision.choices if choice.best
     )
+    if not lacking and not any(losses):
+        return ""
+    unit = {"memory": "memory", "cost": "cost"}.get(decision.requirements.objective, "latency")
+    text = f"Using it for everything would cost {percent(float(np.mean(losses)))} of {unit} on average"
     worst = f" and {percent(float(np.max(losses)))} at worst" if max(losses) > 0 else ""
     return text + worst + (f", and {lacking} workload{'s' * (lacking > 1)} cannot use it." if lacking else ".")
+
+
+def _doubt(decision: Decision) -> str:
+    """How many choices rest on times that were measured on an unstable machine."""
+    shaky = sum(choice.best["noise"] == "unstable" for choice in decision.choices if choice.best)
+    if not shaky or decision.requirements.objective == "memory":
+        return ""
+    return f"{count(shaky, 'choice rests', 'choices rest')} on an unstable measurement."
 
 
 def _rank(rows: pd.DataFrame, requirements: Requirements) -> tuple[list[Any], list[Any], str]:

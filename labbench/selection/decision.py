@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from labbench.selection.limits import Violation
 from labbench.selection.requirements import Requirements
-from labbench.selection.words import listed, number, outward, seconds, size
+from labbench.words import listed, number, outward, rate, seconds, size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,7 @@ class Choice:
         others = [option for option in self.ranked[1:] if option["option"] not in self.ties]
         if len(self.ties) > 1:
             rest = listed([name for name in self.ties if name != best["option"]])
-            text += f"; cannot be told from {rest} by {self.objective}, chosen because {best['tie_break']}"
+            text += f"; tied with {rest} in {self.objective} (intervals overlap), chosen because {best['tie_break']}"
         elif others:
             text += f"; {self._lead(best, others[0])}"
         elif self.excluded:
@@ -88,7 +88,7 @@ class Choice:
         source = "predicted, not measured" if option["predicted"] else option["provenance"]
         source += ", on an unstable machine" if option["noise"] == "unstable" else ""
         facts = [f"{seconds(option['latency_s'])} a call ({label}, {source})"]
-        facts.append(f"{number(option['throughput'])} {option['throughput_unit']}/s")
+        facts.append(rate(option["throughput"], option["throughput_unit"]))
         if math.isfinite(option["memory_bytes"]):
             facts.append(f"peak memory {size(option['memory_bytes'])}")
         if math.isfinite(option["cost_per_million"]):

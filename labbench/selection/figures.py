@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labbench.plots import MARKERS, MS, platform_colors
+from labbench.plots import MARKERS, MS, WIDTH_IN, new_axes, plain_ticks, platform_colors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from labbench.selection.decision import Decision
 
 MB = 1e-6
-COLUMNS = 4
+COLUMNS = 2
+MOST = 8  # workloads of an overview
 NEAR = 1.5  # a limit further out than this times the axis is not drawn: it would squeeze the options together
 
 
@@ -33,10 +34,7 @@ def plot_selection(decision: Decision, workload: str, *, ax: Axes | None = None)
 
     Filled: measured. Hollow, with an interval: predicted. Grey: excluded. Ring: the choice.
     """
-    import matplotlib.pyplot as plt
-
-    if ax is None:
-        _, ax = plt.subplots(figsize=(5.2, 4.2), layout="constrained")
+    ax = new_axes(ax, 4.2)
     table = decision.options[decision.options["workload"] == workload].dropna(subset=["latency_s", "memory_bytes"])
     colors = platform_colors(decision.options["platform"])
     front = pareto_front(table[table["allowed"]], "latency_s", "memory_bytes")
@@ -60,10 +58,8 @@ def plot_selection(decision: Decision, workload: str, *, ax: Axes | None = None)
         ax.axvline(limits.max_latency_s * MS, color="tab:red", lw=1, ls=":")
     if limits.max_memory_bytes and limits.max_memory_bytes * MB < NEAR * ends[1][1]:
         ax.axhline(limits.max_memory_bytes * MB, color="tab:red", lw=1, ls=":")
-    ax.set_title(workload, fontsize="small")
-    ax.grid(visible=True, color="0.9", lw=0.6)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
+    plain_ticks(ax, "x")
+    ax.set_title(workload)
     return ax
 
 
@@ -72,22 +68,20 @@ def plot_selection_overview(decision: Decision, workloads: list[str] | None = No
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
-    from labbench.prediction.figures import _plain_ticks
-
-    names = workloads or [choice.question for choice in decision.choices][: 2 * COLUMNS]
+    names = workloads or [choice.question for choice in decision.choices][:MOST]
     columns = min(COLUMNS, len(names))
     rows = math.ceil(len(names) / columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(3.0 * columns, 2.6 * rows + 0.6), layout="constrained", squeeze=False
+        rows, columns, figsize=(WIDTH_IN, 1.9 * rows + 0.9), layout="constrained", squeeze=False
     )
     for ax, name in zip(axes.flat, names, strict=False):
         plot_selection(decision, name, ax=ax)
-        _plain_ticks(ax, ("x",))
     for ax in axes.flat[len(names) :]:
         ax.set_visible(False)
+    shown = decision.options[decision.options["workload"].isin(names)]
     percentile = decision.requirements.latency_percentile
-    figure.supxlabel(f"{'median' if percentile == 50 else f'p{percentile}'} latency (ms)", fontsize="medium")
-    figure.supylabel("peak memory (MB)", fontsize="medium")
+    figure.supxlabel(f"{'median' if percentile == 50 else f'p{percentile}'} latency (ms)")
+    figure.supylabel("peak memory (MB)")
     style: dict[str, Any] = {"marker": "o", "ls": "", "ms": 7, "color": "0.3"}
     handles = [
         Line2D([], [], ls="", marker=MARKERS[i % len(MARKERS)], ms=7, color=color, label=name)
@@ -97,11 +91,11 @@ def plot_selection_overview(decision: Decision, workloads: list[str] | None = No
         Line2D([], [], label="choice", **{**style, "ms": 12, "markerfacecolor": "none", "color": "black"}),
         Line2D([], [], color="0.6", ls="--", lw=1.2, label="Pareto front"),
     ]
-    if decision.options["predicted"].any():
+    if shown["predicted"].any():
         handles.append(Line2D([], [], label="predicted", **{**style, "markerfacecolor": "white"}))
-    if not decision.options["allowed"].all():
+    if not shown["allowed"].all():
         handles.append(Line2D([], [], label="excluded", **{**style, "color": "0.72"}))
     if decision.requirements.max_latency_s or decision.requirements.max_memory_bytes:
         handles.append(Line2D([], [], color="tab:red", ls=":", lw=1, label="limit"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize="small")
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
     return figure

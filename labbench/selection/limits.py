@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from labbench.selection.requirements import Requirements
-from labbench.selection.words import listed, number, over, percent, seconds, size
+from labbench.words import listed, number, over, percent, seconds, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

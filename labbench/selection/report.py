@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from labbench.selection.figures import pareto_front
-from labbench.selection.words import listed, number, percent, seconds, size
+from labbench.words import count, listed, number, rate, seconds, size
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from labbench.selection.decision import Decision
+    from labbench.selection.decision import Choice, Decision
     from labbench.selection.requirements import Requirements
 
 
@@ -47,16 +48,19 @@ def decision_table(decision: Decision) -> pd.DataFrame:
             "choice": table["choice"].where(~unmet, "none"),
             f"{label} latency": _shown(table["latency_s"], seconds),
             "throughput": [
-                "–" if none else f"{number(value)} {unit}/s"
+                "–" if none else rate(value, unit)
                 for none, value, unit in zip(unmet, table["throughput"], table["unit"], strict=True)
             ],
             "peak memory": _shown(table["memory_bytes"], size),
             "cost per million": _shown(table["cost_per_million"], number),
-            "known": table["known"].where(~unmet, "–"),
+            "provenance": [_known(choice) for choice in decision.choices],
             "tied with": table["tied_with"],
             "fallbacks": table["fallbacks"],
         }
     )
+    asked = decision.requirements
+    if asked.objective != "throughput" and asked.min_throughput is None:
+        out = out.drop(columns="throughput")
     return out[[name for name in out if not out[name].isin(["", "–"]).all()]]
 
 
@@ -65,10 +69,7 @@ def exclusion_table(decision: Decision) -> pd.DataFrame:
     import pandas as pd
 
     table = decision.exclusions()
-    away = table["excess"].map(_away).where(table["excess"].notna(), "no limit would do")
-    return pd.DataFrame(
-        {"workload": table["workload"], "option": table["option"], "why not": table["why_not"], "away": away}
-    )
+    return pd.DataFrame({"workload": table["workload"], "option": table["option"], "why not": table["why_not"]})
 
 
 def exclusion_sentence(decision: Decision) -> str:
@@ -77,14 +78,13 @@ def exclusion_sentence(decision: Decision) -> str:
     excluded = sum(len(choice.excluded) for choice in decision.choices)
     if not excluded:
         return "No option was excluded: every cell ran and meets the requirements."
-    counts: dict[str, int] = {}
-    for violation in found:
-        counts[violation.requirement] = counts.get(violation.requirement, 0) + 1
-    by = listed([f"{count} by {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])])
+    counts = Counter(violation.requirement for violation in found)
+    by = listed([f"{times} by {name}" for name, times in counts.most_common()])
     text = f"{excluded} of {len(decision.options)} options are excluded: {by}."
     unmet = [choice for choice in decision.choices if choice.best is None]
     if unmet:
-        text += f" {len(unmet)} workloads have no option left; for {unmet[0].question}: {unmet[0].relaxation}"
+        have = "has" if len(unmet) == 1 else "have"
+        text += f" {count(len(unmet), 'workload')} {have} no option left, such as {unmet[0].question}. {unmet[0].relaxation}"
     return text
 
 
@@ -95,14 +95,32 @@ def front_sentence(decision: Decision) -> str:
         len(pareto_front(rows, "latency_s", "memory_bytes"))
         for _, rows in allowed.groupby("workload", observed=True, sort=False)
     ]
-    apart = sum(count > 1 for count in sizes)
-    return (
-        f"For {apart} of {len(sizes)} workloads less memory costs latency; for the others one option is best in both."
-    )
+    apart = sum(length > 1 for length in sizes)
+    if not apart:
+        return "For every workload one option is best in both latency and memory."
+    rest = "" if apart == len(sizes) else "; for the others one option is best in both"
+    return f"For {apart} of {count(len(sizes), 'workload')} less memory costs latency{rest}."
 
 
-def _away(excess: float) -> str:
-    return percent(excess) if excess < 1 else f"{1 + excess:.3g} ×"
+def decision_list(decision: Decision) -> str:
+    """Every choice with its reasons and fallbacks, as a Markdown list."""
+    lines = []
+    for choice in decision.choices:
+        lines.append(f"- {choice.sentence}")
+        lines += [f"    - if that fails: {' → '.join(choice.fallbacks)}"] if choice.fallbacks else []
+        lines += [
+            f"    - not {option['option']}: {'; '.join(violation.reason for violation in found)}"
+            for option, found in choice.excluded
+        ]
+    return "\n".join(lines)
+
+
+def _known(choice: Choice) -> str:
+    """Where the numbers of a choice come from, and whether they can be trusted."""
+    if choice.best is None:
+        return "–"
+    source = "predicted" if choice.best["predicted"] else str(choice.best["provenance"])
+    return f"{source}, unstable" if choice.best["noise"] == "unstable" else source
 
 
 def _shown(values: pd.Series, show: Callable[[float], str]) -> list[str]:

@@ -41,7 +41,7 @@ class Requirements(Frozen):
     series: str | None = Field(None, description="forward, prefill, decode, step; null: each workload's primary one")
     objective: Objective = Field("latency", description="what the choice is best at among the options allowed")
     latency_percentile: Literal[50, 90, 99] = Field(50, description="which latency is limited and compared")
-    max_latency_s: float | None = Field(None, gt=0, description="seconds a call")
+    max_latency_s: float | None = Field(None, gt=0, description="the longest a call may take")
     min_throughput: float | None = Field(None, gt=0, description="items a second, in the unit of the series")
     max_memory_bytes: int | None = Field(None, gt=0, description="peak memory above an empty worker")
     max_cost_per_hour: float | None = Field(None, gt=0, description="in the currency of the prices")

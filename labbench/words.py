@@ -22,6 +22,32 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if 100 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
+def rate(value: float, unit: str) -> str:
+    """E.g. ``1,228 samples/s``; seconds of audio in a second are told as a multiple of real time."""
+    return f"{number(value)} × real time" if unit == "audio_s" else f"{number(value)} {unit}/s"
+
+
+def digits(value: float) -> str:
+    """Exactly three significant digits, so that a column lines up: ``5.70``, ``15.0``, ``1,230``."""
+    if not math.isfinite(value):
+        return "–"
+    rounded = float(f"{value:.2e}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:#.3g}" if abs(rounded) >= 1e-4 else f"{rounded:g}"
+
+
+def about(value: float) -> str:
+    """Two significant digits, for what is known no better: ``1,800``."""
+    if not math.isfinite(value):
+        return "–"
+    rounded = float(f"{value:.1e}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 10 else f"{rounded:.2g}"
+
+
+def count(amount: int, noun: str, plural: str | None = None) -> str:
+    """``1 model``, ``3 models``, ``no model``."""
+    return f"{amount or 'no'} {noun if amount in (0, 1) else plural or noun + 's'}"
+
+
 def outward(value: float, *, up: bool) -> float:
     """``value`` at three significant digits, never on the wrong side: a limit relaxed to it does let the option in."""
     if value == 0 or not math.isfinite(value):

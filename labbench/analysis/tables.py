@@ -1,0 +1,69 @@
+"""Tables of the reports: what :mod:`labbench.analysis` computed, in human units and words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from labbench.words import digits
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOISE = ("quiet", "noisy", "unstable")
+BOUNDS = ("memory", "compute", "dispatch", "unexplained")
+PHASES = {"prefill": "first token", "decode": "further token"}
+MS, MB = 1e3, 1e-6
+
+
+def noise_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """How many records of each platform were measured in quiet, noise, or worse."""
+    rows = frame[(frame["status"] == "ok") & frame["primary"]]
+    return _counts(rows, "noise", NOISE)
+
+
+def bounds_table(placed: pd.DataFrame) -> pd.DataFrame:
+    """How many series of each platform are bounded by what."""
+    return _counts(placed, "bound", BOUNDS)
+
+
+def _counts(rows: pd.DataFrame, column: str, names: tuple[str, ...]) -> pd.DataFrame:
+    sizes = rows.groupby(["platform", column], observed=True).size().unstack(fill_value=0)
+    return sizes.reindex(columns=list(names), fill_value=0).rename_axis(columns=None).reset_index()
+
+
+def speedup_table(totals: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
+    """:func:`labbench.analysis.compare.summary` with intervals, verdicts, and what was too unstable to count."""
+    import pandas as pd
+
+    unstable = comparison[comparison["unstable"].astype(bool)]["platform"].astype("str").value_counts()
+    platforms = totals["platform"].astype("str")
+    return pd.DataFrame(
+        {
+            "platform": platforms,
+            "speed-up": [f"{value:.2f}×" for value in totals["speedup"]],
+            "95 % interval": [f"{r.ci_low:.2f} to {r.ci_high:.2f}" for r in totals.itertuples()],
+            "comparisons": totals["workloads"],
+            **{name: totals[name] for name in ("faster", "slower", "same", "undecided")},
+            "unstable, left out": platforms.map(unstable).fillna(0).astype(int),
+        }
+    )
+
+
+def phase_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Milliseconds to the first token and for every further one: a row a model and phase, a column a platform."""
+    import pandas as pd
+
+    rows = frame[frame["series"].isin(list(PHASES))]
+    phases = pd.Categorical(rows["series"].astype("str").map(PHASES), list(PHASES.values()), ordered=True)
+    table = rows.assign(model=rows["model"].astype("str"), phase=phases, ms=rows["latency_s"] * MS)
+    table = table.pivot_table(index=["model", "phase"], columns="platform", values="ms", observed=True)
+    return table.map(digits).rename_axis(columns=None).reset_index().rename(columns={"phase": "milliseconds"})
+
+
+def memory_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Peak memory above the empty worker over models, in MB."""
+    rows = frame[(frame["status"] == "ok") & frame["primary"]]
+    sizes = (rows["memory_increase_bytes"].astype(float) * MB).groupby(rows["platform"].astype("str"))
+    table = sizes.agg(["count", "min", "median", "max"]).rename_axis("platform").reset_index()
+    table.columns = ["platform", "models", "smallest MB", "median MB", "largest MB"]
+    return table.map(lambda value: value if isinstance(value, str) else "–" if value != value else f"{value:.0f}")
