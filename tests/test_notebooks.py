@@ -349,8 +349,8 @@ def test_a_forked_kernel_can_be_interrupted_and_goes_on(tmp_path):
         client = manager.client()
         client.start_channels()
         await client.wait_for_ready(timeout=60)
-        client.execute("import time\ntime.sleep(600)", stop_on_error=False)
-        while (await client.get_iopub_msg(timeout=60))["msg_type"] != "execute_input":
+        client.execute("import time\nprint('asleep', flush=True)\ntime.sleep(600)", stop_on_error=False)
+        while (await client.get_iopub_msg(timeout=60))["msg_type"] != "stream":  # else the kernel is not in the cell yet
             pass
         await manager.interrupt_kernel()
         interrupted = await client.get_shell_msg(timeout=60)
