@@ -126,6 +126,15 @@ def inputs(batch: int) -> tuple[torch.Tensor, ...]:
     return (torch.randn(batch, 8),)
 
 
+def test_captured_weights_count_by_their_shapes(registered):
+    found = []
+    for width in (8, 8, 9):
+        captured = torch.nn.Linear(8, width)  # random weights
+        zoo.register_module("mine", lambda: captured, inputs)  # noqa: B023 - one after the other
+        found.append(zoo.version("mine"))
+    assert found[0] == found[1] != found[2]
+
+
 def test_what_cannot_be_pickled_is_refused_before_anything_runs(tmp_path, registered):
     lock = threading.Lock()
 
