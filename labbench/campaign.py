@@ -152,6 +152,7 @@ class Campaign:
         self.protocol = protocol or preset("standard")
         self.rerun = rerun
         self.retry = retry
+        _own(self.cells)  # refuses what cannot be sent to a worker, before anything runs
         self.id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{self.protocol.id[:6]}"
 
     def run(self, *, progress: bool = True) -> Summary:
@@ -167,6 +168,7 @@ class Campaign:
         from labbench import machine
 
         environment = machine.environment(cell.platform.device for cell in self.cells)
+        environment = environment.model_copy(update={"software": environment.software | _own(self.cells)})
         summary = Summary(self.store_path)
         with Store(self.store_path, writable=True) as store:
             todo = self.todo(store, environment)
@@ -239,10 +241,26 @@ def groups(cells: list[Cell], size: int) -> Iterator[list[Cell]]:
         yield pack
 
 
+def _own(cells: Iterable[Cell]) -> dict[str, str]:
+    """Versions of the users' own models and runtimes among these cells, for an environment's software.
+
+    Raises
+    ------
+    ConfigError
+        If one is known in this process only and cannot be sent to a worker.
+    """
+    from labbench import runtimes, zoo
+
+    versions = {f"model {name}": zoo.version(name) for name in {cell.workload.model for cell in cells}}
+    versions |= {f"runtime {name}": runtimes.version(name) for name in {cell.platform.runtime for cell in cells}}
+    return {name: version for name, version in sorted(versions.items()) if version}
+
+
 def _same_software(cell: Cell, then: Environment, now: Environment) -> bool:
     from labbench import runtimes
 
     names = {*DECISIVE_PACKAGES, *runtimes.get(cell.platform.runtime).packages}
+    names |= {f"model {cell.workload.model}", f"runtime {cell.platform.runtime}"}
     return all(then.software.get(name) == now.software.get(name) for name in names)
 
 

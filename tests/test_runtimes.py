@@ -3,9 +3,11 @@ import copy
 import pytest
 import torch
 
-from labbench import runtimes
-from labbench.cells import Platform
+from labbench import runtimes, zoo
+from labbench.campaign import Campaign
+from labbench.cells import Grid, Platform
 from labbench.config import ConfigError
+from labbench.measure.protocol import preset
 from labbench.runtimes import ort
 from labbench.runtimes.base import Unsupported
 from labbench.runtimes.check import WRONG, compare
@@ -64,6 +66,43 @@ def test_compiled_outputs_agree_and_leave_no_cache_behind(module, monkeypatch, t
 def test_inputs_are_not_folded_into_the_model(module, name):
     one, two = torch.zeros(3, 16), torch.ones(3, 16)
     assert not torch.allclose(run(name, module, (one,))[1][0], run(name, module, (two,))[1][0])
+
+
+class Attention(torch.nn.Module):
+    """One query over some keys, under a mask that hides nothing: how transformers decodes."""
+
+    def forward(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        mask = torch.ones(1, 1, 1, keys.shape[2], dtype=torch.bool)
+        return torch.nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+
+
+@pytest.mark.parametrize(("name", "precision"), [one for one in SUPPORTED if one[1] != "int8"])
+def test_attention_of_a_single_query_agrees_with_eager_fp32(name, precision):
+    query, keys = torch.randn(1, 4, 1, 32), torch.randn(1, 4, 128, 32)
+    _, outputs = run(name, Attention(), (query, keys, keys.flip(2)), precision)
+    check = compare(outputs, [Attention()(query, keys, keys.flip(2))], precision)
+    assert check.max_error < 0.02, check  # bf16 has 8 bits
+
+
+FAMILIES_IN_CI = ("gpt2", "resnet")  # a cache, and almost no linear layer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "family",
+    [name if name in FAMILIES_IN_CI else pytest.param(name, marks=pytest.mark.full) for name in zoo.families()],
+)
+def test_every_precision_of_a_family_is_right_or_unsupported_for_a_true_reason(family, tmp_path):
+    axes = {"model": zoo.smallest(family), "precision": ["bf16", "int8"]}
+    grid = Grid(axes=axes | {"runtime": ["eager", "onnxruntime", "openvino"]})
+    protocol = preset("quick", min_time_s=0.02, max_time_s=0.1, round_s=0.01, warmup_max_s=0.1)
+    for record in Campaign(grid, tmp_path / "s.h5", protocol).run(progress=False).records:
+        offered = runtimes.get(record.cell.platform.runtime).precisions
+        if record.cell.workload.precision in offered:
+            assert record.status == "ok", record
+        else:
+            assert record.status == "unsupported", record
+            assert record.reason.endswith(f"it has {', '.join(offered)}")
 
 
 @pytest.mark.parametrize(("name", "precision"), SUPPORTED)
@@ -128,7 +167,6 @@ def test_threads_are_those_of_the_platform(module):
 
 
 def test_a_training_step_changes_the_parameters_and_returns_its_loss():
-    from labbench import zoo
     from labbench.cells import Workload
 
     model = zoo.build(zoo.resolve(Workload(model="bert-tiny", mode="training")))

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch
 from labbench import zoo
 from labbench.cells import Workload
 from labbench.config import ConfigError
+from labbench.store import Store
 
 FAMILIES = list(zoo.families())
 PUBLISHED = [
@@ -165,6 +167,42 @@ def test_a_users_own_module_and_config_folder_run_through_the_command_line(tmp_p
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "4 ok" in run.stdout, run.stdout + run.stderr
+
+
+PACKAGE = """
+import torch
+from labbench import zoo
+from labbench.zoo import Family, Model, Program, Size
+
+def build(size, work):
+    module = torch.nn.Linear(size.config["width"], 4).eval()
+    inputs = (torch.randn(work.batch_size, size.config["width"]),)
+    return Model(module, (Program("forward", module, inputs, work.batch_size, "samples"),), None, 1, "samples")
+
+FAMILY = Family("packed", "Packed", "custom", "custom", {"small": Size({"width": 8})}, {}, build)
+
+def more():
+    zoo.register_module("further", lambda: torch.nn.Linear(4, 4), lambda batch: (torch.randn(batch, 4),))
+"""
+ENTRY_POINTS = "[labbench.families]\none = their_models:FAMILY\ntwo = their_models:more\n"
+
+
+@pytest.mark.slow
+def test_families_of_an_installed_distribution_are_known_here_and_in_workers(tmp_path: Path):
+    site = tmp_path / "site"  # what pip leaves: the module, and a dist-info folder beside it
+    info = site / "their_models-1.2.dist-info"
+    info.mkdir(parents=True)
+    (site / "their_models.py").write_text(PACKAGE)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-models\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "labbench.cli", "run", "--model", "packed-small", "further"]
+    command += ["--runtime", "eager", "onnxruntime", "--protocol", "quick", "--store", str(tmp_path / "s.h5")]
+    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert run.returncode == 0, run.stderr
+    assert "4 ok" in run.stdout, run.stdout + run.stderr
+    [environment] = Store(tmp_path / "s.h5").environments().values()
+    assert environment.software["model packed-small"] == "their-models 1.2"
 
 
 def test_a_missing_plugin_or_config_is_named():

@@ -95,13 +95,14 @@ def measure(
     threads : int
         CPU threads for platforms that name none.
     plugins : tuple of str
-        Modules or files that register the user's own models (see :mod:`labbench.zoo`).
+        Modules or files that register the user's own models (see :mod:`labbench.zoo`). What is registered in this process
+        only goes to the workers with their jobs.
     footprints : dict, optional
         Footprints already counted, by workload; filled in as further ones are counted.
     on_stage : callable
         Told what is going on, for a progress display.
     """
-    jobs = {cell.id: Job(cell, protocol, cell.platform.threads or threads, plugins) for cell in cells}
+    jobs = {cell.id: _job(cell, protocol, threads, plugins) for cell in cells}
     finished: dict[str, list[Trial]] = {cell.id: [] for cell in cells}
     for _ in range(protocol.processes):
         pending = [job for key, job in jobs.items() if not any(trial.outcome for trial in finished[key])]
@@ -109,6 +110,13 @@ def measure(
             finished[trial.job.cell.id].append(trial)
             if trial.outcome or len(finished[trial.job.cell.id]) == protocol.processes:
                 yield assemble(finished[trial.job.cell.id])
+
+
+def _job(cell: Cell, protocol: Protocol, threads: int, plugins: tuple[str, ...]) -> Job:
+    from labbench import runtimes, zoo
+
+    family, runtime = zoo.pack(cell.workload.model), runtimes.pack(cell.platform.runtime)
+    return Job(cell, protocol, cell.platform.threads or threads, plugins, family, runtime)
 
 
 class _Pass:

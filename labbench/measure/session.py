@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,22 @@ MEMORY_CALLS = 3  # calls in the memory pass: allocators reach their high-water 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a worker needs to know, picklable and free of torch."""
+    """Everything a worker needs to know, picklable and free of torch.
+
+    Attributes
+    ----------
+    plugins : tuple of str
+        What the worker loads before anything else.
+    family, runtime : bytes or None
+        The cell's own, pickled, if they were registered in the campaign's process and no plugin would do so here.
+    """
 
     cell: Cell
     protocol: Protocol
     threads: int
     plugins: tuple[str, ...] = ()
+    family: bytes | None = None
+    runtime: bytes | None = None
 
 
 class CellFailed(Exception):
@@ -54,6 +65,10 @@ class Session:
 
         cell = self.job.cell
         zoo.load_plugins(self.job.plugins)
+        if self.job.family:
+            zoo.register(pickle.loads(self.job.family))
+        if self.job.runtime:
+            runtimes.register(pickle.loads(self.job.runtime))
         torch.set_num_threads(self.job.threads)
         self._runtime: Runtime = runtimes.get(cell.platform.runtime)
         self._refuse_what_cannot_run()

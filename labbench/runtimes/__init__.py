@@ -6,10 +6,22 @@ import importlib
 from functools import cache
 from importlib.metadata import entry_points
 
+from labbench.registry import Registry
 from labbench.runtimes.base import Prepared, Runtime, Unsupported
 from labbench.runtimes.devices import device_name, torch_device
 
-__all__ = ["Prepared", "Runtime", "Unsupported", "device_name", "get", "names", "register", "torch_device"]
+__all__ = [
+    "Prepared",
+    "Runtime",
+    "Unsupported",
+    "device_name",
+    "get",
+    "names",
+    "pack",
+    "register",
+    "torch_device",
+    "version",
+]
 
 _BUILT_IN = {
     "eager": "labbench.runtimes.eager:Eager",
@@ -17,13 +29,23 @@ _BUILT_IN = {
     "onnxruntime": "labbench.runtimes.ort:OnnxRuntime",
     "openvino": "labbench.runtimes.ov:OpenVino",
 }
-_REGISTERED: dict[str, Runtime] = {}
+_REGISTERED: Registry[Runtime] = Registry("runtime")
 GROUP = "labbench.runtimes"
 
 
 def register(runtime: Runtime) -> None:
-    """Make a runtime known under its name, in this process (see :func:`labbench.zoo.load_plugins` for workers)."""
+    """Make a runtime known under its name, here and to the workers of its cells, as :func:`labbench.zoo.register` does."""
     _REGISTERED[runtime.name] = runtime
+
+
+def pack(name: str) -> bytes | None:
+    """A runtime pickled for a worker; None if workers know it. Raises ConfigError if it cannot be pickled."""
+    return _REGISTERED.pack(name)
+
+
+def version(name: str) -> str | None:
+    """What a user's runtime is, beyond its name; None if it is built in (see :func:`labbench.zoo.version`)."""
+    return _REGISTERED.version(name)
 
 
 @cache

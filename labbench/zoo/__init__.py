@@ -6,15 +6,18 @@ here, runs in milliseconds and is called ``tiny``, or ``micro`` where a publishe
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable
 from functools import cache
+from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labbench.registry import Registry, loading
 from labbench.zoo.base import Family, Model, Program, Size
 from labbench.zoo.own import register_config_dir, register_module
 
@@ -22,15 +25,15 @@ if TYPE_CHECKING:
     from labbench.cells import Workload
 
 __all__ = [
-    "Family", "Model", "Program", "Size", "build", "families", "family_of", "load_plugins", "models", "plugins",
-    "register", "register_config_dir", "register_module", "resolve", "smallest",
+    "Family", "Model", "Program", "Size", "build", "families", "family_of", "load_plugins", "models", "pack",
+    "plugins", "register", "register_config_dir", "register_module", "resolve", "smallest", "version",
 ]  # fmt: skip
 
 BUILT_IN = ("text", "vision", "audio", "multimodal")
 GROUP = "labbench.families"  # entry points: each a Family, or a function that registers some
 SHAPE_FIELDS = ("seq_len", "image_size", "frames", "audio_s")
 
-_REGISTERED: dict[str, Family] = {}
+_REGISTERED: Registry[Family] = Registry("model")
 _PLUGINS: list[str] = []
 
 
@@ -43,11 +46,12 @@ def _built_in() -> dict[str, Family]:
 @cache
 def _load_entry_points() -> None:
     for point in entry_points(group=GROUP):
-        found = point.load()
-        if isinstance(found, Family):
-            register(found)
-        else:
-            found()
+        with loading(f"{point.dist.name} {point.dist.version}" if point.dist else point.value):
+            found = point.load()
+            if isinstance(found, Family):
+                register(found)
+            else:
+                found()
 
 
 def families() -> dict[str, Family]:
@@ -72,8 +76,18 @@ def _name(family: Family, size: str) -> str:
 
 
 def register(family: Family) -> None:
-    """Make a family known in this process; workers learn it through :func:`load_plugins` or an entry point."""
+    """Make a family known, here and to the workers of its cells (to which it goes by value, see :mod:`labbench.registry`)."""
     _REGISTERED[family.name] = family
+
+
+def pack(model: str) -> bytes | None:
+    """The family of a model, pickled for a worker; None if workers know it. Raises ConfigError if it cannot be pickled."""
+    return _REGISTERED.pack(family_of(model).name)
+
+
+def version(model: str) -> str | None:
+    """What a user's model is, beyond its name: another text for another definition. None if it is built in."""
+    return _REGISTERED.version(family_of(model).name)
 
 
 def plugins() -> list[str]:
@@ -102,14 +116,22 @@ def load_plugins(names: Iterable[str]) -> None:
             spec = importlib.util.spec_from_file_location(f"labbench_plugin_{path.stem}", path)
             assert spec is not None
             assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module
-            spec.loader.exec_module(module)
-        elif importlib.util.find_spec(name) is None:
+            with loading(_content(spec)):
+                module = importlib.util.module_from_spec(spec)
+                sys.modules[spec.name] = module
+                spec.loader.exec_module(module)
+        elif (spec := importlib.util.find_spec(name)) is None:
             raise ConfigError(f"no plugin module {name!r}: give a module that can be imported, or a .py file")
         else:
-            importlib.import_module(name)
+            with loading(_content(spec)):
+                importlib.import_module(name)
         _PLUGINS.append(key)
+
+
+def _content(spec: ModuleSpec) -> str:
+    """A plugin's name and the SHA-256 of its file; files that it imports do not count."""
+    content = Path(spec.origin).read_bytes() if spec.origin and spec.has_location else b""
+    return f"{spec.name} {hashlib.sha256(content).hexdigest()[:16]}"
 
 
 def _find(model: str) -> tuple[Family, Size]:
