@@ -20,7 +20,7 @@ def machine_table(environments: Mapping[str, Environment]) -> pd.DataFrame:
         cpu = one.machine["cpu"]
         columns[one.hostname] = {
             "processor": f"{cpu['name']}, {cpu['physical_cores']} cores",
-            "features": ", ".join(cpu["flags"]),
+            "instruction sets": ", ".join(cpu["flags"]) or "none that matter",
             "memory": f"{one.machine['memory_bytes'] / 2**30:.1f} GiB",
             **{key: text for device in one.machine["ceilings"] for key, text in _ceilings(one, device).items()},
             **{
