@@ -129,11 +129,13 @@ def _quantized(module: torch.nn.Module, device: torch.device) -> torch.nn.Module
 
 
 def size_of(module: torch.nn.Module) -> int:
-    """Bytes of parameters and buffers, packed int8 weights included."""
+    """Bytes of parameters and buffers, tied ones once, packed int8 weights included."""
     import torch
 
-    total = 0
+    sizes: dict[int, int] = {}
     for value in module.state_dict().values():
-        parts = value if isinstance(value, tuple) else (value,)
-        total += sum(x.numel() * x.element_size() for x in parts if isinstance(x, torch.Tensor))
-    return total
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, torch.Tensor):
+                key = id(part) if part.is_quantized else part.data_ptr()
+                sizes[key] = part.numel() * part.element_size()
+    return sum(sizes.values())
