@@ -60,7 +60,10 @@ class Predictor:
             If there is too little to learn from.
         """
         table = training_rows(frame, self.config)
-        ceilings = ceilings_of(table, environments)
+        return self.fit_rows(table, ceilings_of(table, environments))
+
+    def fit_rows(self, table: pd.DataFrame, ceilings: Mapping[str, Ceilings]) -> Predictor:
+        """A copy fitted to :func:`training_rows`, or some of them."""
         fit = {"latency_s": Quantity.fit("latency_s", table, latency_terms, ceilings, self.config)}
         memory = table[table["primary"].astype(bool)] if "primary" in table else table
         if memory["peak_memory_bytes"].notna().any():
