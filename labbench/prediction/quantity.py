@@ -93,11 +93,11 @@ class Quantity:
         if config.residual == "boosting":
             seen = with_shares(table, parts)
             for train, test in folds:
-                learnt[test] = _correction(_boosting(config).fit(seen[train], error[train]), seen[test])
+                learnt[test] = _correction(_boosted(seen[train], error[train], config), seen[test])
             weight = float(np.clip(learnt @ error / max(float(learnt @ learnt), 1e-12), 0.0, 1.0))
             weight = weight if _helps(error, error - weight * learnt, families) else 0.0
             if weight > 0:
-                residual = _boosting(config).fit(seen, error)
+                residual = _boosted(seen, error, config)
         scores = np.abs(error - weight * learnt)
         return cls(name, terms, ceilings, law.fit(keys, x, y), residual, weight, scores, families, features)
 
@@ -147,17 +147,20 @@ def _helps(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> bool:
     return bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)))
 
 
-def _boosting(config: PredictionConfig) -> Any:
+def _boosted(features: np.ndarray, error: np.ndarray, config: PredictionConfig) -> Any:
     """Exact splits: for the few thousand rows at most of a store faster than histograms, and on one thread."""
+    from sklearn import config_context
     from sklearn.ensemble import GradientBoostingRegressor
 
-    return GradientBoostingRegressor(
+    model = GradientBoostingRegressor(
         n_estimators=config.boosting_iterations,
         learning_rate=config.boosting_rate,
         min_samples_leaf=config.boosting_leaf,
         max_features=config.boosting_features,
         random_state=config.seed,
     )
+    with config_context(assume_finite=True, skip_parameter_validation=True):  # a quarter of the time, tree by tree
+        return model.fit(features, error)
 
 
 def _correction(model: Any, features: np.ndarray) -> np.ndarray:
