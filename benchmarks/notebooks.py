@@ -9,7 +9,8 @@ forks kernels with its imports, and every kernel.
 
 A parameter goes to each notebook that has it; {"01_collect": {"config_path": "..."}} goes to that one only. For the
 study's own notebooks give a store that holds all of the study's cells already (``make study``), so that 01_collect
-has nothing to measure and the notebooks, not the measurements, are compared.
+has nothing to measure and the notebooks, not the measurements, are compared. An untimed first run fills the user's
+caches (ceilings, footprints), which both sides then read.
 
 Goal: a ratio of at most 1/3. Exit status 1 if it is missed.
 """

@@ -138,14 +138,26 @@ def of(workload: Workload) -> dict[str, Footprint]:
 
     The workload is completed by :func:`labbench.zoo.resolve`. Counted in fp32; a narrower precision scales all bytes
     (int8: those of weights and activations alike, which dynamic quantization comes close to for the weights only).
+    A count of a built-in model is kept (:mod:`labbench.footprint_cache`): asking again needs no torch.
     """
+    from labbench import footprint_cache, zoo
+
+    workload = zoo.resolve(workload)
+    counted = footprint_cache.recall(workload)
+    if counted is None:
+        counted = _counted(workload)
+        footprint_cache.keep(workload, counted)
+    return counted
+
+
+def _counted(workload: Workload) -> dict[str, Footprint]:
+    """Build a resolved workload's model on fake tensors and count its calls."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from transformers.initialization import no_init_weights
 
     from labbench import zoo
 
-    workload = zoo.resolve(workload)
     with FakeTensorMode(allow_non_fake_inputs=True), _any_value(1.0):
         with no_init_weights(), _any_value(0.0):
             model = zoo.build(workload.model_copy(update={"precision": "fp32"}))

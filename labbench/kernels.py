@@ -75,6 +75,7 @@ def _serve(handle: int) -> None:
     connection = Connection(handle)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
     os.environ["JPY_PARENT_PID"] = str(os.getpid())  # read by ipykernel when it is imported
+    gc.disable()  # what is imported stays: collections would only search it again and again
     try:
         for name in (*PRELOAD, *ROOMS):
             module = importlib.import_module(name)
@@ -86,6 +87,7 @@ def _serve(handle: int) -> None:
         return
     gc.collect()
     gc.freeze()  # what is imported stays out of the kernels' collections, and so shared between them
+    gc.enable()
     connection.send(None)
     kernels: set[int] = set()
     try:
@@ -165,6 +167,7 @@ def _start_kernel(argv: list[str], cwd: str | None, environment: dict[str, str])
     if cwd is not None:
         os.chdir(cwd)
     import matplotlib as mpl
+    import matplotlib.pyplot as plt
     import numpy as np
     from ipykernel.kernelapp import IPKernelApp
     from IPython.core.pylabtools import activate_matplotlib
@@ -178,6 +181,7 @@ def _start_kernel(argv: list[str], cwd: str | None, environment: dict[str, str])
     mpl.use(backend)
     activate_matplotlib(backend)
     configure_inline_support(app.shell, backend)
+    plt.uninstall_repl_displayhook()  # it draws each figure on a canvas that nobody sees, before inline renders it
     app.start()
 
 

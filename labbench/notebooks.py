@@ -10,6 +10,7 @@ after a time-out or a dead kernel: papermill then marks cells as completed that 
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import sys
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from labbench.config import ConfigError, unknown_name
@@ -243,8 +245,7 @@ def _plan(step: Step) -> _Plan:
 
 def _checked_parameters(step: Step) -> dict[str, Any]:
     """Parameters as JSON values, each known to the notebook."""
-    import papermill
-
+    papermill = _load_papermill()
     if not step.notebook.is_file():
         raise NotebookError(f"no notebook {step.notebook}")
     known = papermill.inspect_notebook(_literal(step.notebook))
@@ -355,7 +356,7 @@ def _papermill(
     step: Step, parameters: dict[str, Any], manager_class: type, timeout_s: float | None, progress: bool
 ) -> tuple[int | None, str] | None:
     """Execute; ``None`` if all went well, else the failing cell and the error."""
-    import papermill
+    papermill = _load_papermill()
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     bar = {"desc": step.notebook.stem, "leave": False, "dynamic_ncols": True} if progress and _in_session() else False
@@ -383,6 +384,22 @@ def _papermill(
     except RuntimeError as error:  # the kernel did not start, or its connection broke
         return _blame(step.output, f"{type(error).__name__}: {error}")
     return None
+
+
+def _load_papermill() -> ModuleType:
+    """papermill, without the grammar of IRIs that jsonschema's optional format check compiles when it is imported.
+
+    That takes twice as long as all the rest of papermill, and no schema of a notebook asks for the check.
+    """
+    grammar = "rfc3987_syntax"
+    skip = not {grammar, "jsonschema"} & sys.modules.keys()
+    if skip:
+        sys.modules[grammar] = None  # type: ignore[assignment]  # documented: importing it raises ImportError
+    try:
+        return importlib.import_module("papermill")
+    finally:
+        if skip:
+            del sys.modules[grammar]
 
 
 def _in_session() -> bool:

@@ -1,7 +1,11 @@
+import subprocess
+import sys
+from dataclasses import replace
+
 import pytest
 import torch
 
-from labbench import footprint, zoo
+from labbench import footprint, footprint_cache, zoo
 from labbench.cells import Workload
 
 # GFLOP of one forward pass = 2 × published multiply–accumulates, batch 1.
@@ -80,3 +84,107 @@ def test_a_narrower_precision_moves_fewer_bytes():
     wide, narrow = (footprint.of(Workload(model="bert-tiny", precision=p))["forward"] for p in ("fp32", "bf16"))
     assert narrow.bytes == wide.bytes / 2
     assert narrow.flops == wide.flops
+
+
+# What was counted once
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    """A cache of its own for every test, so that each counts."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "labbench" / "footprints"
+
+
+@pytest.fixture
+def counts(monkeypatch):
+    """Workloads that were counted, one entry a count."""
+    done, count = [], footprint._counted
+    monkeypatch.setattr(footprint, "_counted", lambda workload: done.append(workload) or count(workload))
+    return done
+
+
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_a_count_is_made_once_and_then_the_same_from_the_cache(counts, mode):
+    work = Workload(model="gpt2-tiny", mode=mode, precision="bf16")
+    first, second = footprint.of(work), footprint.of(work)
+    assert first == second
+    assert [list(one.by_class) for one in first.values()] == [list(one.by_class) for one in second.values()]
+    assert len(counts) == 1
+
+
+def test_workloads_that_differ_are_counted_apart(counts):
+    works = [Workload(model="bert-tiny", batch_size=n, precision=p) for n in (1, 2) for p in ("fp32", "bf16")]
+    assert len({footprint.of(work)["forward"].bytes for work in works}) == 4
+    assert len(counts) == 4
+
+
+def test_a_cached_count_needs_no_torch(cache):
+    footprint.of(Workload(model="bert-tiny"))
+    code = "import sys; from labbench import footprint; from labbench.cells import Workload;"
+    code += "footprint.of(Workload(model='bert-tiny')); print('torch' in sys.modules, 'transformers' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "False"]
+
+
+def test_another_version_counts_again(counts, monkeypatch):
+    footprint.of(Workload(model="bert-tiny"))
+    monkeypatch.setattr(footprint_cache, "versions", lambda: "another")
+    footprint.of(Workload(model="bert-tiny"))
+    assert len(counts) == 2
+
+
+@pytest.mark.parametrize("package", ["labbench", "torch", "transformers"])
+def test_the_version_tells_sources_and_frameworks_apart(monkeypatch, package):
+    from labbench import machine, manifest
+
+    def versions(**changes):
+        monkeypatch.setattr(machine, "software", lambda: {"torch": "1", "transformers": "1"} | changes)
+        monkeypatch.setattr(manifest, "source_sha256", lambda: changes.get("labbench", "1"))
+        return footprint_cache.versions.__wrapped__()
+
+    assert versions() == versions()
+    assert versions(**{package: "2"}) != versions()
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"forward": {"flops": 1}}'])
+def test_a_damaged_entry_is_counted_again_and_mended(counts, cache, damage):
+    whole = footprint.of(Workload(model="bert-tiny"))
+    [entry] = cache.glob("*/*")
+    entry.write_text(damage)
+    for _ in range(2):
+        assert footprint.of(Workload(model="bert-tiny")) == whole
+    assert len(counts) == 2
+
+
+def test_a_model_of_ones_own_is_always_counted(counts, cache, monkeypatch):
+    monkeypatch.setattr(zoo, "_REGISTERED", {})
+    work = Workload(model="mine")
+    for width in (8, 16):  # its author changes it
+        zoo.register_module(
+            "mine", lambda width=width: torch.nn.Linear(width, 4), lambda n, w=width: (torch.ones(n, w),)
+        )
+        assert footprint.of(work)["forward"].parameters == 4 * width + 4
+    assert len(counts) == 2
+    assert not cache.exists()
+
+
+def test_a_family_put_in_the_place_of_a_built_in_one_is_not_mistaken_for_it(counts, monkeypatch):
+    monkeypatch.setattr(zoo, "_REGISTERED", {})
+    footprint.of(Workload(model="bert-tiny"))
+    zoo.register(replace(zoo.families()["bert"]))
+    footprint.of(Workload(model="bert-tiny"))
+    assert len(counts) == 2
+
+
+def test_a_cache_that_cannot_be_written_does_not_matter(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert footprint.of(Workload(model="bert-tiny"))["forward"].flops > 0
+
+
+def test_counts_of_old_versions_are_dropped(cache, monkeypatch):
+    for number in range(footprint_cache.VERSIONS_KEPT + 3):
+        monkeypatch.setattr(footprint_cache, "versions", lambda number=number: str(number))
+        footprint_cache.keep(zoo.resolve(Workload(model="bert-tiny")), {})
+    assert len(list(cache.iterdir())) == footprint_cache.VERSIONS_KEPT

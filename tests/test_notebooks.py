@@ -248,6 +248,19 @@ def test_a_progress_bar_leaves_one_line_and_a_figure_is_svg(tmp_path):
     assert size[0] == size[1], "a forked kernel draws what an ordinary one draws"
 
 
+def test_a_figure_of_a_forked_kernel_is_rendered_as_svg_and_on_no_canvas_besides(tmp_path):
+    cells = (
+        "from matplotlib.backends.backend_agg import FigureCanvasAgg\ndraws = []\n"
+        "FigureCanvasAgg.draw = lambda canvas: draws.append(canvas)",
+        "import matplotlib.pyplot as plt\nplt.plot([1, 2]);",
+        "print(len(draws), 'draws')",
+    )
+    run(make(tmp_path / "n.ipynb", *cells), tmp_path / "out.ipynb", progress=False).check()
+    outputs = [out for cell in nbformat.read(tmp_path / "out.ipynb", 4).cells for out in cell.get("outputs", [])]
+    assert sum("image/svg+xml" in out.get("data", {}) for out in outputs) == 1
+    assert "0 draws" in printed(tmp_path / "out.ipynb")
+
+
 def test_progress_is_one_line_a_notebook_in_batch_and_none_when_not_wanted(tmp_path, capfd):
     source = make(tmp_path / "n.ipynb")
     run(source, tmp_path / "o.ipynb")
@@ -350,7 +363,9 @@ def test_a_forked_kernel_can_be_interrupted_and_goes_on(tmp_path):
         client.start_channels()
         await client.wait_for_ready(timeout=60)
         client.execute("import time\nprint('asleep', flush=True)\ntime.sleep(600)", stop_on_error=False)
-        while (await client.get_iopub_msg(timeout=60))["msg_type"] != "stream":  # else the kernel is not in the cell yet
+        while (await client.get_iopub_msg(timeout=60))[
+            "msg_type"
+        ] != "stream":  # else the kernel is not in the cell yet
             pass
         await manager.interrupt_kernel()
         interrupted = await client.get_shell_msg(timeout=60)
@@ -398,6 +413,15 @@ def test_importing_the_room_loads_neither_papermill_nor_jupyter():
 
 
 # --- the notebooks folder ---------------------------------------------------------------------------------------------
+
+
+def test_papermill_is_loaded_without_the_grammar_of_iris_which_stays_importable():
+    code = (
+        "import sys, importlib.util; from labbench import notebooks; papermill = notebooks._load_papermill();"
+        "assert papermill.execute_notebook; assert 'lark' not in sys.modules;"
+        "assert 'rfc3987_syntax' not in sys.modules; importlib.util.find_spec('rfc3987_syntax')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_folder_is_found_or_the_error_says_how(tmp_path, monkeypatch):

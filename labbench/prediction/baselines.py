@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labbench.prediction.features import CONFIGURATION, TOTALS, Ceilings, Device, latency_terms
+from labbench.prediction.law import labels, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,9 +67,8 @@ def _by_configuration(
 ) -> np.ndarray:
     """``value`` within each configuration; NaN where the training part has nothing of it."""
     out = np.full(len(test), np.nan)
-    keys = [table[list(CONFIGURATION)].astype(str).agg("|".join, axis=1).to_numpy() for table in (train, test)]
-    for key in np.unique(keys[1]):
-        near, rows = train[keys[0] == key], keys[1] == key
-        if len(near):
-            out[rows] = value(near, test[rows], name)
+    columns = [*TOTALS, name]
+    there, here = (rows_of(labels(table, CONFIGURATION)) for table in (train, test))
+    for key in here.keys() & there.keys():
+        out[here[key]] = value(train[columns].iloc[there[key]], test[columns].iloc[here[key]], name)
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ LABBENCH = "labbench"
 LAW_ONLY = "labbench, without residual"
 FIXED_CHOICE = "best fixed platform"
 WITHIN = (0.15, 0.25)
+MEMORY = "memory_increase_bytes"
 
 
 def cross_validate(
@@ -47,38 +48,35 @@ def cross_validate(
     config = config or PredictionConfig()
     table = training_rows(frame, config)
     ceilings = ceilings_of(table, environments)
+    memory = table["primary"].astype(bool) if "primary" in table else pd.Series(True, table.index)
+    asked_of = {"latency_s": np.ones(len(table), bool), MEMORY: (memory & table[MEMORY].notna()).to_numpy()}
     parts = []
     for fold, (train, test) in enumerate(folds_by_group(table["group"].to_numpy(str), config.max_folds, config.seed)):
-        seen, unseen = table.iloc[train], table.iloc[test].reset_index(drop=True)
-        predictor = Predictor(config).fit(seen, environments)
+        predictor = Predictor(config).fit_rows(table.iloc[train].reset_index(drop=True), ceilings)
         for name, quantity in predictor.quantities.items():
-            baselines = LATENCY_BASELINES if name == "latency_s" else MEMORY_BASELINES
-            asked = unseen if name == "latency_s" else _once_a_record(unseen)
-            known = seen if name == "latency_s" else _once_a_record(seen)
-            verdict = predictor.judge(asked)
+            rows = test[asked_of[name][test]]
+            seen, unseen = table.iloc[train[asked_of[name][train]]], table.iloc[rows]
+            verdict = predictor.judge(unseen)
             inside = verdict["departure"].isna().to_numpy()
-            ours = quantity.predict(asked, inside, config.level).where(verdict["refusal"].isna())
-            intervals = {LABBENCH: ours[["low", "high"]].to_numpy()}
-            guesses = {LABBENCH: ours["point"].to_numpy(), LAW_ONLY: ours["law"].to_numpy()}
-            guesses |= {label: guess(known, asked, name, ceilings) for label, guess in baselines.items()}
-            described = [
-                c for c in (*WORKLOAD, *PLATFORM, "family", "group", "series", "cell_id", "cell_key") if c in asked
-            ]
+            ours = quantity.predict(unseen, inside, config.level).where(verdict["refusal"].isna())
+            guesses: dict[str, Any] = {LABBENCH: ours["point"], LAW_ONLY: ours["law"]}
+            baselines = LATENCY_BASELINES if name == "latency_s" else MEMORY_BASELINES
+            guesses |= {label: guess(seen, unseen, name, ceilings) for label, guess in baselines.items()}
             for method, predicted in guesses.items():
-                low, high = intervals.get(method, np.full((len(asked), 2), np.nan)).T
-                parts.append(
-                    asked[described].assign(
-                        quantity=name,
-                        method=method,
-                        measured=asked[name].to_numpy(float, na_value=np.nan),
-                        predicted=predicted,
-                        low=low,
-                        high=high,
-                        out_of_domain=~inside,
-                        fold=fold,
-                    )
-                )
-    return pd.concat(parts, ignore_index=True).dropna(subset=["measured"]).reset_index(drop=True)
+                found = {
+                    "quantity": name,
+                    "method": method,
+                    "measured": unseen[name].to_numpy(float, na_value=np.nan),
+                    "predicted": predicted,
+                    "low": ours["low"] if method == LABBENCH else np.nan,
+                    "high": ours["high"] if method == LABBENCH else np.nan,
+                    "out_of_domain": ~inside,
+                    "fold": fold,
+                }
+                parts.append(pd.DataFrame(found, index=rows))
+    results = pd.concat(parts)
+    described = [c for c in (*WORKLOAD, *PLATFORM, "family", "group", "series", "cell_id", "cell_key") if c in table]
+    return table[described].join(results, how="right").dropna(subset=["measured"]).reset_index(drop=True)
 
 
 def score(predictions: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
@@ -177,8 +175,3 @@ def _typical(train: pd.DataFrame) -> pd.Series:
     relative = train["measured"] / train.groupby("question")["measured"].transform("min")
     typical: pd.Series = relative.groupby(train["option"]).apply(lambda ratio: np.exp(np.log(ratio).mean()))
     return typical
-
-
-def _once_a_record(frame: pd.DataFrame) -> pd.DataFrame:
-    rows = frame[frame["primary"].astype(bool)] if "primary" in frame else frame
-    return rows.dropna(subset=["memory_increase_bytes"]).reset_index(drop=True)

@@ -35,6 +35,7 @@ BYTES_PER_VALUE = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 DENSE = ("matmul", "convolution", "attention")
 LATENCY_TERMS = ("compute", "traffic", "dense operators", "other operators", "call")
 MEMORY_TERMS = ("weights", "activations", "runtime")
+NAMED = ("machine_id", "platform", "precision", "mode", "series")  # texts among the residual's features
 
 
 def family_of(model: str) -> str:
@@ -160,31 +161,46 @@ def memory_terms(frame: pd.DataFrame, ceilings: Mapping[Device, Ceilings]) -> np
     )
 
 
-def residual_features(frame: pd.DataFrame, parts: np.ndarray, known: list[str]) -> pd.DataFrame:
-    """What the residual is learnt from: sizes in the log, shares of operator classes and of the law's terms.
+@dataclass(frozen=True)
+class ResidualFeatures:
+    """What the residual is learnt from: sizes in the log, shares of operator classes and of the law's terms, and names.
 
-    Parameters
+    Attributes
     ----------
-    frame : DataFrame
-        Prepared rows.
-    parts : array, shape (n, p)
-        Contribution of each term of the fitted law.
-    known : list of str
-        Operator classes, fixed when the predictor is fitted.
+    classes : tuple of str
+        Operator classes of the training rows.
+    names : tuple of (str, str)
+        Columns of texts and a value each: one indicator for each pair.
     """
-    import pandas as pd
 
-    columns: dict[str, Any] = {
-        f"log_{name}": np.log10(frame[name].to_numpy(float) + 1) for name in (*TOTALS, "parameters", "activation_bytes")
-    }
-    columns["log_intensity"] = columns["log_flops"] - columns["log_bytes"]
-    columns["log_batch"] = np.log2(frame["batch_size"].to_numpy(float))
-    shares = parts / parts.sum(axis=1, keepdims=True)
-    columns |= {f"term_{index}": shares[:, index] for index in range(shares.shape[1])}
-    columns |= {f"{total}_{name}": class_share(frame, total, name) for total in TOTALS for name in known}
-    for name in ("machine_id", "platform", "precision", "mode", "series"):
-        columns[name] = frame[name].astype("str").to_numpy()
-    return pd.DataFrame(columns)
+    classes: tuple[str, ...]
+    names: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> ResidualFeatures:
+        """Those of training rows."""
+        names = [(column, value) for column in NAMED for value in sorted(frame[column].astype("str").unique())]
+        return cls(tuple(classes(frame)), tuple(names))
+
+    def table(self, frame: pd.DataFrame) -> np.ndarray:
+        """Features that do not depend on the law, shape (n, q)."""
+        sizes = {name: frame[name].to_numpy(float) for name in (*TOTALS, "parameters", "activation_bytes")}
+        logs = {name: np.log10(size + 1) for name, size in sizes.items()}
+        texts = {column: frame[column].astype("str").to_numpy(object) for column in NAMED}
+        return np.column_stack(
+            [
+                *logs.values(),
+                logs["flops"] - logs["bytes"],
+                np.log2(frame["batch_size"].to_numpy(float)),
+                *(class_share(frame, total, name) for total in TOTALS for name in self.classes),
+                *(texts[column] == value for column, value in self.names),
+            ]
+        )
+
+
+def with_shares(table: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Features beside the share that each term of a fitted law has in its prediction."""
+    return np.hstack([table, parts / parts.sum(axis=1, keepdims=True)])
 
 
 def class_share(frame: pd.DataFrame, total: str, name: str) -> np.ndarray:
@@ -194,6 +210,11 @@ def class_share(frame: pd.DataFrame, total: str, name: str) -> np.ndarray:
         return np.zeros(len(frame))
     whole = np.maximum(frame[total].to_numpy(float), 1e-30)
     return np.asarray(frame[column].to_numpy(float) / whole)
+
+
+def largest_shares(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Operator class to its share in each row's FLOPs, bytes or kernels, whichever is largest."""
+    return {name: np.max([class_share(frame, total, name) for total in TOTALS], axis=0) for name in classes(frame)}
 
 
 @dataclass(frozen=True)
@@ -222,15 +243,13 @@ class Domain:
         shares: dict[Any, dict[str, float]] = {}
         for platform, part in frame.groupby(list(PLATFORM), observed=True):
             ranges[platform] = {name: (float(part[name].min()), float(part[name].max())) for name in TOTALS}
-            shares[platform] = {
-                name: float(max(class_share(part, total, name).max() for total in TOTALS)) for name in classes(frame)
-            }
+            shares[platform] = {name: float(share.max()) for name, share in largest_shares(part).items()}
         return cls(config, ranges, set(frame[list(CONFIGURATION)].itertuples(index=False, name=None)), shares)
 
     def refusals(self, frame: pd.DataFrame) -> list[str | None]:
         """Why a row cannot be predicted at all, or ``None``."""
         reasons: list[str | None] = []
-        for row in frame.itertuples():
+        for row in frame[[*CONFIGURATION, *TOTALS]].itertuples():
             if (row.machine_id, row.platform) not in self.ranges:
                 known = ", ".join(sorted({platform for _, platform in self.ranges}))
                 reasons.append(
@@ -244,10 +263,11 @@ class Domain:
 
     def departures(self, frame: pd.DataFrame) -> list[str | None]:
         """Why a prediction for a row leaves the measured domain, or ``None`` where it does not."""
-        largest = {name: {total: class_share(frame, total, name) for total in TOTALS} for name in classes(frame)}
-        return [self._departure(row, index, largest) for index, row in enumerate(frame.itertuples())]
+        largest = largest_shares(frame)
+        rows = frame[[*CONFIGURATION, *TOTALS]].itertuples()
+        return [self._departure(row, {name: largest[name][i] for name in largest}) for i, row in enumerate(rows)]
 
-    def _departure(self, row: Any, index: int, largest: dict[str, dict[str, np.ndarray]]) -> str | None:
+    def _departure(self, row: Any, shares: dict[str, float]) -> str | None:
         platform = (row.machine_id, row.platform)
         if platform not in self.ranges or not np.isfinite(row.flops):
             return None
@@ -260,8 +280,7 @@ class Domain:
                 found.append(f"{value / high:.1f} times the most {NAMES[name]} measured there")
             elif value * self.config.domain_factor < low:
                 found.append(f"{low / max(value, 1e-30):.1f} times fewer {NAMES[name]} than any measured there")
-        for name, share in largest.items():
-            here = max(values[index] for values in share.values())
+        for name, here in shares.items():
             if here > self.config.domain_share and not self.shares[platform].get(name, 0.0) > 0:
                 found.append(f"operators of class {name} ({here:.0%} of its work) were never measured there")
         return "; ".join(found) or None

@@ -13,8 +13,9 @@ Laws are nested: everything -> machine -> platform -> configuration, each centre
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Key = tuple[str, ...]
+Keys = Sequence[tuple[Key, ...]]  # of each row, the names of its laws, coarse to fine
 
 MAX_SHIFT = 3.0  # largest step of a log coefficient in one iteration: a factor of 20
 ITERATIONS = 50
@@ -88,53 +90,58 @@ class Law:
 
     Attributes
     ----------
-    levels : tuple of tuple of str
-        Columns whose values name a law at each level, coarse to fine; each holds those of the one before.
     pooled_width, level_width, noise : float
         See :func:`fit_terms`; ``pooled_width`` is the outermost prior's, centred on the ceilings themselves.
     log_coefficients : dict
-        Values of a level's columns to the log coefficients of its law.
+        Name of a law to its log coefficients; ``()`` is the outermost one.
     """
 
-    levels: tuple[tuple[str, ...], ...]
     pooled_width: float
     level_width: float
     noise: float
     log_coefficients: dict[Key, np.ndarray] = field(default_factory=dict)
 
-    def fit(self, keys: pd.DataFrame, terms: np.ndarray, target: np.ndarray) -> Law:
-        """A copy with coefficients for every value of ``keys`` (one row a target, the levels' columns)."""
+    def fit(self, keys: Keys, terms: np.ndarray, target: np.ndarray) -> Law:
+        """A copy with coefficients for every law that ``keys`` name (:func:`law_keys`, one entry a target)."""
         fitted: dict[Key, np.ndarray] = {(): self._solve(terms, target, np.zeros(terms.shape[1]), self.pooled_width)}
-        for parent, level in zip(((), *self.levels), self.levels, strict=False):
-            labels = list(_keys(keys, level))
-            above = list(_keys(keys, parent))
-            for key in dict.fromkeys(labels):
-                rows = np.array([label == key for label in labels])
-                outer = above[int(rows.argmax())]
-                alone = rows.sum() == sum(label == outer for label in above)
+        sizes: dict[Key, int] = {(): len(target)}
+        for above, level in pairwise([[()] * len(keys), *zip(*keys, strict=True)]):
+            for key, rows in rows_of(level).items():
+                outer, sizes[key] = above[rows[0]], len(rows)
+                alone = sizes[outer] == sizes[key]
                 fitted[key] = (
                     fitted[outer] if alone else self._solve(terms[rows], target[rows], fitted[outer], self.level_width)
                 )
-        return Law(self.levels, self.pooled_width, self.level_width, self.noise, fitted)
+        return Law(self.pooled_width, self.level_width, self.noise, fitted)
 
     def _solve(self, terms: np.ndarray, target: np.ndarray, centre: np.ndarray, width: float) -> np.ndarray:
         return fit_terms(terms, target, centre, width, self.noise)
 
-    def parts(self, keys: pd.DataFrame, terms: np.ndarray) -> np.ndarray:
+    def parts(self, keys: Keys, terms: np.ndarray) -> np.ndarray:
         """What each term contributes, shape (n, p): of the finest law that was fitted for the row."""
-        finest: list[Sequence[Key]] = [[()] * len(keys), *(list(_keys(keys, level)) for level in self.levels)]
         theta = [
-            next(self.log_coefficients[key] for key in reversed(row) if key in self.log_coefficients)
-            for row in zip(*finest, strict=True)
+            next(self.log_coefficients[key] for key in (*reversed(row), ()) if key in self.log_coefficients)
+            for row in keys
         ]
         return np.asarray(terms * np.exp(np.array(theta).reshape(terms.shape)))
 
-    def predict(self, keys: pd.DataFrame, terms: np.ndarray) -> np.ndarray:
-        """Prediction for each row, in the target's unit."""
-        return np.asarray(self.parts(keys, terms).sum(axis=1))
+
+def law_keys(frame: pd.DataFrame, levels: Sequence[Sequence[str]]) -> list[tuple[Key, ...]]:
+    """Of each row the names of its laws: the values of each level's columns, coarse to fine.
+
+    Each level must have the columns of the one before.
+    """
+    return list(zip(*(labels(frame, level) for level in levels), strict=True))
 
 
-def _keys(keys: pd.DataFrame, columns: Sequence[str]) -> Iterator[Key]:
-    if not columns:
-        return iter([()] * len(keys))
-    return zip(*(keys[name].astype(str) for name in columns), strict=True)
+def labels(frame: pd.DataFrame, columns: Sequence[str]) -> list[Key]:
+    """Values of some columns as texts, a tuple a row."""
+    return list(zip(*(frame[name].astype("str").tolist() for name in columns), strict=True))
+
+
+def rows_of(keys: Iterable[Key]) -> dict[Key, list[int]]:
+    """Each key to the rows that have it."""
+    rows: dict[Key, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows.setdefault(key, []).append(row)
+    return rows

@@ -12,6 +12,7 @@ from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.features import (
     TRAINS_ON,
     Ceilings,
+    Device,
     Domain,
     latency_terms,
     memory_terms,
@@ -62,7 +63,10 @@ class Predictor:
             If there is too little to learn from.
         """
         table = training_rows(frame, self.config)
-        ceilings = ceilings_of(table, environments)
+        return self.fit_rows(table, ceilings_of(table, environments))
+
+    def fit_rows(self, table: pd.DataFrame, ceilings: Mapping[Device, Ceilings]) -> Predictor:
+        """A copy fitted to :func:`training_rows`, or some of them."""
         fit = {"latency_s": Quantity.fit("latency_s", table, latency_terms, ceilings, self.config)}
         memory = table[table["primary"].astype(bool)] if "primary" in table else table
         if memory["memory_increase_bytes"].notna().any():

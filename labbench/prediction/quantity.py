@@ -7,7 +7,6 @@ training rows ── law cross-fitted by family ──> log(measured / law) ─�
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,8 @@ import numpy as np
 
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.conformal import Radius, radius
-from labbench.prediction.features import LEVELS, Ceilings, Device, classes, residual_features
-from labbench.prediction.law import Law
+from labbench.prediction.features import LEVELS, Ceilings, Device, ResidualFeatures, with_shares
+from labbench.prediction.law import Law, law_keys
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 Terms = Callable[["pd.DataFrame", Mapping[Device, Ceilings]], np.ndarray]
 
 MIN_FAMILIES = 3  # cross-fitting needs training families left when one is held out and one is scored
-ROWS_WORTH_THREADS = 10_000  # 100 rows: two threads on two busy cores took 7 times as long as one
 MAX_CORRECTION = 0.7  # of the residual in the log (a factor of 2): trees know nothing beyond what they saw
 
 
@@ -44,8 +42,8 @@ class Quantity:
         0 where the gain is within its standard error.
     scores, families : array, shape (rows,)
         Absolute out-of-fold errors in the log, and the family of each: what intervals are made of.
-    known : list of str
-        Operator classes that the residual's features are made of.
+    features : ResidualFeatures
+        What the residual is learnt from.
     """
 
     name: str
@@ -56,7 +54,7 @@ class Quantity:
     weight: float
     scores: np.ndarray
     families: np.ndarray
-    known: list[str]
+    features: ResidualFeatures
 
     @classmethod
     def fit(
@@ -79,30 +77,29 @@ class Quantity:
                 f"{name} was measured, with a footprint, for {len(set(families))} model families; "
                 f"prediction needs {MIN_FAMILIES}: measure more with `labbench run`"
             )
-        law = Law(LEVELS, config.pooled_width, config.level_width, config.noise)
-        known = classes(frame)
+        law = Law(config.pooled_width, config.level_width, config.noise)
+        keys, features = law_keys(frame, LEVELS), ResidualFeatures.of(frame)
+        table = features.table(frame)
 
         folds = list(folds_by_group(families, config.inner_folds, config.seed))
-        error = np.empty(len(y))
-        features: Any = [None] * len(folds)
-        for index, (train, test) in enumerate(folds):
-            held_out = law.fit(frame.iloc[train], x[train], y[train])
-            parts = held_out.parts(frame.iloc[test], x[test])
-            error[test] = np.log(y[test] / parts.sum(axis=1))
-            features[index] = residual_features(frame.iloc[test], parts, known)
+        parts = np.empty_like(x)
+        for train, test in folds:
+            parts[test] = law.fit([keys[row] for row in train], x[train], y[train]).parts(
+                [keys[row] for row in test], x[test]
+            )
+        error = np.log(y / parts.sum(axis=1))
         learnt = np.zeros(len(y))
         residual, weight = None, 0.0
         if config.residual == "boosting":
-            table = _joined(features, folds)
-            with _threads_for(len(y)):
-                for train, test in folds:
-                    learnt[test] = _correction(_boosting(config).fit(table.iloc[train], error[train]), table.iloc[test])
-                weight = float(np.clip(learnt @ error / max(float(learnt @ learnt), 1e-12), 0.0, 1.0))
-                weight = weight if _helps(error, error - weight * learnt, families) else 0.0
-                if weight > 0:
-                    residual = _boosting(config).fit(table, error)
+            seen = with_shares(table, parts)
+            for train, test in folds:
+                learnt[test] = _correction(_boosted(seen[train], error[train], config), seen[test])
+            weight = float(np.clip(learnt @ error / max(float(learnt @ learnt), 1e-12), 0.0, 1.0))
+            weight = weight if _helps(error, error - weight * learnt, families) else 0.0
+            if weight > 0:
+                residual = _boosted(seen, error, config)
         scores = np.abs(error - weight * learnt)
-        return cls(name, terms, ceilings, law.fit(frame, x, y), residual, weight, scores, families, known)
+        return cls(name, terms, ceilings, law.fit(keys, x, y), residual, weight, scores, families, features)
 
     def radius(self, level: float) -> Radius:
         """Half-width, in the log, of the interval that covers a new family with probability ``level``."""
@@ -118,12 +115,11 @@ class Quantity:
         """
         import pandas as pd
 
-        parts = self.law.parts(frame, self.terms(frame, self.ceilings))
+        parts = self.law.parts(law_keys(frame, LEVELS), self.terms(frame, self.ceilings))
         law = parts.sum(axis=1)
         point = law.copy()
         if self.residual is not None and len(frame):
-            with _threads_for(len(frame)):
-                shift = self.weight * _correction(self.residual, residual_features(frame, parts, self.known))
+            shift = self.weight * _correction(self.residual, with_shares(self.features.table(frame), parts))
             point = law * np.exp(np.where(corrected, shift, 0.0))
         spread = np.exp(self.radius(level).value)
         return pd.DataFrame(
@@ -140,16 +136,6 @@ def folds_by_group(groups: np.ndarray, count: int, seed: int) -> Iterator[tuple[
         yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
 
 
-def _joined(parts: list[pd.DataFrame], folds: list[tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
-    """Features of all folds in the order of the rows, texts as categories that every part shares."""
-    import pandas as pd
-
-    order = np.argsort(np.concatenate([test for _, test in folds]), kind="stable")
-    table = pd.concat(parts, ignore_index=True).iloc[order].reset_index(drop=True)
-    texts = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
-    return table.astype(dict.fromkeys(texts, "category"))
-
-
 def _helps(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> bool:
     """Whether errors shrink by more than the standard error of the gain, groups weighing the same (one-SE rule).
 
@@ -161,29 +147,21 @@ def _helps(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> bool:
     return bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)))
 
 
-def _threads_for(rows: int) -> AbstractContextManager[Any]:
-    """One thread for a small fit: splitting it costs more than it saves, many times more on a busy machine."""
-    from threadpoolctl import threadpool_limits
+def _boosted(features: np.ndarray, error: np.ndarray, config: PredictionConfig) -> Any:
+    """Exact splits: for the few thousand rows at most of a store faster than histograms, and on one thread."""
+    from sklearn import config_context
+    from sklearn.ensemble import GradientBoostingRegressor
 
-    return threadpool_limits(1) if rows < ROWS_WORTH_THREADS else nullcontext()
-
-
-def _boosting(config: PredictionConfig) -> Any:
-    from sklearn.ensemble import HistGradientBoostingRegressor
-
-    return HistGradientBoostingRegressor(
-        max_iter=config.boosting_iterations,
+    model = GradientBoostingRegressor(
+        n_estimators=config.boosting_iterations,
         learning_rate=config.boosting_rate,
         min_samples_leaf=config.boosting_leaf,
-        categorical_features="from_dtype",
-        early_stopping=False,
+        max_features=config.boosting_features,
         random_state=config.seed,
     )
+    with config_context(assume_finite=True, skip_parameter_validation=True):  # a quarter of the time, tree by tree
+        return model.fit(features, error)
 
 
-def _correction(model: Any, features: pd.DataFrame) -> np.ndarray:
-    import pandas as pd
-
-    texts = [name for name in features if not pd.api.types.is_numeric_dtype(features[name])]
-    table = features.astype(dict.fromkeys(texts, "category"))
-    return np.clip(np.asarray(model.predict(table)), -MAX_CORRECTION, MAX_CORRECTION)
+def _correction(model: Any, features: np.ndarray) -> np.ndarray:
+    return np.clip(model.predict(features), -MAX_CORRECTION, MAX_CORRECTION)

@@ -52,5 +52,7 @@ def to_onnx(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], folder: P
         assert program is not None
         program.save(str(path), external_data=True)
     for value in program.model.graph.initializers.values():
-        value.const_value = None  # the optimizer's rules keep the graph for ever: its weights would count as the runtime's
+        value.const_value = (
+            None  # the optimizer's rules keep the graph for ever: its weights would count as the runtime's
+        )
     return path

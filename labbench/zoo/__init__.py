@@ -149,6 +149,12 @@ def family_of(model: str) -> Family:
     return _find(model)[0]
 
 
+def is_built_in(model: str) -> bool:
+    """Whether a model's family is labbench's own, and no plugin has put another in its place."""
+    family = family_of(model)
+    return _built_in().get(family.name) is family
+
+
 def resolve(workload: Workload) -> Workload:
     """The workload with task and input shape filled in.
 
