@@ -1,11 +1,14 @@
 import copy
+import gc
+import logging
+import weakref
 
 import pytest
 import torch
 
 from labbench import runtimes, zoo
 from labbench.campaign import Campaign
-from labbench.cells import Grid, Platform
+from labbench.cells import Grid, Platform, Workload
 from labbench.config import ConfigError
 from labbench.measure.protocol import preset
 from labbench.runtimes import ort
@@ -48,6 +51,27 @@ def test_outputs_agree_with_eager_fp32_in_order_and_type(module, name, precision
     assert check.passed, check
     assert all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in outputs)
     assert prepared.parameter_bytes > 0
+
+
+@pytest.mark.parametrize("name", ["eager", "onnxruntime", "openvino"])
+def test_weights_that_are_tied_count_once(name):
+    tied = torch.nn.Sequential(torch.nn.Linear(256, 256, bias=False), torch.nn.Linear(256, 256, bias=False)).eval()
+    tied[1].weight = tied[0].weight
+    prepared, _ = run(name, tied.requires_grad_(False), (torch.randn(2, 256),))
+    assert prepared.parameter_bytes == pytest.approx(256 * 256 * 4, rel=0.1)  # onnxruntime: the whole file
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_the_exporter_holds_hardly_a_weight_after_preparing(name, monkeypatch):
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # what pytest captures holds them too
+    program = zoo.build(zoo.resolve(Workload(model="bert-tiny"))).programs[0]
+    inputs, weights = program.inputs, [weakref.ref(p) for p in program.module.parameters() if p.numel() > 1000]
+    prepared = runtimes.get(name).prepare(program.module, inputs, Platform(runtime=name, threads=1), "fp32")
+    del program
+    gc.collect()
+    assert prepared() is not None
+    alive = sum(reference() is not None for reference in weights)
+    assert alive <= 2, f"{alive} of {len(weights)} weights are still held"  # BERT's tied ones have two names
 
 
 @pytest.mark.slow

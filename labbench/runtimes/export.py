@@ -19,14 +19,17 @@ def _quietly() -> Iterator[None]:
     """No gradients, and no exporter chatter on the console."""
     import torch
 
-    level = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.getLogger("torch.onnx").setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def to_exported(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
@@ -48,11 +51,12 @@ def to_onnx(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], folder: P
 
     path = folder / "model.onnx"
     with _quietly():
-        program = torch.onnx.export(module, inputs, dynamo=True, verbose=False)
+        program = torch.onnx.export(module, inputs, dynamo=True, verbose=False, optimize=False)
         assert program is not None
+        weights = list(program.model.graph.initializers.values())
+        program.optimize()
         program.save(str(path), external_data=True)
-    for value in program.model.graph.initializers.values():
-        value.const_value = (
-            None  # the optimizer's rules keep the graph for ever: its weights would count as the runtime's
-        )
+    # The optimizer's rules hold on to the graph for ever: its weights would count as the runtime's memory.
+    for value in (*weights, *program.model.graph.initializers.values()):
+        value.const_value = None
     return path
