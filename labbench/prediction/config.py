@@ -26,8 +26,8 @@ class PredictionConfig(Frozen):
     noise: float = Field(0.1, gt=0, description="scatter about the roofline, log units, below which it is not fitted")
     pooled_width: float = Field(2.0, gt=0, description="prior s.d. of log coefficients about the machine's ceilings")
     level_width: float = Field(1.0, gt=0, description="prior s.d. of log coefficients about the level above")
-    boosting_iterations: int = Field(20, ge=1)
-    boosting_rate: float = Field(0.3, gt=0, le=1)
+    boosting_iterations: int = Field(12, ge=1)
+    boosting_rate: float = Field(0.4, gt=0, le=1)
     boosting_leaf: int = Field(8, ge=1, description="least rows in a leaf")
     boosting_features: float = Field(0.3, gt=0, le=1, description="share of the features that each split may look at")
     domain_factor: float = Field(3.0, ge=1, description="how far outside the measured range a prediction may lie")
@@ -37,5 +37,5 @@ class PredictionConfig(Frozen):
         le=1,
         description="share of FLOPs, bytes or kernels an operator class may have without being measured",
     )
-    max_folds: int = Field(20, ge=2, description="evaluation leaves out one family at a time up to so many families")
+    max_folds: int = Field(10, ge=2, description="evaluation leaves out one family at a time up to so many families")
     seed: int = Field(0, ge=0)

@@ -94,7 +94,7 @@ def prepare(frame: pd.DataFrame) -> pd.DataFrame:
             table[name] = table[name].to_numpy(float, na_value=np.nan)
     table["family"] = table["model"].astype("str").map(family_of)
     by_class = [name for name in table.columns.astype(str) if name.startswith(tuple(f"{total}_" for total in TOTALS))]
-    table[by_class] = table[by_class].fillna(0.0)
+    table[by_class] = table[by_class].fillna(0.0).astype(float)
     table["group"] = table["family"].map(merged_families(table))
     cell = ["record_id"] if "record_id" in table else [name for name in (*PLATFORM, *WORKLOAD) if name in table]
     table["cell_key"] = table.groupby(cell, dropna=False, observed=True).ngroup()

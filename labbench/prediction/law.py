@@ -31,7 +31,14 @@ ITERATIONS = 50
 TOLERANCE = 1e-4  # of a log coefficient: 0.01 %
 
 
-def fit_terms(terms: np.ndarray, target: np.ndarray, centre: np.ndarray, width: float, noise: float) -> np.ndarray:
+def fit_terms(
+    terms: np.ndarray,
+    target: np.ndarray,
+    centre: np.ndarray,
+    width: float,
+    noise: float,
+    start: np.ndarray | None = None,
+) -> np.ndarray:
     """Log coefficients of one law.
 
     Parameters
@@ -46,6 +53,8 @@ def fit_terms(terms: np.ndarray, target: np.ndarray, centre: np.ndarray, width: 
         Prior standard deviation of the log coefficients.
     noise : float
         Scale of the errors in the log; the loss is quadratic within it and linear beyond (pseudo-Huber).
+    start : array, shape (p,), optional
+        Where the search begins, e.g. the solution for nearly the same rows; default: ``centre``.
 
     Returns
     -------
@@ -55,7 +64,7 @@ def fit_terms(terms: np.ndarray, target: np.ndarray, centre: np.ndarray, width: 
     -----
     Levenberg-Marquardt on the reweighted problem (Nocedal & Wright, Numerical Optimization, section 10.3).
     """
-    theta, damping = centre.astype(float).copy(), 1e-2
+    theta, damping = (centre if start is None else start).astype(float), 1e-2
     wanted = np.log(target)
 
     def evaluate(theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -102,20 +111,30 @@ class Law:
     log_coefficients: dict[Key, np.ndarray] = field(default_factory=dict)
 
     def fit(self, keys: Keys, terms: np.ndarray, target: np.ndarray) -> Law:
-        """A copy with coefficients for every law that ``keys`` name (:func:`law_keys`, one entry a target)."""
-        fitted: dict[Key, np.ndarray] = {(): self._solve(terms, target, np.zeros(terms.shape[1]), self.pooled_width)}
+        """A copy with coefficients for every law that ``keys`` name (:func:`law_keys`, one entry a target).
+
+        The search begins at the coefficients that this law has, if it has any.
+        """
+        begun = self.log_coefficients
+        fitted: dict[Key, np.ndarray] = {
+            (): self._solve(terms, target, np.zeros(terms.shape[1]), self.pooled_width, begun.get(()))
+        }
         sizes: dict[Key, int] = {(): len(target)}
         for above, level in pairwise([[()] * len(keys), *zip(*keys, strict=True)]):
             for key, rows in rows_of(level).items():
                 outer, sizes[key] = above[rows[0]], len(rows)
                 alone = sizes[outer] == sizes[key]
                 fitted[key] = (
-                    fitted[outer] if alone else self._solve(terms[rows], target[rows], fitted[outer], self.level_width)
+                    fitted[outer]
+                    if alone
+                    else self._solve(terms[rows], target[rows], fitted[outer], self.level_width, begun.get(key))
                 )
         return Law(self.pooled_width, self.level_width, self.noise, fitted)
 
-    def _solve(self, terms: np.ndarray, target: np.ndarray, centre: np.ndarray, width: float) -> np.ndarray:
-        return fit_terms(terms, target, centre, width, self.noise)
+    def _solve(
+        self, terms: np.ndarray, target: np.ndarray, centre: np.ndarray, width: float, start: np.ndarray | None
+    ) -> np.ndarray:
+        return fit_terms(terms, target, centre, width, self.noise, start)
 
     def parts(self, keys: Keys, terms: np.ndarray) -> np.ndarray:
         """What each term contributes, shape (n, p): of the finest law that was fitted for the row."""

@@ -77,13 +77,14 @@ class Quantity:
                 f"{name} was measured, with a footprint, for {len(set(families))} model families; "
                 f"prediction needs {MIN_FAMILIES}: measure more with `labbench run`"
             )
-        law = Law(config.pooled_width, config.level_width, config.noise)
         keys, features = law_keys(frame, LEVELS), ResidualFeatures.of(frame)
         table = features.table(frame)
+        law = Law(config.pooled_width, config.level_width, config.noise).fit(keys, x, y)
 
         folds = list(folds_by_group(families, config.inner_folds, config.seed))
         parts = np.empty_like(x)
         for train, test in folds:
+            # Begins at the law of all rows and ends, within its tolerance, where any other start would end.
             parts[test] = law.fit([keys[row] for row in train], x[train], y[train]).parts(
                 [keys[row] for row in test], x[test]
             )
@@ -99,7 +100,7 @@ class Quantity:
             if weight > 0:
                 residual = _boosted(seen, error, config)
         scores = np.abs(error - weight * learnt)
-        return cls(name, terms, ceilings, law.fit(keys, x, y), residual, weight, scores, families, features)
+        return cls(name, terms, ceilings, law, residual, weight, scores, families, features)
 
     def radius(self, level: float) -> Radius:
         """Half-width, in the log, of the interval that covers a new family with probability ``level``."""
