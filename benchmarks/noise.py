@@ -72,10 +72,10 @@ def judgements(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, bool]:
     """Whether each method calls the two different."""
     from scipy.stats import ttest_ind
 
-    from labbench.analysis.compare import compare_pair
+    from labbench.analysis.compare import compare_pair, rounds_of
 
     return {
-        "labbench": compare_pair(a, b, paired=True, alpha=ALPHA).verdict in ("faster", "slower"),
+        "labbench": compare_pair(rounds_of(a), rounds_of(b), paired=True, alpha=ALPHA).verdict in ("faster", "slower"),
         "Welch's t on raw samples": bool(ttest_ind(a["seconds"], b["seconds"], equal_var=False).pvalue < ALPHA),
         "means differ by > 2 %": bool(abs(a["seconds"].mean() / b["seconds"].mean() - 1) > 0.02),
     }

@@ -51,6 +51,7 @@ PRELOAD = (
     "pydantic",
     "ipykernel.kernelapp",
     "ipykernel.ipkernel",
+    "ipykernel.debugger",
     "IPython.core.pylabtools",
     "labbench.store",
     "labbench.campaign",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def source_sha256() -> str:
     return digest.hexdigest()
 
 
+@cache
 def environment() -> dict[str, str]:
     """Versions and system, for the reader of a report: name to text."""
     import platform

@@ -42,6 +42,7 @@ RunStatus = Literal["running", "ok", "failed", "interrupted"]
 
 KERNEL_START_TIMEOUT_S = 300  # papermill's 60 s are too few for a cold machine whose cores are busy measuring
 KERNEL_ARGUMENTS = [
+    "--InlineBackend.print_figure_kwargs={'bbox_inches': None}",  # figures have a layout; cropping draws them twice
     "--InlineBackend.figure_formats=svg",  # sharp at every size; a notebook may choose otherwise
     "--InteractiveShellApp.extra_extensions=labbench.kernels",  # progress bars as text
 ]
@@ -359,12 +360,15 @@ def _papermill(
     papermill = _load_papermill()
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
+    from labbench import engine
+
     bar = {"desc": step.notebook.stem, "leave": False, "dynamic_ncols": True} if progress and _in_session() else False
     try:
         papermill.execute_notebook(
             _literal(step.notebook),
             _literal(step.output),
             parameters,
+            engine_name=engine.NAME,
             progress_bar=bar,
             kernel_name="python3",
             start_timeout=KERNEL_START_TIMEOUT_S,

@@ -30,7 +30,9 @@ def theme() -> None:
         ("font.size", "figure.labelsize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"),
         9.5,
     )
-    sns.set_theme(style="whitegrid", rc={**text, "axes.titlesize": 9.5, "axes.edgecolor": "0.7", "figure.dpi": 110})
+    rc = {**text, "axes.titlesize": 9.5, "axes.edgecolor": "0.7", "figure.dpi": 110}
+    rc |= {"svg.fonttype": "none"}  # numbers in figures can be searched and copied
+    sns.set_theme(style="whitegrid", rc=rc)
     pd.set_option("display.max_colwidth", None)
 
 
@@ -54,7 +56,7 @@ def new_axes(ax: Axes | None, height_in: float) -> Axes:
 
 def plain_ticks(ax: Axes, axes: str = "xy") -> None:
     """Numbers like 0.1 and 20 on log axes, not powers of ten; 2 and 5 between them where there is room."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     for name in axes:
         axis = getattr(ax, f"{name}axis")
@@ -62,7 +64,7 @@ def plain_ticks(ax: Axes, axes: str = "xy") -> None:
         decades = np.log10(high / low)
         axis.set_major_locator(LogLocator(subs=next(subs for most, subs in TICKS if decades <= most)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_minor_locator(NullLocator())
 
 
 def legend_above(ax: Axes, columns: int = 2) -> None:

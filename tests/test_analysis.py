@@ -4,7 +4,7 @@ import pytest
 from test_store import filled, make_record, make_series
 
 from labbench.analysis import costs, matrix, roofline, sentences, tables
-from labbench.analysis.compare import benjamini_hochberg, compare, compare_pair, fastest, summary
+from labbench.analysis.compare import benjamini_hochberg, compare, compare_pair, fastest, rounds_of, summary
 from labbench.config import ConfigError
 from labbench.records import Environment, Noise
 from labbench.store import Store
@@ -36,7 +36,7 @@ def test_a_cell_compared_with_itself_is_called_different_in_at_most_five_per_cen
     for _ in range(300):
         drift = slow_drift(rng, processes, 10)
         a, b = (simulated(rng, processes, 10, drift=drift) for _ in range(2))
-        different += compare_pair(a, b, paired=True).verdict in ("faster", "slower")
+        different += compare_pair(rounds_of(a), rounds_of(b), paired=True).verdict in ("faster", "slower")
     assert different <= 15
 
 
@@ -58,13 +58,21 @@ def test_five_per_cent_slower_is_found_in_nine_of_ten(processes):
     for _ in range(200):
         drift = slow_drift(rng, processes, 10)
         slow = simulated(rng, processes, 10, slower=1.05, drift=drift)
-        found += compare_pair(slow, simulated(rng, processes, 10, drift=drift), paired=True).verdict == "slower"
+        found += (
+            compare_pair(rounds_of(slow), rounds_of(simulated(rng, processes, 10, drift=drift)), paired=True).verdict
+            == "slower"
+        )
     assert found >= 180
 
 
 def test_a_significant_but_tiny_difference_is_no_verdict():
     rng = np.random.default_rng(2)
-    result = compare_pair(simulated(rng, 20, 40, slower=1.01), simulated(rng, 20, 40), paired=False, process_sd=0.004)
+    result = compare_pair(
+        rounds_of(simulated(rng, 20, 40, slower=1.01)),
+        rounds_of(simulated(rng, 20, 40)),
+        paired=False,
+        process_sd=0.004,
+    )
     assert result.verdict in ("same", "undecided")
 
 

@@ -69,22 +69,63 @@ class Comparison:
         return f"×{self.ratio:.3f} of the baseline's latency ({self.ci_low:.3f} to {self.ci_high:.3f}): {self.verdict}"
 
 
-def round_medians(samples: pd.DataFrame) -> pd.Series:
-    """Log of each round's median seconds, indexed by process and round."""
-    medians: pd.Series = np.log(samples.groupby(["process", "round"], observed=True)["seconds"].median())
-    return medians
+@dataclass(frozen=True)
+class Rounds:
+    """The rounds of one series; arrays have one entry a round, ordered by process and round.
+
+    Attributes
+    ----------
+    process, round : array of int
+        Where it was taken.
+    log_median : array of float
+        Log of the round's median seconds.
+    """
+
+    process: np.ndarray
+    round: np.ndarray
+    log_median: np.ndarray
+
+    @property
+    def key(self) -> np.ndarray:
+        """One number for process and round."""
+        return self.process.astype(np.int64) << 32 | self.round.astype(np.int64)
+
+    @property
+    def processes(self) -> int:
+        """How many processes took part."""
+        return len(np.unique(self.process))
+
+
+def rounds_of(samples: pd.DataFrame) -> Rounds:
+    """The rounds of one series' samples (``process``, ``round``, ``seconds``)."""
+    medians = samples.groupby(["process", "round"], observed=True)["seconds"].median()
+    process, number = (medians.index.get_level_values(name).to_numpy() for name in ("process", "round"))
+    return Rounds(process, number, np.log(medians.to_numpy()))
+
+
+def _rounds_by_series(samples: pd.DataFrame) -> dict[tuple[str, str], Rounds]:
+    """The rounds of every record id and series."""
+    keys = ["record_id", "series", "process", "round"]
+    table = samples.groupby(keys, observed=True)["seconds"].median().reset_index()
+    process, number, log_median = (
+        table["process"].to_numpy(),
+        table["round"].to_numpy(),
+        np.log(table["seconds"].to_numpy()),
+    )
+    places: dict[tuple[str, str], np.ndarray] = table.groupby(keys[:2], observed=True).indices
+    return {key: Rounds(process[at], number[at], log_median[at]) for key, at in places.items()}
 
 
 def compare_pair(
-    side: pd.DataFrame,
-    baseline: pd.DataFrame,
+    side: Rounds,
+    baseline: Rounds,
     *,
     paired: bool,
     process_sd: float = PROCESS_SD,
     alpha: float = ALPHA,
     threshold: float = THRESHOLD,
 ) -> Comparison:
-    """Compare the samples (``process``, ``round``, ``seconds``) of two series.
+    """Compare two series by their rounds.
 
     Parameters
     ----------
@@ -93,30 +134,26 @@ def compare_pair(
     process_sd : float
         Standard deviation of log latency between processes of one cell.
     """
-    a, b = round_medians(side), round_medians(baseline)
-    common = a.index.intersection(b.index)
-    paired = paired and len(common) >= 3
+    _, at_side, at_baseline = np.intersect1d(side.key, baseline.key, assume_unique=True, return_indices=True)
+    paired = paired and len(at_side) >= 3
     if paired:
-        difference = a[common] - b[common]
-        middle, variance, df = _mean(difference)
+        middle, variance, df = _mean(side.log_median[at_side] - baseline.log_median[at_baseline])
     else:
-        middle_a, variance_a, df_a = _mean(a)
-        middle_b, variance_b, df_b = _mean(b)
+        middle_a, variance_a, df_a = _mean(side.log_median)
+        middle_b, variance_b, df_b = _mean(baseline.log_median)
         middle, variance = middle_a - middle_b, variance_a + variance_b
         df = _satterthwaite([(variance_a, df_a), (variance_b, df_b)])
-    processes = [len(x.index.unique("process")) for x in (a, b)]
-    between = process_sd**2 * sum(1 / n for n in processes)
+    between = process_sd**2 * (1 / side.processes + 1 / baseline.processes)
     df = _satterthwaite([(variance, df), (between, PROCESS_DF)])
     return _judge(middle, math.sqrt(variance + between), df, paired, alpha, threshold)
 
 
-def _mean(values: pd.Series) -> tuple[float, float, float]:
+def _mean(x: np.ndarray) -> tuple[float, float, float]:
     """Median over rounds, the variance of it, and degrees of freedom; robust to single wild rounds.
 
     The variance is that of a mean of autocorrelated values, n_eff = n (1 - r) / (1 + r) with the lag-1 autocorrelation r
     (Wilks, Statistical Methods in the Atmospheric Sciences, eq. 5.12), times π/2 for the median.
     """
-    x = values.to_numpy()
     n = len(x)
     if n < 2:
         return float(x.mean()), 0.05**2, 1.0  # one round: nothing is known of its spread, 5 % is assumed
@@ -210,7 +247,7 @@ def compare(
     if baseline not in known:
         raise unknown_name(f"baseline {by}", baseline, known)
     fixed = [name for name in (*WORKLOAD, "precision", "platform", "machine_id") if name != by]
-    taken = dict(iter(samples.groupby(["record_id", "series"], observed=True)))
+    taken = _rounds_by_series(samples)
     spread = process_sd(samples) if len(samples) else PROCESS_SD
     found = []
     for _, part in rows.groupby(fixed, observed=True, dropna=False, sort=False):
@@ -305,7 +342,7 @@ def fastest(frame: pd.DataFrame, samples: pd.DataFrame, *, alpha: float = ALPHA)
     import pandas as pd
 
     rows = frame[(frame["status"] == "ok") & frame["series"].notna()]
-    taken = dict(iter(samples.groupby(["record_id", "series"], observed=True)))
+    taken = _rounds_by_series(samples)
     spread = process_sd(samples) if len(samples) else PROCESS_SD
     found = []
     for _, part in rows.groupby([*WORKLOAD, "precision", "machine_id"], observed=True, dropna=False, sort=False):

@@ -29,6 +29,7 @@ Keys = Sequence[tuple[Key, ...]]  # of each row, the names of its laws, coarse t
 MAX_SHIFT = 3.0  # largest step of a log coefficient in one iteration: a factor of 20
 ITERATIONS = 50
 TOLERANCE = 1e-4  # of a log coefficient: 0.01 %
+NEGLIGIBLE = 1e-3  # of the deviance: what a coefficient gains by then is a thousandth of its standard error squared
 
 
 def fit_terms(
@@ -84,9 +85,10 @@ def fit_terms(
         step = np.clip(step, -MAX_SHIFT, MAX_SHIFT)
         new_cost, new_error, new_share = evaluate(theta + step)
         if new_cost <= cost:
+            gain = cost - new_cost
             theta, cost, error, share = theta + step, new_cost, new_error, new_share
             damping = max(damping / 5, 1e-9)
-            if np.abs(step).max() < TOLERANCE:
+            if np.abs(step).max() < TOLERANCE or gain < NEGLIGIBLE:
                 break
         else:
             damping *= 5

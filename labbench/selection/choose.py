@@ -28,6 +28,9 @@ OBJECTIVES = {
 }
 
 
+TIE_BREAKERS = ("predicted", "memory_bytes", "prepare_s")
+
+
 def select(
     frame: pd.DataFrame, requirements: Requirements | None = None, predictor: Predictor | None = None
 ) -> Decision:
@@ -57,12 +60,15 @@ def select(
     table["why_not"] = ["; ".join(item.reason for item in items) or None for items in found]
     table["excess"] = [_excess(items) for items in found]
     table["rank"], table["tied"] = 0, False
+    described = dict(zip(table.index, table.to_dict("records"), strict=True))
+    compared = table[list(dict.fromkeys((*OBJECTIVES[requirements.objective], *TIE_BREAKERS)))].copy()
     choices = []
-    for _, group in table.groupby("question", sort=True):
-        ranked, ties, reason = _rank(group[group["allowed"]], requirements)
+    for _, rows in sorted(table.groupby("question").indices.items()):
+        group = table.index[rows]
+        ranked, ties, reason = _rank(compared.loc[group[table["allowed"].to_numpy()[rows]]], requirements)
         table.loc[ranked, "rank"] = np.arange(1, len(ranked) + 1)
         table.loc[ties, "tied"] = len(ties) > 1
-        choices.append(_choice(table, group, found, ranked, ties, reason, requirements))
+        choices.append(_choice(group, described, found, ranked, ties, reason, requirements))
     order = table.assign(last=table["rank"] == 0).sort_values(["question", "last", "rank", "excess"], kind="stable")
     return Decision(requirements, tuple(choices), order.drop(columns="last").reset_index(drop=True))
 
@@ -175,27 +181,28 @@ def _tie_break(tied: pd.DataFrame) -> str:
 
 
 def _choice(
-    table: pd.DataFrame,
-    rows: pd.DataFrame,
+    labels: pd.Index,
+    described: dict[Any, dict[str, Any]],
     found: list[list[Violation]],
     ranked: list[Any],
     ties: list[Any],
     reason: str,
     requirements: Requirements,
 ) -> Choice:
-    allowed = [dict(table.loc[label]) | {"tie_break": reason} for label in ranked]
-    excess = table["excess"].to_numpy(float)
+    allowed = [described[label] | {"tie_break": reason} for label in ranked]
+    excess = {label: float(described[label]["excess"]) for label in labels}
     out = sorted(
-        (label for label in rows.index if found[label]), key=lambda label: (np.isnan(excess[label]), excess[label])
+        (label for label in labels if found[label]), key=lambda label: (np.isnan(excess[label]), excess[label])
     )
+    first = described[labels[0]]
     return Choice(
-        question=str(rows.iloc[0]["workload"]),
-        model=str(rows.iloc[0]["model"]),
-        mode=str(rows.iloc[0]["mode"]),
+        question=str(first["workload"]),
+        model=str(first["model"]),
+        mode=str(first["mode"]),
         ranked=tuple(allowed),
-        ties=tuple(table.loc[ties, "option"]),
+        ties=tuple(described[label]["option"] for label in ties),
         fallbacks=_fallbacks(allowed),
-        excluded=tuple((dict(table.loc[label]), tuple(found[label])) for label in out),
+        excluded=tuple((described[label], tuple(found[label])) for label in out),
         objective=requirements.objective,
         percentile=requirements.latency_percentile,
         currency=requirements.currency,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MB = 1e-6
 COLUMNS = 2
-MOST = 8  # workloads of an overview
+MOST = 6  # workloads of an overview
 NEAR = 1.5  # a limit further out than this times the axis is not drawn: it would squeeze the options together
 
 
@@ -64,7 +64,7 @@ def plot_selection(decision: Decision, workload: str, *, ax: Axes | None = None)
 
 
 def plot_selection_overview(decision: Decision, workloads: list[str] | None = None) -> Figure:
-    """:func:`plot_selection` of several workloads (default: the first eight), one legend for all."""
+    """:func:`plot_selection` of several workloads (default: the first six), one legend for all."""
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
