@@ -160,8 +160,9 @@ def plot_matrix(matrix: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def _as_table(ax: Axes) -> None:
-    """Names of columns above, of rows to the left, no ticks."""
+    """Names of columns above, of rows to the left, no ticks; a cell without a value stays white."""
     ax.set(xlabel="", ylabel="")
+    ax.grid(visible=False)
     ax.tick_params(axis="y", rotation=0, length=0)
     ax.tick_params(axis="x", rotation=0, length=0, labeltop=True, labelbottom=False)
     ax.set_xticks(ax.get_xticks(), [label.get_text().replace("/", "/\n") for label in ax.get_xticklabels()])

@@ -229,6 +229,21 @@ def test_a_damaged_manifest_is_no_manifest(tmp_path):
     assert read_manifest(tmp_path / "o.ipynb") is None
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_output_is_not_written_anew_for_every_cell_and_complete_all_the_same(tmp_path, monkeypatch, fails):
+    from papermill import engines
+
+    written = []
+    plain = engines.write_ipynb
+    monkeypatch.setattr(engines, "write_ipynb", lambda nb, path: (written.append(path), plain(nb, path)))
+    last = ["1 / 0"] if fails else []
+    source = make(tmp_path / "n.ipynb", *[f"print('cell {i}')" for i in range(30)], *last)
+    result = run(source, tmp_path / "o.ipynb")
+    assert result.status == ("failed" if fails else "ok")
+    assert len(written) <= 5  # papermill's own engine: 64
+    assert [line for line in printed(tmp_path / "o.ipynb").split("\n") if line] == [f"cell {i}" for i in range(30)]
+
+
 def test_a_progress_bar_leaves_one_line_and_a_figure_is_svg(tmp_path):
     source = make(
         tmp_path / "n.ipynb",
