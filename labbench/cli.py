@@ -332,6 +332,10 @@ def _predict(options: Any) -> int:
         from labbench.campaign import resolve
         from labbench.prediction.report import forecast_table
 
+        measured = store.latest(status="ok")
+        for name in ("device", "runtime"):  # not asked for: wherever something was measured
+            if not getattr(options, name):
+                setattr(options, name, sorted(measured[name].astype("str").unique()))
         predicted = predict_cells(store, resolve(_grid(options).cells()))
         _print_frame(predicted if options.json else forecast_table(predicted), options.json)
     return 0

@@ -5,10 +5,12 @@ import sys
 import time
 
 import pytest
+from made import ENVIRONMENT, study
 from test_analysis import timed
 from test_store import filled, make_record
 
 from labbench import cells, cli
+from labbench.store import Store
 
 
 def labbench(*arguments: str) -> subprocess.CompletedProcess:
@@ -58,6 +60,16 @@ def test_show_gives_tables_and_json(path):
 def test_compare_gives_verdicts(path):
     [row] = json.loads(labbench("compare", "--store", path, "--json").stdout)
     assert row["verdict"] == "faster"
+
+
+@pytest.mark.slow
+def test_a_prediction_is_made_for_every_runtime_that_was_measured_unless_one_is_named(tmp_path):
+    with Store(tmp_path / "s.h5", writable=True) as store:
+        for record in study(runtimes=("eager", "onnxruntime")):
+            store.append(record, ENVIRONMENT)
+    for arguments, runtimes in (((), {"eager", "onnxruntime"}), (("--runtime", "eager"), {"eager"})):
+        run = labbench("predict", "--model", "bert-base", *arguments, "--store", tmp_path / "s.h5", "--json")
+        assert {row["runtime"] for row in json.loads(run.stdout)} == runtimes, run.stderr
 
 
 def test_export_is_lossless(path):
