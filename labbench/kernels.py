@@ -55,6 +55,8 @@ PRELOAD = (
     "IPython.core.pylabtools",
     "labbench.store",
     "labbench.campaign",
+    "labbench.runtimes",
+    "labbench.zoo",
 )
 ROOMS = ("labbench.analysis", "labbench.prediction", "labbench.selection")  # every module of them; none imports torch
 PROVISIONER = "labbench-fork"  # its entry point in pyproject.toml

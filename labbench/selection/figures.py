@@ -44,8 +44,8 @@ def plot_selection(decision: Decision, workload: str, *, ax: Axes | None = None)
         color = colors[str(row.platform)] if row.allowed else (0.72, 0.72, 0.72)
         marker = MARKERS[list(colors).index(str(row.platform)) % len(MARKERS)]
         x, y = row.latency_s * MS, row.memory_bytes * MB
-        span = [[max(x - row.latency_low_s * MS, 0)], [max(row.latency_high_s * MS - x, 0)]]
-        ax.errorbar(x, y, xerr=span, fmt="none", ecolor=color, elinewidth=1, zorder=2)
+        if row.predicted:  # a measured interval is narrower than its marker
+            ax.plot([row.latency_low_s * MS, row.latency_high_s * MS], [y, y], color=color, lw=1, zorder=2)
         face = "white" if row.predicted else color
         ax.scatter(x, y, s=52, marker=marker, facecolor=[face], edgecolor=[color], linewidth=1.6, zorder=3)
         if row.rank == 1:
