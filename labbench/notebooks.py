@@ -42,7 +42,6 @@ RunStatus = Literal["running", "ok", "failed", "interrupted"]
 
 KERNEL_START_TIMEOUT_S = 300  # papermill's 60 s are too few for a cold machine whose cores are busy measuring
 KERNEL_ARGUMENTS = [
-    "--InlineBackend.print_figure_kwargs={'bbox_inches': None}",  # figures have a layout; cropping draws them twice
     "--InlineBackend.figure_formats=svg",  # sharp at every size; a notebook may choose otherwise
     "--InteractiveShellApp.extra_extensions=labbench.kernels",  # progress bars as text
 ]

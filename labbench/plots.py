@@ -35,7 +35,17 @@ def theme() -> None:
     rc = {**text, "axes.titlesize": 9.5, "axes.edgecolor": "0.7", "figure.dpi": 110}
     rc |= {"svg.fonttype": "none"}  # numbers in figures can be searched and copied
     sns.set_theme(style="whitegrid", rc=rc)
+    _draw_once()
     pd.set_option("display.max_colwidth", None)
+
+
+def _draw_once() -> None:
+    """In a notebook, leave out the cropping of figures: these have a layout, and cropping draws each twice."""
+    import sys
+
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
+        shell.run_line_magic("config", "InlineBackend.print_figure_kwargs = {'bbox_inches': None}")
 
 
 def platform_colors(platforms: pd.Series) -> dict[str, tuple[float, float, float]]:
