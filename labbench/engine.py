@@ -19,7 +19,7 @@ class SavesSeldom(NBClientEngine):
 
     @classmethod
     def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **kwargs: Any) -> None:
-        """Run the cells; the manager's next save after this one is immediate again."""
+        """Run the cells."""
         save = nb_man.save
 
         def save_seldom(nb: Any = None) -> None:
@@ -30,8 +30,10 @@ class SavesSeldom(NBClientEngine):
         nb_man.save = save_seldom
         try:
             super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
-        finally:
-            del nb_man.save
+        except BaseException:
+            del nb_man.save  # the manager's last save follows, and papermill writes nothing after it
+            raise
+        nb_man.save = lambda nb=None: None  # papermill writes the whole once more, right after this
 
 
 papermill_engines.register(NAME, SavesSeldom)
