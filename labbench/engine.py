@@ -1,6 +1,6 @@
 """papermill's own engine, but the output is not written anew twice for every cell.
 
-With figures in it an executed notebook is megabytes, and encoding it took more CPU time than running the cells. It is
+With figures in it an executed notebook is large, and encoding it that often took a tenth of a chain's CPU time. It is
 written at most every few seconds while cells run, and when the last one ends, however it ends.
 """
 

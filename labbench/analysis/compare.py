@@ -98,22 +98,17 @@ class Rounds:
 
 def rounds_of(samples: pd.DataFrame) -> Rounds:
     """The rounds of one series' samples (``process``, ``round``, ``seconds``)."""
-    medians = samples.groupby(["process", "round"], observed=True)["seconds"].median()
-    process, number = (medians.index.get_level_values(name).to_numpy() for name in ("process", "round"))
-    return Rounds(process, number, np.log(medians.to_numpy()))
+    [rounds] = _rounds_by_series(samples.assign(record_id="", series="")).values()
+    return rounds
 
 
 def _rounds_by_series(samples: pd.DataFrame) -> dict[tuple[str, str], Rounds]:
     """The rounds of every record id and series."""
     keys = ["record_id", "series", "process", "round"]
     table = samples.groupby(keys, observed=True)["seconds"].median().reset_index()
-    process, number, log_median = (
-        table["process"].to_numpy(),
-        table["round"].to_numpy(),
-        np.log(table["seconds"].to_numpy()),
-    )
+    process, number, seconds = (table[name].to_numpy() for name in ("process", "round", "seconds"))
     places: dict[tuple[str, str], np.ndarray] = table.groupby(keys[:2], observed=True).indices
-    return {key: Rounds(process[at], number[at], log_median[at]) for key, at in places.items()}
+    return {key: Rounds(process[at], number[at], np.log(seconds[at])) for key, at in places.items()}
 
 
 def compare_pair(

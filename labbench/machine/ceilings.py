@@ -44,6 +44,7 @@ def measured(device: str = "cpu", threads: int | None = None, *, refresh: bool =
         If the measuring process failed; the message has its last words.
     """
     from labbench.machine.detect import detect, machine_id, physical_cores, software
+    from labbench.manifest import write_json
 
     threads = threads or physical_cores()
     key = f"{machine_id(detect())}-{software().get('torch')}-{device.replace(':', '')}-{threads}"
@@ -57,9 +58,7 @@ def measured(device: str = "cpu", threads: int | None = None, *, refresh: bool =
         raise RuntimeError(f"measuring the ceilings of {device} failed: {run.stderr.strip()[-500:]}")
     found = better_of(json.loads(run.stdout), before)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(found))
-    temporary.replace(path)
+    write_json(path, found)
     return found
 
 

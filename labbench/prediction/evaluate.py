@@ -9,7 +9,7 @@ import numpy as np
 
 from labbench.prediction.baselines import LATENCY_BASELINES, MEMORY_BASELINES
 from labbench.prediction.config import PredictionConfig
-from labbench.prediction.features import CONFIGURATION, PLATFORM, TOTALS, WORKLOAD
+from labbench.prediction.features import CONFIGURATION, MEMORY, PER_CLASS, PLATFORM, TOTALS, WORKLOAD
 from labbench.prediction.predictor import Predictor, ceilings_of, training_rows
 from labbench.prediction.quantity import folds_by_group
 
@@ -22,13 +22,11 @@ LABBENCH = "labbench"
 LAW_ONLY = "labbench, without residual"
 FIXED_CHOICE = "best fixed platform"
 WITHIN = (0.15, 0.25)
-MEMORY = "memory_increase_bytes"
 # What predictor and baselines look at: folds of a narrow table are taken in a third of the time.
 LEARNT_FROM = (
     *(*CONFIGURATION, "device", "series", "primary", "batch_size", "group", "cell_key"),
     *(*TOTALS, "parameters", "activation_bytes", "latency_s", MEMORY),
 )
-PER_CLASS = tuple(f"{total}_" for total in TOTALS)
 
 
 def cross_validate(

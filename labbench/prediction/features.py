@@ -20,6 +20,8 @@ PLATFORM = ("machine_id", "platform")
 CONFIGURATION = (*PLATFORM, "precision", "mode")
 LEVELS = (("machine_id",), PLATFORM, CONFIGURATION)
 TOTALS = ("flops", "bytes", "kernels")
+PER_CLASS = tuple(f"{total}_" for total in TOTALS)  # what the columns of an operator class begin with
+MEMORY = "memory_increase_bytes"
 Device = tuple[str, str]  # machine id and device
 TRAINS_ON = ("measured", "imported")  # provenances: a prediction or a simulation never becomes training data
 
@@ -93,7 +95,7 @@ def prepare(frame: pd.DataFrame) -> pd.DataFrame:
         if name in table:
             table[name] = table[name].to_numpy(float, na_value=np.nan)
     table["family"] = table["model"].astype("str").map(family_of)
-    by_class = [name for name in table.columns.astype(str) if name.startswith(tuple(f"{total}_" for total in TOTALS))]
+    by_class = [name for name in table.columns.astype(str) if name.startswith(PER_CLASS)]
     table[by_class] = table[by_class].fillna(0.0).astype(float)
     table["group"] = table["family"].map(merged_families(table))
     cell = ["record_id"] if "record_id" in table else [name for name in (*PLATFORM, *WORKLOAD) if name in table]

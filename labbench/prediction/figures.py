@@ -8,6 +8,7 @@ import numpy as np
 
 from labbench.plots import MARKERS, MS, ROW_IN, legend_above, new_axes, plain_ticks, platform_colors
 from labbench.prediction.evaluate import LABBENCH
+from labbench.words import percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,7 @@ def plot_predicted_measured(predictions: pd.DataFrame, *, ax: Axes | None = None
         color="0.5",
         alpha=0.15,
         lw=0,
-        label=f"±{BAND:.0%}".replace("%", " %"),
+        label=f"±{percent(BAND)}",
     )
     ax.plot(limits * MS, limits * MS, color="0.4", lw=1)
     for (name, color), marker in zip(colors.items(), MARKERS * len(colors), strict=False):

@@ -10,6 +10,7 @@ import numpy as np
 
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.features import (
+    MEMORY,
     TRAINS_ON,
     Ceilings,
     Device,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from labbench.records import Environment
 
-TARGETS = {"latency_s": latency_terms, "memory_increase_bytes": memory_terms}
 METHOD = "fitted roofline"
 NOT_CALIBRATED = "outside what was measured, where the interval is not calibrated"
 
@@ -69,9 +69,8 @@ class Predictor:
         """A copy fitted to :func:`training_rows`, or some of them."""
         fit = {"latency_s": Quantity.fit("latency_s", table, latency_terms, ceilings, self.config)}
         memory = table[table["primary"].astype(bool)] if "primary" in table else table
-        if memory["memory_increase_bytes"].notna().any():
-            name = "memory_increase_bytes"
-            fit[name] = Quantity.fit(name, memory, memory_terms, ceilings, self.config)
+        if memory[MEMORY].notna().any():
+            fit[MEMORY] = Quantity.fit(MEMORY, memory, memory_terms, ceilings, self.config)
         return replace(self, quantities=fit, domain=Domain.of(table, self.config))
 
     def predict(self, frame: pd.DataFrame, level: float | None = None) -> pd.DataFrame:
