@@ -182,17 +182,21 @@ def test_a_long_call_is_timed_alone():
 
 
 def test_waiting_for_the_device_counts_as_cost_of_the_timer():
-    class Waiting(Counted):
-        def synchronize(self) -> None:
-            for _ in range(2000):
-                pass
+    from labbench.measure.steady import timer_cost_s
 
-    blocks = {}
-    for kind in (Counted, Waiting):
-        steady = Steady(kind(100), FAST)
-        steady.warm_up()
-        blocks[kind] = steady.calls_per_sample
-    assert blocks[Waiting] > 5 * blocks[Counted]
+    class Waiting(Counted):
+        waits = 0
+
+        def synchronize(self) -> None:
+            self.waits += 1
+
+    callable_ = Waiting(1)
+    timer_cost_s(callable_.synchronize, repeats=7)
+    assert callable_.waits >= 7
+    steady = Steady(callable_, FAST)
+    before = callable_.waits
+    steady.warm_up()
+    assert callable_.waits - before >= 500  # what a block must outlast was measured with the wait in it
 
 
 HEAP = """
