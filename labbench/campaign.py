@@ -97,7 +97,7 @@ class Summary:
                 "mode": r.cell.workload.mode,
                 "platform": r.cell.platform.label,
                 "status": r.status,
-                "latency_s": r.primary.median_s.value if r.primary else None,
+                "latency_s": r.primary.latency_s if r.primary else None,
                 "prepare_s": r.phases.prepare_s,
                 "noise": r.noise.verdict if r.noise else None,
                 "reason": r.reason,

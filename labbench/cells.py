@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Mode = Literal["inference", "training"]
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8", "amp"]  # amp: fp32 weights, products in half precision (autocast)
 
 ID_LENGTH = 16  # hex digits: 64 bits, a collision among a million cells has probability 3e-8
 

@@ -1,33 +1,42 @@
 """What came of a cell: a :class:`Record`, the single source of the stored schema.
 
 Every number that leaves a measurement lives in one of these models; the store derives its columns from them and
-``labbench.records.json_schema`` publishes them. Units are SI and stand in the names. NaN and infinity are refused:
-what was not measured is ``None``, and where that needs an explanation there is a field for the reason.
+``labbench schema`` prints them (:func:`json_schema`). Units are SI and stand in the names. NaN, infinity and values that
+make no sense are refused: what was not measured is ``None``, and where that needs an explanation there is a field for the reason.
 """
 
 from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, TypeAdapter, model_validator
 
 from labbench.cells import Cell, Frozen, content_id
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-Status = Literal["ok", "failed", "unsupported", "out_of_memory", "timeout"]
+Status = Literal["ok", "failed", "unsupported", "out_of_memory", "timeout", "retraction"]
 Provenance = Literal["measured", "imported", "simulated", "predicted"]
 NoiseVerdict = Literal["quiet", "noisy", "unstable"]
+RECORD_ID = r"^[0-9a-f]{32}$"  # what uuid4().hex gives; fixed length, so the store needs no dictionary of them
 
 
 class Estimate(Frozen):
-    """A point estimate with its confidence interval."""
+    """A point estimate with its confidence interval (``None`` where the source gives none)."""
 
-    value: float
-    ci_low: float
-    ci_high: float
+    value: float = Field(ge=0)
+    ci_low: float | None = Field(None, ge=0)
+    ci_high: float | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Estimate:
+        if (self.ci_low is not None and self.ci_low > self.value) or (
+            self.ci_high is not None and self.ci_high < self.value
+        ):
+            raise ValueError(f"the interval {self.ci_low} to {self.ci_high} does not hold its value {self.value}")
+        return self
 
 
 class Samples(Frozen):
@@ -36,68 +45,104 @@ class Samples(Frozen):
     A sample is the mean time of one call in a block of ``calls_per_sample`` back-to-back calls.
     """
 
-    seconds: list[float] = Field(description="seconds per call")
-    process: list[int] = Field(description="index of the worker process that took the sample")
-    round: list[int] = Field(description="index of the interleaved round, counted within the process")
+    seconds: list[Annotated[float, Field(ge=0)]] = Field([], description="seconds per call")
+    process: list[Annotated[int, Field(ge=0, lt=2**16)]] = Field(
+        [], description="index of the worker process that took the sample"
+    )
+    round: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
+        [], description="index of the interleaved round, counted within the process"
+    )
+
+    @model_validator(mode="after")
+    def _equal_lengths(self) -> Samples:
+        if not len(self.seconds) == len(self.process) == len(self.round):
+            lengths = f"{len(self.seconds)} seconds, {len(self.process)} process, {len(self.round)} round"
+            raise ValueError(f"samples of unequal length: {lengths}")
+        return self
 
 
 class OperatorClass(Frozen):
     """Demand of one class of operators (matmul, convolution, attention, ...)."""
 
-    flops: float = 0.0
-    bytes: float = Field(0.0, description="bytes read and written if nothing were cached or fused")
-    kernels: int = 0
+    flops: float = Field(0.0, ge=0)
+    bytes: float = Field(0.0, ge=0, description="bytes read and written if nothing were cached or fused")
+    kernels: int = Field(0, ge=0)
 
 
 class Footprint(Frozen):
     """What one call demands, counted without running it (see :mod:`labbench.footprint`)."""
 
-    flops: float
-    bytes: float
-    parameters: int
-    parameter_bytes: int
-    activation_bytes: float = Field(description="bytes of all intermediate results")
-    kernels: int
+    flops: float = Field(ge=0)
+    bytes: float = Field(ge=0)
+    parameters: int = Field(ge=0)
+    parameter_bytes: int = Field(ge=0)
+    activation_bytes: float = Field(ge=0, description="bytes of all intermediate results")
+    kernels: int = Field(ge=0)
     by_class: dict[str, OperatorClass]
 
 
 class Series(Frozen):
-    """Steady-state timing of one callable: ``forward``, ``prefill``, ``decode`` (one token) or ``step`` (training)."""
+    """Steady-state timing of one callable: ``forward``, ``prefill``, ``decode`` (one token) or ``step`` (training).
+
+    What labbench measures has every field and its raw samples. An imported series has what its source gives: often a mean
+    and nothing else, and then ``samples`` is empty.
+    """
 
     name: str
-    calls_per_sample: int = Field(ge=1, description="calls in a block, calibrated against the timer's overhead")
+    calls_per_sample: int | None = Field(None, ge=1, description="calls in a block, calibrated against timer overhead")
     items_per_call: float = Field(gt=0, description="items of `unit` one call processes")
     unit: str = Field(description="what throughput counts: samples, tokens, audio_s (seconds of audio)")
     n_samples: int = Field(ge=0)
-    median_s: Estimate = Field(description="latency of one call, seconds, with a 95 % interval")
-    p90_s: Estimate
-    p99_s: Estimate
-    mean_s: float
-    iqr_s: float = Field(description="interquartile range, seconds")
-    throughput: float = Field(description="items per second at the median latency")
-    warmup_calls: int = Field(ge=0, description="untimed calls before the first sample, all processes")
-    warmed: bool = Field(description="whether the warm-up rule was met in every process")
-    stop_reason: Literal["converged", "time_budget", "max_samples"]
+    median_s: Estimate | None = Field(None, description="latency of one call, seconds, with a 95 % interval")
+    p90_s: Estimate | None = None
+    p99_s: Estimate | None = None
+    mean_s: float | None = Field(None, ge=0)
+    iqr_s: float | None = Field(None, ge=0, description="interquartile range, seconds")
+    throughput: float = Field(
+        ge=0, description="items per second at the median latency (the mean, if there is no median)"
+    )
+    warmup_calls: int | None = Field(None, ge=0, description="untimed calls before the first sample, all processes")
+    warmed: bool | None = Field(None, description="whether the warm-up rule was met in every process")
+    stop_reason: Literal["converged", "time_budget", "max_samples"] | None = None
     footprint: Footprint | None = Field(None, description="what one call demands")
-    samples: Samples
+    samples: Samples = Samples()
+
+    @model_validator(mode="after")
+    def _has_a_latency(self) -> Series:
+        if self.median_s is None and self.mean_s is None:
+            raise ValueError(f"series {self.name!r} has neither a median nor a mean")
+        if self.samples.seconds and len(self.samples.seconds) != self.n_samples:
+            raise ValueError(f"series {self.name!r} has {len(self.samples.seconds)} samples, but says {self.n_samples}")
+        return self
+
+    @property
+    def latency_s(self) -> float:
+        """Latency of one call, seconds: the median, or the mean where the source gives no median."""
+        value = self.median_s.value if self.median_s is not None else self.mean_s
+        assert value is not None
+        return value
 
 
 class Phases(Frozen):
     """One-off costs before steady state, medians over processes, in seconds."""
 
-    start_s: float | None = Field(None, description="worker start: from request to ready, nothing loaded yet")
-    load_s: float | None = Field(None, description="building the model and its inputs")
-    prepare_s: float | None = Field(None, description="compiling or converting for the runtime")
-    first_run_s: float | None = Field(None, description="first complete run after preparation")
-    prepare_concurrency: int | None = Field(None, description="workers that prepared at the same time")
+    start_s: float | None = Field(None, ge=0, description="worker start: from request to ready, nothing loaded yet")
+    load_s: float | None = Field(None, ge=0, description="building the model and its inputs")
+    prepare_s: float | None = Field(None, ge=0, description="compiling or converting for the runtime")
+    first_run_s: float | None = Field(None, ge=0, description="first complete run after preparation")
+    prepare_concurrency: int | None = Field(None, ge=0, description="workers that prepared at the same time")
 
 
 class Memory(Frozen):
     """Peak memory of a pass of its own (never during timing)."""
 
-    peak_bytes: int | None = Field(None, description="peak resident (CPU, shared pages included) or allocated memory")
-    increase_bytes: int | None = Field(None, description="peak above the empty worker: what model and runtime add")
-    parameter_bytes: int | None = Field(None, description="size of the weights as the runtime holds them")
+    peak_bytes: int | None = Field(
+        None, ge=0, description="peak resident (CPU, shared pages included) or allocated memory"
+    )
+    increase_bytes: int | None = Field(
+        None, ge=0, description="peak above the empty worker: what model and runtime add"
+    )
+    parameter_bytes: int | None = Field(None, ge=0, description="size of the weights as the runtime holds them")
     method: str | None = Field(None, description="how peak_bytes was read")
     reason: str | None = Field(None, description="why there is no figure")
 
@@ -105,7 +150,7 @@ class Memory(Frozen):
 class Energy(Frozen):
     """Energy from hardware counters over the steady state, or the reason why there is none."""
 
-    joules_per_call: float | None = None
+    joules_per_call: float | None = Field(None, ge=0)
     method: str | None = None
     reason: str | None = None
 
@@ -115,18 +160,18 @@ class Noise(Frozen):
 
     verdict: NoiseVerdict
     reasons: list[str] = Field(default_factory=list, description="what made the verdict worse than quiet")
-    iqr_relative: float | None = Field(None, description="IQR / median of the noisiest series")
-    steal_fraction: float | None = Field(None, description="share of CPU time taken by the hypervisor")
-    other_load: float | None = Field(None, description="mean number of cores that other processes kept busy")
-    frequency_hz: float | None = Field(None, description="median CPU frequency, where the system tells")
+    iqr_relative: float | None = Field(None, ge=0, description="IQR / median of the noisiest series")
+    steal_fraction: float | None = Field(None, ge=0, description="share of CPU time taken by the hypervisor")
+    other_load: float | None = Field(None, ge=0, description="mean number of cores that other processes kept busy")
+    frequency_hz: float | None = Field(None, ge=0, description="median CPU frequency, where the system tells")
 
 
 class Check(Frozen):
     """Comparison of the runtime's output with eager fp32 on the same weights and inputs."""
 
     passed: bool
-    max_error: float = Field(description="largest |difference|, divided by the largest |reference|")
-    tolerance: float
+    max_error: float = Field(ge=0, description="largest |difference|, divided by the largest |reference|")
+    tolerance: float = Field(ge=0)
     reference: str = "eager fp32"
 
 
@@ -149,28 +194,45 @@ class Environment(Frozen):
         return found
 
 
+class Baseline(Frozen):
+    """Records that somebody pinned under a name, to compare later ones with. A later pin of the same name supersedes it."""
+
+    name: str = Field(min_length=1)
+    record_ids: list[str]
+    pinned_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    note: str | None = None
+
+
 class Record(Frozen):
-    """What came of a cell. One record is one cell in one campaign: all its processes, rounds and samples."""
+    """What came of a cell. One record is one cell in one campaign: all its processes, rounds and samples.
+
+    A record is never changed. One that turns out to be mistaken is retracted by a later one, with status ``retraction``,
+    that names it and says why.
+    """
 
     schema_version: int = SCHEMA_VERSION
-    record_id: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    record_id: str = Field(default_factory=lambda: uuid.uuid4().hex, pattern=RECORD_ID)
     campaign_id: str | None = None
     cell: Cell
     status: Status
     reason: str | None = Field(None, description="why the status is not ok: the thing, the cause, the way out")
+    retracts: str | None = Field(None, pattern=RECORD_ID, description="id of the record that this one takes back")
     stage: str | None = Field(None, description="where it ended: load, check, prepare, warm-up, steady, memory")
     stderr_tail: str | None = Field(None, description="last lines the worker wrote to stderr, if it did not end well")
     provenance: Provenance = "measured"
     source: str | None = Field(None, description="origin of an imported record, or method of a predicted one")
-    started_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
-    duration_s: float | None = Field(None, description="wall time spent on the cell, waits excluded")
+    licence: str | None = Field(None, description="terms under which the source of an imported record is published")
+    started_at: AwareDatetime | None = Field(
+        default_factory=lambda: datetime.now(UTC), description="null: the source does not say"
+    )
+    duration_s: float | None = Field(None, ge=0, description="wall time spent on the cell, waits excluded")
     environment_id: str | None = None
     machine_id: str | None = None
     protocol_id: str | None = None
     protocol: dict[str, Any] | None = Field(None, description="the protocol, in full")
-    threads: int | None = Field(None, description="CPU threads really used")
+    threads: int | None = Field(None, ge=0, description="CPU threads really used")
     device_name: str | None = Field(None, description="what the device calls itself")
-    processes: int = Field(0, description="worker processes that completed")
+    processes: int = Field(0, ge=0, description="worker processes that completed")
     phases: Phases = Phases()
     memory: Memory = Memory()
     energy: Energy = Energy()
@@ -178,6 +240,16 @@ class Record(Frozen):
     check: Check | None = None
     metrics: dict[str, float] = Field(default_factory=dict, description="further metrics, unit in the name")
     series: list[Series] = Field(default_factory=list, description="first entry is the primary one")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Record:
+        if (self.status == "retraction") != (self.retracts is not None):
+            raise ValueError("status 'retraction' and the field `retracts` go together")
+        if self.status == "retraction" and not self.reason:
+            raise ValueError("a retraction must say why: give a reason")
+        if self.provenance == "imported" and not self.source:
+            raise ValueError("an imported record must name its source")
+        return self
 
     @property
     def cell_id(self) -> str:
@@ -192,11 +264,24 @@ class Record(Frozen):
     def __str__(self) -> str:
         if self.status != "ok" or self.primary is None:
             return f"{self.cell.label}: {self.status} ({self.reason})"
-        times = ", ".join(f"{s.name} {s.median_s.value * 1e3:.3g} ms" for s in self.series)
+        times = ", ".join(f"{s.name} {s.latency_s * 1e3:.3g} ms" for s in self.series)
         noise = f", {self.noise.verdict}" if self.noise else ""
         return f"{self.cell.label}: {times}{noise}"
 
 
+class EnvironmentLine(Frozen):
+    """An environment among exported JSON lines."""
+
+    environment: Environment
+
+
+class BaselineLine(Frozen):
+    """A pinned baseline among exported JSON lines."""
+
+    baseline: Baseline
+
+
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of a record."""
-    return Record.model_json_schema()
+    """JSON Schema of what ``labbench export --format jsonl`` writes: each line is a record, an environment or a baseline."""
+    schema = TypeAdapter(Record | EnvironmentLine | BaselineLine).json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "labbench records", **schema}

@@ -336,7 +336,7 @@ def _noise(trials: list[Trial], series: list[Series]) -> Noise:
         if evidence is not None and trial.evidence is not None:
             evidence = evidence + trial.evidence
     assert evidence is not None
-    return verdict(evidence, max(one.iqr_s / one.median_s.value for one in series))
+    return verdict(evidence, max((one.iqr_s or 0.0) / one.latency_s for one in series))
 
 
 def _series(trials: list[Trial], name: str, items: float, unit: str) -> Series:
