@@ -88,8 +88,8 @@ class Cell(Frozen):
     'bert-tiny inference b8 fp32 on cpu/eager'
     """
 
-    workload: Workload
-    platform: Platform = Platform()
+    workload: Workload = Field(description="what runs")
+    platform: Platform = Field(Platform(), description="where it runs")
 
     @classmethod
     def of(cls, **fields: Any) -> Cell:

@@ -9,26 +9,32 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import AwareDatetime, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, JsonValue, TypeAdapter, model_validator
 
 from labbench.cells import Cell, Frozen, content_id
 
 SCHEMA_VERSION = 2
 
+if TYPE_CHECKING:
+    Json: TypeAlias = Any
+else:
+    Json = JsonValue  # what JSON can say, and so comes back as it was
+
 Status = Literal["ok", "failed", "unsupported", "out_of_memory", "timeout", "retraction"]
 Provenance = Literal["measured", "imported", "simulated", "predicted"]
 NoiseVerdict = Literal["quiet", "noisy", "unstable"]
+Moment = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
 RECORD_ID = r"^[0-9a-f]{32}$"  # what uuid4().hex gives; fixed length, so the store needs no dictionary of them
 
 
 class Estimate(Frozen):
     """A point estimate with its confidence interval (``None`` where the source gives none)."""
 
-    value: float = Field(ge=0)
-    ci_low: float | None = Field(None, ge=0)
-    ci_high: float | None = Field(None, ge=0)
+    value: float = Field(ge=0, description="point estimate")
+    ci_low: float | None = Field(None, ge=0, description="lower end of the 95 % interval")
+    ci_high: float | None = Field(None, ge=0, description="upper end of the 95 % interval")
 
     @model_validator(mode="after")
     def _ordered(self) -> Estimate:
@@ -72,13 +78,13 @@ class OperatorClass(Frozen):
 class Footprint(Frozen):
     """What one call demands, counted without running it (see :mod:`labbench.footprint`)."""
 
-    flops: float = Field(ge=0)
-    bytes: float = Field(ge=0)
-    parameters: int = Field(ge=0)
-    parameter_bytes: int = Field(ge=0)
+    flops: float = Field(ge=0, description="floating-point operations")
+    bytes: float = Field(ge=0, description="bytes read and written if nothing were cached or fused")
+    parameters: int = Field(ge=0, description="number of parameters")
+    parameter_bytes: int = Field(ge=0, description="bytes of all parameters")
     activation_bytes: float = Field(ge=0, description="bytes of all intermediate results")
-    kernels: int = Field(ge=0)
-    by_class: dict[str, OperatorClass]
+    kernels: int = Field(ge=0, description="number of operators launched")
+    by_class: dict[str, OperatorClass] = Field(description="flops, bytes and kernels by class of operator")
 
 
 class Series(Frozen):
@@ -88,22 +94,24 @@ class Series(Frozen):
     and nothing else, and then ``samples`` is empty.
     """
 
-    name: str
+    name: str = Field(description="forward, prefill, decode or step")
     calls_per_sample: int | None = Field(None, ge=1, description="calls in a block, calibrated against timer overhead")
     items_per_call: float = Field(gt=0, description="items of `unit` one call processes")
     unit: str = Field(description="what throughput counts: samples, tokens, audio_s (seconds of audio)")
-    n_samples: int = Field(ge=0)
-    median_s: Estimate | None = Field(None, description="latency of one call, seconds, with a 95 % interval")
-    p90_s: Estimate | None = None
-    p99_s: Estimate | None = None
-    mean_s: float | None = Field(None, ge=0)
+    n_samples: int = Field(ge=0, description="number of raw samples; 0 where the source gives none")
+    median_s: Estimate | None = Field(None, description="median latency of one call, seconds")
+    p90_s: Estimate | None = Field(None, description="90th percentile of the latency, seconds")
+    p99_s: Estimate | None = Field(None, description="99th percentile of the latency, seconds")
+    mean_s: float | None = Field(None, ge=0, description="mean latency of one call, seconds")
     iqr_s: float | None = Field(None, ge=0, description="interquartile range, seconds")
     throughput: float = Field(
         ge=0, description="items per second at the median latency (the mean, if there is no median)"
     )
     warmup_calls: int | None = Field(None, ge=0, description="untimed calls before the first sample, all processes")
     warmed: bool | None = Field(None, description="whether the warm-up rule was met in every process")
-    stop_reason: Literal["converged", "time_budget", "max_samples"] | None = None
+    stop_reason: Literal["converged", "time_budget", "max_samples"] | None = Field(
+        None, description="which rule ended the sampling"
+    )
     footprint: Footprint | None = Field(None, description="what one call demands")
     samples: Samples = Samples()
 
@@ -150,15 +158,15 @@ class Memory(Frozen):
 class Energy(Frozen):
     """Energy from hardware counters over the steady state, or the reason why there is none."""
 
-    joules_per_call: float | None = Field(None, ge=0)
-    method: str | None = None
-    reason: str | None = None
+    joules_per_call: float | None = Field(None, ge=0, description="energy of one call")
+    method: str | None = Field(None, description="how the energy was read")
+    reason: str | None = Field(None, description="why there is no figure")
 
 
 class Noise(Frozen):
     """Evidence on how quiet the machine was while the samples were taken."""
 
-    verdict: NoiseVerdict
+    verdict: NoiseVerdict = Field(description="quiet, noisy or unstable")
     reasons: list[str] = Field(default_factory=list, description="what made the verdict worse than quiet")
     iqr_relative: float | None = Field(None, ge=0, description="IQR / median of the noisiest series")
     steal_fraction: float | None = Field(None, ge=0, description="share of CPU time taken by the hypervisor")
@@ -169,10 +177,10 @@ class Noise(Frozen):
 class Check(Frozen):
     """Comparison of the runtime's output with eager fp32 on the same weights and inputs."""
 
-    passed: bool
+    passed: bool = Field(description="whether the error is within the tolerance")
     max_error: float = Field(ge=0, description="largest |difference|, divided by the largest |reference|")
-    tolerance: float = Field(ge=0)
-    reference: str = "eager fp32"
+    tolerance: float = Field(ge=0, description="largest error allowed")
+    reference: str = Field("eager fp32", description="what the output was compared with")
 
 
 class Environment(Frozen):
@@ -180,7 +188,7 @@ class Environment(Frozen):
 
     machine_id: str
     hostname: str
-    machine: dict[str, Any] = Field(description="fingerprint: parts, limits and, by device, measured ceilings")
+    machine: dict[str, Json] = Field(description="fingerprint: parts, limits and, by device, measured ceilings")
     software: dict[str, str] = Field(description="package or component -> version")
 
     @property
@@ -197,10 +205,10 @@ class Environment(Frozen):
 class Baseline(Frozen):
     """Records that somebody pinned under a name, to compare later ones with. A later pin of the same name supersedes it."""
 
-    name: str = Field(min_length=1)
-    record_ids: list[str]
-    pinned_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
-    note: str | None = None
+    name: str = Field(min_length=1, description="what people call it, e.g. 'v1.0'")
+    record_ids: list[str] = Field(description="the records it consists of")
+    pinned_at: Moment = Field(default_factory=lambda: datetime.now(UTC), description="when it was pinned")
+    note: str | None = Field(None, description="what it is for")
 
 
 class Record(Frozen):
@@ -210,34 +218,36 @@ class Record(Frozen):
     that names it and says why.
     """
 
-    schema_version: int = SCHEMA_VERSION
-    record_id: str = Field(default_factory=lambda: uuid.uuid4().hex, pattern=RECORD_ID)
-    campaign_id: str | None = None
-    cell: Cell
-    status: Status
+    schema_version: int = Field(SCHEMA_VERSION, description="version of the schema that this record obeys")
+    record_id: str = Field(
+        default_factory=lambda: uuid.uuid4().hex, pattern=RECORD_ID, description="unique, 32 hex digits"
+    )
+    campaign_id: str | None = Field(None, description="the campaign that made it")
+    cell: Cell = Field(description="what was measured, where")
+    status: Status = Field(description="what came of the cell")
     reason: str | None = Field(None, description="why the status is not ok: the thing, the cause, the way out")
     retracts: str | None = Field(None, pattern=RECORD_ID, description="id of the record that this one takes back")
     stage: str | None = Field(None, description="where it ended: load, check, prepare, warm-up, steady, memory")
     stderr_tail: str | None = Field(None, description="last lines the worker wrote to stderr, if it did not end well")
-    provenance: Provenance = "measured"
+    provenance: Provenance = Field("measured", description="measured, imported, simulated or predicted")
     source: str | None = Field(None, description="origin of an imported record, or method of a predicted one")
     licence: str | None = Field(None, description="terms under which the source of an imported record is published")
-    started_at: AwareDatetime | None = Field(
-        default_factory=lambda: datetime.now(UTC), description="null: the source does not say"
+    started_at: Moment | None = Field(
+        default_factory=lambda: datetime.now(UTC), description="when the work on the cell began; null: unknown"
     )
     duration_s: float | None = Field(None, ge=0, description="wall time spent on the cell, waits excluded")
-    environment_id: str | None = None
-    machine_id: str | None = None
-    protocol_id: str | None = None
-    protocol: dict[str, Any] | None = Field(None, description="the protocol, in full")
+    environment_id: str | None = Field(None, description="machine and software it was taken on, in /environments")
+    machine_id: str | None = Field(None, description="the machine it was taken on")
+    protocol_id: str | None = Field(None, description="how it was measured; the same for the same protocol")
+    protocol: dict[str, Json] | None = Field(None, description="the protocol, in full")
     threads: int | None = Field(None, ge=0, description="CPU threads really used")
     device_name: str | None = Field(None, description="what the device calls itself")
     processes: int = Field(0, ge=0, description="worker processes that completed")
-    phases: Phases = Phases()
-    memory: Memory = Memory()
-    energy: Energy = Energy()
-    noise: Noise | None = None
-    check: Check | None = None
+    phases: Phases = Field(Phases(), description="one-off cost")
+    memory: Memory = Field(Memory(), description="memory")
+    energy: Energy = Field(Energy(), description="energy")
+    noise: Noise | None = Field(None, description="noise")
+    check: Check | None = Field(None, description="check of the output")
     metrics: dict[str, float] = Field(default_factory=dict, description="further metrics, unit in the name")
     series: list[Series] = Field(default_factory=list, description="first entry is the primary one")
 
@@ -250,6 +260,10 @@ class Record(Frozen):
         if self.provenance == "imported" and not self.source:
             raise ValueError("an imported record must name its source")
         return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, nulls left out; ``Record.model_validate`` undoes it."""
+        return {"started_at": None, **self.model_dump(mode="json", exclude_none=True)}
 
     @property
     def cell_id(self) -> str:

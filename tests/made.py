@@ -19,8 +19,8 @@ from labbench.records import (
     Samples,
     Series,
 )
-from labbench.store.columns import Contents
 from labbench.store.frame import frame
+from labbench.store.table import Contents
 
 PEAK, BANDWIDTH, DISPATCH_S = 1e11, 1e10, 5e-6
 CEILINGS = {"gemm_flops": {"fp32": PEAK}, "bandwidth_bytes_s": BANDWIDTH, "dispatch_s": DISPATCH_S}

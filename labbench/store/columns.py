@@ -1,19 +1,19 @@
-"""Records as columns: how the pydantic models become typed HDF5 datasets and come back without loss.
+"""Records as flat rows: how the pydantic models become typed columns and come back without loss.
 
-Two tables hold everything: ``records`` (one row a record) and ``series`` (one row a steady-state series, with its
-raw samples at ``samples[offset : offset + count]``). A column is a leaf of the model, named by its path; its kind
-follows from the annotation:
+Two tables hold everything: ``records`` (one row a record) and ``series`` (one row a steady-state series, which has its raw
+samples elsewhere). A column is a leaf of the model, named by its path; its kind follows from the annotation:
 
-======== ============================== =====================
-kind     stored as                      null
-======== ============================== =====================
-float    float64                        NaN (records hold none)
-int      int64                          -2**63
-bool     int8                           -1
-time     int64, microseconds since 1970 -2**63
-str      int32 code + category list     -1
-json     int32 code + category list     -1
-======== ============================== =====================
+======== ============================================ =====================
+kind     stored as                                    null
+======== ============================================ =====================
+float    float64                                      NaN (records hold none)
+int      int64                                        -2**63
+bool     int8                                         -1
+time     int64, microseconds since 1970               -2**63
+str      integer code + list of texts                 -1
+json     integer code + list of texts                 -1
+id       32 hex digits, fixed length                  (never)
+======== ============================================ =====================
 
 Lists and free dictionaries are ``json``: each distinct text is stored once, so a protocol shared by a thousand
 records costs a thousand integers.
@@ -21,22 +21,31 @@ records costs a thousand integers.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin
+from functools import cache, lru_cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 from pydantic import BaseModel
 
-from labbench.records import Record, Samples, Series
+from labbench.cells import Cell
+from labbench.records import Baseline, Record, Series
 
+Kind = Literal["float", "int", "bool", "time", "str", "json", "id"]
+DTYPES = {"float": np.float64, "bool": np.int8, "str": np.int32, "json": np.int32, "id": np.dtype("S32")}
 INT_NULL = np.iinfo(np.int64).min
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+UNITS = {"s": "s", "bytes": "byte", "hz": "Hz", "flops": "FLOP", "joules": "J"}
+SAMPLE_COLUMNS = {"seconds": np.float64, "process": np.uint16, "round": np.uint32}
+
+
+Row = dict[str, Any]  # column name to plain value; a null is left out
 
 
 @dataclass(frozen=True)
@@ -44,27 +53,48 @@ class Column:
     """One stored column: its dotted path in the model, its kind and what it means."""
 
     name: str
-    kind: Literal["float", "int", "bool", "time", "str", "json"]
+    kind: Kind
     description: str = ""
 
     @property
     def dtype(self) -> Any:
-        """NumPy type of the values as stored."""
-        return {"float": np.float64, "bool": np.int8, "str": np.int32, "json": np.int32}.get(self.kind, np.int64)
+        """NumPy type of the values in memory."""
+        return DTYPES.get(self.kind, np.int64)
+
+    @property
+    def null(self) -> float | int | bytes:
+        """What stands for null."""
+        nulls: dict[str, float | int | bytes] = {"float": np.nan, "int": INT_NULL, "time": INT_NULL, "id": b""}
+        return nulls.get(self.kind, -1)
 
     @property
     def unit(self) -> str:
         """SI unit, read off the suffix of the name; empty if there is none."""
         path = self.name.split(".")
         leaf = path[-2] if path[-1] in ("value", "ci_low", "ci_high") else path[-1]
-        suffix = leaf.rsplit("_", 1)[-1]
-        return {"s": "s", "bytes": "byte", "hz": "Hz", "flops": "FLOP", "call": ""}.get(suffix, "")
+        if self.kind == "time":
+            return "microseconds since 1970-01-01T00:00:00Z"
+        if self.kind not in ("int", "float"):
+            return ""
+        if leaf == "joules_per_call":
+            return "J"
+        return UNITS.get(leaf.rsplit("_", 1)[-1], "")
+
+
+DERIVED = (
+    Column("cell_id", "str", "id of the cell, derived from its content"),
+    Column(
+        "digest",
+        "int",
+        "first 64 bits of the SHA-256 of the record's JSON: keys sorted, no spaces, no nulls but started_at",
+    ),
+)
 
 
 @cache
 def record_columns() -> tuple[Column, ...]:
     """Columns of the ``records`` table."""
-    return tuple(_columns(Record, skip={"series"}))
+    return (*_columns(Record, skip={"series"}), *DERIVED)
 
 
 @cache
@@ -73,73 +103,132 @@ def series_columns() -> tuple[Column, ...]:
     return tuple(_columns(Series, skip={"samples"}))
 
 
-SAMPLE_COLUMNS = {"seconds": np.float64, "process": np.uint16, "round": np.uint32}
+@cache
+def baseline_columns() -> tuple[Column, ...]:
+    """Columns of the ``baselines`` table."""
+    return tuple(_columns(Baseline))
 
 
-def _columns(model: type[BaseModel], prefix: str = "", skip: Iterable[str] = ()) -> Iterable[Column]:
+def _columns(model: type[BaseModel], prefix: str = "", skip: Iterable[str] = (), text: str = "") -> Iterator[Column]:
     for name, info in model.model_fields.items():
         if name in skip:
             continue
-        annotation = info.annotation
-        if get_origin(annotation) in (Union, types.UnionType):
-            annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
+        annotation = _unwrapped(info.annotation)
         path = prefix + name
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             if info.default is None:  # an optional part: remember whether it is there at all
                 yield Column(f"{path}?", "bool", f"whether {path} is present")
-            yield from _columns(annotation, f"{path}.")
+            yield from _columns(annotation, f"{path}.", text=info.description or text)
         else:
-            yield Column(path, _kind(annotation), info.description or "")
+            parts = (text, info.description or "") if prefix else (info.description or "",)
+            yield Column(path, "id" if path == "record_id" else _kind(annotation), ": ".join(filter(None, parts)))
 
 
-def _kind(annotation: Any) -> Any:
+def _unwrapped(annotation: Any) -> Any:
+    """The type inside ``X | None`` and ``Annotated[X, ...]``."""
+    while get_origin(annotation) in (Union, types.UnionType, Annotated):
+        annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
+    return annotation
+
+
+def _kind(annotation: Any) -> Kind:
     if annotation is float:
         return "float"
     if annotation is int:
         return "int"
     if annotation is bool:
         return "bool"
+    if annotation is datetime:
+        return "time"
     if annotation is str or get_origin(annotation) is Literal:
         return "str"
     if get_origin(annotation) in (dict, list):
         return "json"
-    return "time"
+    return "time"  # pydantic's AwareDatetime
 
 
-def flatten(model: BaseModel, columns: Iterable[Column]) -> dict[str, Any]:
-    """One row: column name to plain value (``None`` for null, canonical JSON text for ``json``)."""
-    row: dict[str, Any] = {}
-    for column in columns:
-        value: Any = model
-        for part in column.name.rstrip("?").split("."):
-            value = getattr(value, part, None)
-        if column.name.endswith("?"):
-            value = value is not None
-        elif column.kind == "json" and value is not None:
-            value = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
-        row[column.name] = value
+def flatten(data: dict[str, Any], columns: tuple[Column, ...]) -> Row:
+    """One row from a model's JSON form (nulls left out or not). Times become microseconds, free parts canonical JSON.
+
+    Raises
+    ------
+    OverflowError
+        For an integer that does not fit in 64 bits, naming the field.
+    """
+    row: Row = {}
+    _flatten(data, "", _plan(columns), row)
     return row
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+@cache
+def _plan(columns: tuple[Column, ...]) -> dict[str, Any]:
+    """The columns as a tree: key -> Kind of a leaf, or the tree of a part (whose "?" says that its presence is recorded)."""
+    tree: dict[str, Any] = {}
+    for column in columns:
+        *parents, leaf = column.name.split(".")
+        node = tree
+        for part in parents:
+            node = node.setdefault(part, {})
+        if leaf.endswith("?"):
+            node.setdefault(leaf[:-1], {})["?"] = True
+        else:
+            node[leaf] = column.kind
+    return tree
+
+
+def _flatten(data: dict[str, Any], prefix: str, plan: dict[str, Any], row: Row) -> None:
+    for key, value in data.items():
+        if value is None or key not in plan:
+            continue
+        kind, name = plan[key], prefix + key
+        if isinstance(kind, dict):
+            if "?" in kind:
+                row[name + "?"] = True
+            _flatten(value, name + ".", kind, row)
+        elif kind == "json":
+            row[name] = canonical_json(value)
+        elif kind == "time":
+            row[name] = (datetime.fromisoformat(value) - EPOCH) // MICROSECOND
+        else:
+            if kind == "int" and not INT_NULL < value <= np.iinfo(np.int64).max:
+                raise OverflowError(f"{name} = {value} does not fit in 64 bits")
+            row[name] = value
+
+
+def flatten_record(data: dict[str, Any], text: str) -> Row:
+    """The row of a record, given as its JSON form and that as :func:`canonical_json`, with what is derived from it."""
+    row = flatten(data, record_columns())
+    row["cell_id"] = _cell_id(json.dumps(data["cell"]))
+    row["digest"] = digest(text)
+    return row
+
+
+def canonical_json(data: Any) -> str:
+    """JSON text that is the same for the same content: keys sorted, no spaces."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(text: str) -> int:
+    """What tells whether a record is intact, and the same as another: 64 bits of SHA-256, signed."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True)
+
+
+@lru_cache(maxsize=4096)
+def _cell_id(cell: str) -> str:
+    return Cell.model_validate_json(cell).id
 
 
 def nest(row: dict[str, Any], columns: Iterable[Column]) -> dict[str, Any]:
-    """Undo :func:`flatten`: the nested dict that the model validates."""
+    """Undo :func:`flatten`, for a row of decoded values: the nested dict that the model validates."""
     tree: dict[str, Any] = {}
     absent: list[str] = []
     for column in columns:
-        value = row[column.name]
+        value = row.get(column.name)
         if column.name.endswith("?"):
             if not value:
                 absent.append(column.name[:-1] + ".")
             continue
-        if any(column.name.startswith(prefix) for prefix in absent):
+        if column in DERIVED or column.name.startswith(tuple(absent)):
             continue
         *parents, leaf = column.name.split(".")
         node = tree
@@ -147,156 +236,3 @@ def nest(row: dict[str, Any], columns: Iterable[Column]) -> dict[str, Any]:
             node = node.setdefault(part, {})
         node[leaf] = json.loads(value) if column.kind == "json" and value is not None else value
     return tree
-
-
-@dataclass
-class Coded:
-    """A column of few distinct texts: codes into ``categories``; -1 is null."""
-
-    codes: np.ndarray
-    categories: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-
-Values = np.ndarray | Coded
-
-
-def encode(column: Column, values: list[Any]) -> Values:
-    """Plain values to the stored form."""
-    if column.kind in ("str", "json"):
-        return _code(np.array(values, dtype=object))
-    if column.kind == "float":
-        return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-    if column.kind == "bool":
-        return np.array([-1 if value is None else value for value in values], dtype=np.int8)
-    if column.kind == "time":
-        values = [None if value is None else (value - EPOCH) // MICROSECOND for value in values]
-    return np.array([INT_NULL if value is None else value for value in values], dtype=np.int64)
-
-
-def _code(values: np.ndarray) -> Coded:
-    import pandas as pd
-
-    codes, categories = pd.factorize(values, use_na_sentinel=True)
-    return Coded(codes.astype(np.int32), np.asarray(categories, dtype=object))
-
-
-def decode(column: Column, stored: Values) -> list[Any]:
-    """The stored form back to plain values."""
-    if isinstance(stored, Coded):
-        return [None if code < 0 else stored.categories[code] for code in stored.codes]
-    plain = stored.tolist()
-    if column.kind == "float":
-        return [None if value != value else value for value in plain]
-    if column.kind == "bool":
-        return [None if value < 0 else bool(value) for value in plain]
-    plain = [None if value == INT_NULL else value for value in plain]
-    if column.kind == "time":
-        return [None if value is None else EPOCH + value * MICROSECOND for value in plain]
-    return plain
-
-
-def concatenate(first: Values, second: Values) -> Values:
-    """Two stretches of one column, end to end."""
-    if isinstance(first, Coded) and isinstance(second, Coded):
-        known = {category: code for code, category in enumerate(first.categories)}
-        fresh = [category for category in second.categories if category not in known]
-        known.update({category: len(known) + i for i, category in enumerate(fresh)})
-        table = np.array([known[category] for category in second.categories] + [-1], dtype=np.int32)
-        categories = np.concatenate([first.categories, np.array(fresh, dtype=object)])
-        return Coded(np.concatenate([first.codes, table[second.codes]]), categories)
-    assert isinstance(first, np.ndarray)
-    assert isinstance(second, np.ndarray)
-    return np.concatenate([first, second])
-
-
-@dataclass
-class Table:
-    """Named columns of equal length in their stored form."""
-
-    columns: tuple[Column, ...]
-    values: dict[str, Values]
-
-    @classmethod
-    def of(cls, columns: tuple[Column, ...], rows: list[dict[str, Any]]) -> Table:
-        """Build from plain rows."""
-        return cls(columns, {c.name: encode(c, [row[c.name] for row in rows]) for c in columns})
-
-    def __len__(self) -> int:
-        return len(self.values[self.columns[0].name])
-
-    def __add__(self, other: Table) -> Table:
-        joined = {c.name: concatenate(self.values[c.name], other.values[c.name]) for c in self.columns}
-        return Table(self.columns, joined)
-
-    def rows(self, index: np.ndarray) -> list[dict[str, Any]]:
-        """Plain rows at the given positions."""
-        picked: dict[str, list[Any]] = {}
-        for column in self.columns:
-            stored = self.values[column.name]
-            part = Coded(stored.codes[index], stored.categories) if isinstance(stored, Coded) else stored[index]
-            picked[column.name] = decode(column, part)
-        return [{name: values[i] for name, values in picked.items()} for i in range(len(index))]
-
-
-@dataclass
-class Contents:
-    """Everything a database holds, in columnar form."""
-
-    records: Table
-    series: Table
-    record_of_series: np.ndarray  # row in `records` of each series
-    sample_counts: np.ndarray
-    samples: dict[str, np.ndarray]
-    environments: dict[str, str]  # id -> JSON
-
-    @classmethod
-    def of(cls, records: list[Record], environments: dict[str, str]) -> Contents:
-        """Columns of the given records, in order."""
-        series = [(i, s) for i, record in enumerate(records) for s in record.series]
-        samples = {
-            name: np.concatenate(
-                [np.zeros(0, dtype), *(np.asarray(getattr(s.samples, name), dtype) for _, s in series)]
-            )
-            for name, dtype in SAMPLE_COLUMNS.items()
-        }
-        return cls(
-            records=Table.of(record_columns(), [flatten(record, record_columns()) for record in records]),
-            series=Table.of(series_columns(), [flatten(s, series_columns()) for _, s in series]),
-            record_of_series=np.array([i for i, _ in series], dtype=np.int64),
-            sample_counts=np.array([len(s.samples.seconds) for _, s in series], dtype=np.int64),
-            samples=samples,
-            environments=dict(environments),
-        )
-
-    def __add__(self, other: Contents) -> Contents:
-        return Contents(
-            records=self.records + other.records,
-            series=self.series + other.series,
-            record_of_series=np.concatenate([self.record_of_series, other.record_of_series + len(self.records)]),
-            sample_counts=np.concatenate([self.sample_counts, other.sample_counts]),
-            samples={name: np.concatenate([self.samples[name], other.samples[name]]) for name in SAMPLE_COLUMNS},
-            environments=self.environments | other.environments,
-        )
-
-    @property
-    def sample_offsets(self) -> np.ndarray:
-        """Where each series' samples begin; one entry more than there are series."""
-        return np.concatenate([[0], np.cumsum(self.sample_counts)]).astype(np.int64)
-
-    def to_records(self, index: np.ndarray | None = None) -> list[Record]:
-        """The records at the given positions (default: all), whole."""
-        index = np.arange(len(self.records)) if index is None else index
-        offsets = self.sample_offsets
-        owned: dict[int, list[dict[str, Any]]] = {int(i): [] for i in index}
-        wanted = np.flatnonzero(np.isin(self.record_of_series, index))
-        for position, row in zip(wanted, self.series.rows(wanted), strict=True):
-            part = slice(offsets[position], offsets[position + 1])
-            samples = Samples(**{name: array[part].tolist() for name, array in self.samples.items()})
-            owned[int(self.record_of_series[position])].append(nest(row, series_columns()) | {"samples": samples})
-        return [
-            Record.model_validate(nest(row, record_columns()) | {"series": owned[int(i)]})
-            for i, row in zip(index, self.records.rows(index), strict=True)
-        ]

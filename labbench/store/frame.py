@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labbench.store.columns import INT_NULL, Coded, Column, Contents, Table, Values
+from labbench.cells import Platform
+from labbench.config import unknown_name
+from labbench.store.columns import INT_NULL, Column, record_columns, series_columns
+from labbench.store.table import Coded, Source, TableName, Values, decode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,6 +20,7 @@ if TYPE_CHECKING:
 # frame column -> stored column
 RECORD_VIEW = {
     "record_id": "record_id",
+    "cell_id": "cell_id",
     "campaign_id": "campaign_id",
     **{name: f"cell.workload.{name}" for name in ("model", "task", "mode", "batch_size", "precision")},
     **{name: f"cell.workload.{name}" for name in ("seq_len", "image_size", "frames", "audio_s")},
@@ -25,6 +32,7 @@ RECORD_VIEW = {
     "stage": "stage",
     "provenance": "provenance",
     "source": "source",
+    "licence": "licence",
     "started_at": "started_at",
     "duration_s": "duration_s",
     "machine_id": "machine_id",
@@ -42,7 +50,6 @@ RECORD_VIEW = {
 }
 SERIES_VIEW = {
     "series": "name",
-    "latency_s": "median_s.value",
     "latency_ci_low_s": "median_s.ci_low",
     "latency_ci_high_s": "median_s.ci_high",
     **{
@@ -64,108 +71,194 @@ SERIES_VIEW = {
     "kernels": "footprint.kernels",
 }
 FOOTPRINT_CLASSES = "footprint.by_class"
+COLUMNS = (*RECORD_VIEW, "platform", "series", "primary", "latency_s", "latency_statistic", *list(SERIES_VIEW)[1:])
 
 
-def frame(contents: Contents) -> pd.DataFrame:
+def frame(
+    source: Source,
+    records: np.ndarray | None = None,
+    columns: Sequence[str] | None = None,
+    where: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
     """One row per series of each record, and one for each record that has none.
 
-    Besides the columns of ``RECORD_VIEW`` and ``SERIES_VIEW``: ``cell_id``, ``platform`` (device/runtime), ``primary``
-    (whether the series is the record's first) and, per operator class, ``flops_<class>``, ``bytes_<class>`` and
-    ``kernels_<class>``. Texts are categoricals, times are timezone-aware, missing integers are ``<NA>``.
+    Parameters
+    ----------
+    source : Source
+        What hands out the columns.
+    records : array of int, optional
+        Rows of the records wanted, ascending; default: all.
+    columns : sequence of str, optional
+        Only these; default: all, and per operator class of the footprints ``flops_<class>``, ``bytes_<class>`` and
+        ``kernels_<class>``.
+    where : mapping, optional
+        Column to the value, or a list of the values, that it must have. Other columns are read at matching rows only.
+
+    Returns
+    -------
+    DataFrame
+        Texts are categoricals, times are timezone-aware, missing integers are ``<NA>``. ``latency_s`` is the median or, where a
+        source gives no median, the mean: ``latency_statistic`` says which. ``primary`` marks the first series of a
+        record, ``platform`` is device/runtime.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown column, naming the nearest known one.
     """
     import pandas as pd
 
-    counts = np.bincount(contents.record_of_series, minlength=len(contents.records))
-    bare = np.flatnonzero(counts == 0)
-    series_row = np.concatenate([np.arange(len(contents.series)), np.full(len(bare), -1)])
-    record_row = np.concatenate([contents.record_of_series, bare])
-    order = np.argsort(record_row, kind="stable")
-    series_row, record_row = series_row[order], record_row[order]
-
-    table = pd.DataFrame(
-        {name: _take(contents.records, stored, record_row) for name, stored in RECORD_VIEW.items()}
-        | {name: _take(contents.series, stored, series_row) for name, stored in SERIES_VIEW.items()}
-    )
-    first = np.ones(len(table), dtype=bool)
-    first[1:] = record_row[1:] != record_row[:-1]
-    table["primary"] = first
-    pinned = _take(contents.records, "cell.platform.threads", record_row)
-    table["platform"] = _platform_labels(table, pinned)
-    table["cell_id"] = _cell_ids(contents, record_row)
-    return table.join(_by_class(contents.series, series_row))
+    view = _View(source, records)
+    for name, wanted in (where or {}).items():
+        values = wanted if isinstance(wanted, list | tuple | set | frozenset | pd.Series | pd.Index) else [wanted]
+        view.keep(np.asarray(pd.Series(view.column(name)).isin(list(values)), dtype=bool))
+    table = pd.DataFrame({name: view.column(name) for name in columns or COLUMNS}, index=pd.RangeIndex(len(view)))
+    return table if columns else table.join(view.by_class())
 
 
-def _take(table: Table, name: str, rows: np.ndarray) -> pd.Series | pd.Categorical:
-    """The column at the given rows, -1 giving null, as a pandas array of its natural type."""
+class _View:
+    """Rows of the tidy table as pairs (row in records, row in series or -1), narrowed by :meth:`keep`."""
+
+    def __init__(self, source: Source, records: np.ndarray | None) -> None:
+        self.source = source
+        first = source.first_series
+        rows = np.arange(len(first) - 1) if records is None else records
+        counts = np.diff(first)[rows]
+        self.record = np.repeat(rows, np.maximum(counts, 1))
+        self.series = np.full(len(self.record), -1)
+        self.primary = np.ones(len(self.record), dtype=bool)
+        begins = np.cumsum(np.maximum(counts, 1)) - np.maximum(counts, 1)
+        within = np.arange(len(self.record)) - np.repeat(begins, np.maximum(counts, 1))
+        has = np.repeat(counts > 0, np.maximum(counts, 1))
+        self.series[has] = (first[self.record] + within)[has]
+        self.primary = within == 0
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    def keep(self, mask: np.ndarray) -> None:
+        """Only the rows where ``mask`` holds."""
+        self.record, self.series, self.primary = self.record[mask], self.series[mask], self.primary[mask]
+
+    def column(self, name: str) -> Any:
+        """A column as a pandas array of its natural type."""
+        if name == "primary":
+            return self.primary
+        if name == "platform":
+            return self._platform()
+        if name == "latency_s":
+            return self._latency()[0]
+        if name == "latency_statistic":
+            return self._latency()[1]
+        if name in RECORD_VIEW:
+            return to_pandas(*self.values("records", RECORD_VIEW[name]))
+        if name in SERIES_VIEW:
+            return to_pandas(*self.values("series", SERIES_VIEW[name]))
+        by_class = self.by_class()
+        if name in by_class:
+            return by_class[name].to_numpy()
+        raise unknown_name("column", name, [*COLUMNS, *by_class.columns])
+
+    def values(self, table: TableName, stored: str) -> tuple[Column, Values]:
+        """The stored column at the view's rows; rows without a series are null."""
+        column = _columns(table)[stored]
+        rows = self.record if table == "records" else self.series
+        if len(rows) == len(_owner(self.source, table)) - 1 and (len(rows) == 0 or _is_everything(rows)):
+            return column, self.source.column(table, column)
+        there = rows >= 0
+        found = self.source.column(table, column, rows[there])
+        if there.all():
+            return column, found
+        codes = found.codes if isinstance(found, Coded) else found
+        spread = np.full(len(rows), column.null, codes.dtype)
+        spread[there] = codes
+        return column, Coded(spread, found.categories) if isinstance(found, Coded) else spread
+
+    def _latency(self) -> tuple[np.ndarray, pd.Categorical]:
+        import pandas as pd
+
+        median, mean = (self.values("series", name)[1] for name in ("median_s.value", "mean_s"))
+        assert isinstance(median, np.ndarray)
+        assert isinstance(mean, np.ndarray)
+        missing = np.isnan(median)
+        codes = np.where(missing, np.where(np.isnan(mean), -1, 1), 0).astype(np.int8)
+        return np.where(missing, mean, median), pd.Categorical.from_codes(codes, ["median", "mean"], validate=False)
+
+    def _platform(self) -> pd.Categorical:
+        """The platform's label, put together once for each distinct cell."""
+        import pandas as pd
+
+        cell = self.values("records", "cell_id")[1]
+        assert isinstance(cell, Coded)
+        example = np.full(len(cell.categories), -1)  # a row of each cell
+        example[cell.codes[::-1]] = np.arange(len(self))[::-1]
+        known = np.flatnonzero(example >= 0)
+        rows = np.sort(example[known])
+        fields = Platform.model_fields
+        stored = [_columns("records")[f"cell.platform.{name}"] for name in fields]
+        parts = [decode(column, self.source.column("records", column, self.record[rows])) for column in stored]
+        labels = [Platform(**dict(zip(fields, values, strict=True))).label for values in zip(*parts, strict=True)]
+        codes, categories = pd.factorize(np.array(labels, dtype=object))
+        of_cell = np.full(len(cell.categories), -1)
+        of_cell[cell.codes[rows]] = codes
+        return pd.Categorical.from_codes(of_cell[cell.codes], pd.Index(categories, dtype="str"))
+
+    def by_class(self) -> pd.DataFrame:
+        """Footprints by operator class as columns; each distinct footprint is parsed once."""
+        import pandas as pd
+
+        _, stored = self.values("series", FOOTPRINT_CLASSES)
+        assert isinstance(stored, Coded)
+        parsed = [
+            {
+                f"{measure}_{kind}": value
+                for kind, demand in json.loads(text).items()
+                for measure, value in demand.items()
+            }
+            for text in stored.categories
+        ]
+        table = pd.DataFrame(parsed).fillna(0.0).astype(float)
+        return table.reindex(stored.codes).set_axis(range(len(self)))
+
+
+def _is_everything(rows: np.ndarray) -> bool:
+    return bool(rows[0] == 0 and rows[-1] == len(rows) - 1 and (np.diff(rows) == 1).all())
+
+
+def _owner(source: Source, table: TableName) -> np.ndarray:
+    return source.first_series if table == "records" else source.first_sample
+
+
+@cache
+def _columns(table: TableName) -> dict[str, Column]:
+    return {column.name: column for column in (record_columns() if table == "records" else series_columns())}
+
+
+def to_pandas(column: Column, values: Values) -> Any:
+    """A stored column as a pandas array of its natural type."""
     import pandas as pd
 
-    column = next(c for c in table.columns if c.name == name)
-    stored = table.values[name]
-    if isinstance(stored, Coded):
-        codes = np.append(stored.codes, -1)[rows]
-        return pd.Categorical.from_codes(codes, categories=pd.Index(stored.categories, dtype="str"))
-    return _typed(column, np.append(stored, _null(column))[rows])
-
-
-def _null(column: Column) -> float | int:
-    return {"float": np.nan, "bool": -1}.get(column.kind, INT_NULL)
-
-
-def _typed(column: Column, values: np.ndarray) -> pd.Series:
-    import pandas as pd
-
-    if column.kind == "float":
-        return pd.Series(values)
-    if column.kind == "time":
-        return pd.Series(pd.to_datetime(values, unit="us", utc=True))
-    null = values == _null(column)
-    values = np.where(null, 0, values)
-    dtype = "boolean" if column.kind == "bool" else "Int64"
-    return pd.Series(pd.array(values, dtype=dtype)).mask(null)
-
-
-def _platform_labels(table: pd.DataFrame, pinned: pd.Series) -> pd.Categorical:
-    import pandas as pd
-
-    label = table["device"].astype("str") + "/" + table["runtime"].astype("str")
-    label = label.where(pinned.isna(), label + "·" + pinned.astype("str") + "t")
-    label = label.where(table["world_size"] == 1, label + "×" + table["world_size"].astype("str"))
-    return pd.Categorical(label)
-
-
-def _cell_ids(contents: Contents, rows: np.ndarray) -> pd.Categorical:
-    """Ids of the cells, each distinct cell hashed once."""
-    import pandas as pd
-
-    from labbench.cells import Cell
-    from labbench.store.columns import nest
-
-    columns = tuple(c for c in contents.records.columns if c.name.startswith("cell."))
-    cells = Table(columns, {c.name: contents.records.values[c.name] for c in columns})
-    keys = np.stack([_hashable(cells.values[c.name]) for c in columns], axis=1)
-    _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    ids = [Cell.model_validate(nest(row, columns)["cell"]).id for row in cells.rows(first)]
-    return pd.Categorical(np.array(ids, dtype=object)[inverse.ravel()[rows]]) if ids else pd.Categorical([])
-
-
-def _hashable(values: Values) -> np.ndarray:
     if isinstance(values, Coded):
-        return values.codes.astype(np.int64)
-    return values.view(np.int64) if values.dtype == np.float64 else values.astype(np.int64)
+        return pd.Categorical.from_codes(values.codes, pd.Index(values.categories, dtype="str"), validate=False)
+    if column.kind == "id":
+        return _strings(values)
+    if column.kind == "float":
+        return values
+    if column.kind == "time":
+        return pd.DatetimeIndex(values.view("datetime64[us]")).tz_localize("UTC").array
+    if column.kind == "bool":
+        return pd.arrays.BooleanArray(values > 0, values < 0)
+    return pd.arrays.IntegerArray(np.where(values == INT_NULL, 0, values), values == INT_NULL)
 
 
-def _by_class(series: Table, rows: np.ndarray) -> pd.DataFrame:
-    """Footprints by operator class as columns; each distinct footprint is parsed once."""
-    import json
-
+def _strings(values: np.ndarray) -> Any:
+    """Texts of equal, full length as a pandas string array, without making a Python object of each."""
     import pandas as pd
+    import pyarrow as pa
 
-    stored = series.values[FOOTPRINT_CLASSES]
-    assert isinstance(stored, Coded)
-    parsed = [
-        {f"{measure}_{name}": value for name, demand in json.loads(text).items() for measure, value in demand.items()}
-        for text in stored.categories
-    ]
-    table = pd.DataFrame(parsed).fillna(0.0).astype(float)
-    codes = np.append(stored.codes, -1)[rows]
-    return table.reindex(codes).set_axis(range(len(rows)))
+    width = values.dtype.itemsize
+    ends = pa.py_buffer(np.arange(len(values) + 1, dtype=np.int64) * width)
+    texts = pa.Array.from_buffers(
+        pa.large_string(), len(values), [None, ends, pa.py_buffer(np.ascontiguousarray(values))]
+    )
+    return pd.array(texts, dtype=pd.StringDtype("pyarrow", na_value=np.nan))

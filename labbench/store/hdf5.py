@@ -1,132 +1,347 @@
 """Columns to and from one HDF5 file that h5py, h5dump or a viewer can read without labbench.
 
-Layout: ``/records/<column>`` and ``/series/<column>`` (codes of text columns have their texts in ``/categories/...``),
-``/series/@record``, ``/samples/{count,seconds,process,round}``, ``/environments/{id,json}``. Every dataset has its
-unit and description as attributes. A file is never changed in place: it is written anew beside the old one and renamed.
+Layout
+------
+``/records/<column>``
+    One entry a record. A text column holds small integers; its attribute ``categories`` names the dataset with the texts.
+``/records/@series``
+    Record ``i`` owns rows ``@series[i]`` to ``@series[i + 1]`` of ``/series``.
+``/series/<column>``, ``/series/@samples``
+    One entry a series; series ``j`` owns ``/samples/*[@samples[j] : @samples[j + 1]]``.
+``/samples/{seconds,process,round}``
+    Raw samples.
+``/environments/{id,json}``, ``/baselines/<column>``
+    Machines with their software, and pinned baselines.
+``/index/record_id``
+    Rows of ``/records`` in ascending order of ``record_id``.
+
+Every dataset carries its unit, its description and the CRC-32 of its values; a chunk carries a Fletcher-32 checksum, and so
+does, in this version of the format (HDF5 1.10), all metadata. The image of a file is made in memory and written as a
+whole, so a full disk can break no half-written file and a file is never changed in place.
 """
 
 from __future__ import annotations
 
-import os
+import itertools
+import uuid
+import zlib
+from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from labbench import __version__
 from labbench.records import SCHEMA_VERSION
-from labbench.store.columns import SAMPLE_COLUMNS, Coded, Contents, Table, Values, record_columns, series_columns
+from labbench.store import disk
+from labbench.store.columns import Column, baseline_columns
+from labbench.store.errors import StoreError, damaged
+from labbench.store.table import Coded, Contents, Table, TableName, Values, spans
 
 FORMAT = "labbench"
-TEXT = h5py.string_dtype("utf-8")
+ABOUT = "labbench database; https://docs.hdfgroup.org tells how to read HDF5. See the attributes of each dataset."
+CHUNK = 8192  # rows: a chunk is the least that is read, 64 KiB of floats
+COMPRESSIBLE = 4  # times smaller: below that, inflating costs more than reading
+TRIAL = 1 << 15  # bytes compressed to find out
+LONG_TEXTS = 1 << 20  # bytes that texts may take when padded to the longest; beyond, they are stored end to end
+SAMPLE_TEXT = {
+    "seconds": ("s", "seconds per call, in the order taken"),
+    "process": ("", "index of the worker process that took the sample"),
+    "round": ("", "index of the interleaved round, counted within the process"),
+}
 
 
-class StoreError(Exception):
-    """A database that cannot be read or written; the message says which, why, and the way out."""
+def write(path: Path, contents: Contents, folded: int = 0) -> None:
+    """Replace the file at ``path`` in one step; ``folded`` is the number of the last journal entry that is in it."""
+    disk.write_whole(path, image(contents, folded))
 
 
-def write(path: Path, contents: Contents) -> None:
-    """Replace the file at ``path`` in one step: write beside it, sync, rename, sync the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def image(contents: Contents, folded: int = 0) -> bytes:
+    """The bytes of an HDF5 file with everything in ``contents``."""
+    # HDF5 1.10 is the first whose metadata has checksums throughout; every build since 2016 reads it.
+    versions = ("v110", "v110")
+    with h5py.File(f"labbench-{uuid.uuid4().hex}", "w", driver="core", backing_store=False, libver=versions) as file:
+        file.attrs.update(
+            format=FORMAT, schema_version=SCHEMA_VERSION, labbench_version=__version__, folded=folded, about=ABOUT
+        )
+        _write_table(file, "records", contents.records)
+        _write_table(file, "series", contents.series)
+        _write_table(file, "baselines", contents.baselines)
+        _write(file, "records/@series", contents.first_series, "row of each record's first series in /series; one more")
+        _write(
+            file,
+            "series/@samples",
+            contents.first_sample,
+            "position of each series' first sample in /samples; one more",
+        )
+        for name, (unit, text) in SAMPLE_TEXT.items():
+            _write(file, f"samples/{name}", contents.raw[name], text, unit=unit)
+        _write_texts(file, "environments/id", list(contents.environments), "content-derived id")
+        _write_texts(file, "environments/json", list(contents.environments.values()), "machine and software")
+        order = np.argsort(contents.record_ids, kind="stable").astype(np.uint32)
+        _write(file, "index/record_id", order, "rows of /records in ascending order of record_id")
+        file.flush()
+        data: bytes = file.id.get_file_image()
+    return data
+
+
+def _write_table(file: h5py.File, name: str, table: Table) -> None:
+    for column in table.columns:
+        values = table.values[column.name]
+        path, categories = f"{name}/{column.name}", f"categories/{name}/{column.name}"
+        more: dict[str, str] = {"kind": column.kind}
+        if isinstance(values, Coded):
+            _write_texts(file, categories, list(values.categories), f"texts of /{path}")
+            more["categories"] = f"/{categories}"
+            values = values.codes.astype(_code_type(len(values.categories)))
+        _write(file, path, values, column.description, column.unit, column.null, **more)
+
+
+def _code_type(categories: int) -> type[np.signedinteger[Any]]:
+    return next(t for t in (np.int8, np.int16, np.int32) if categories <= np.iinfo(t).max)
+
+
+def _write(
+    file: h5py.File, path: str, values: np.ndarray, text: str, unit: str = "", null: Any = None, **more: Any
+) -> None:
+    chunks = (min(len(values), CHUNK),) if len(values) else None
+    filters: dict[str, Any] = {}
+    if chunks:
+        filters = {"chunks": chunks, "fletcher32": True}
+        if _compressible(values):
+            filters |= {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+    if len(values) and null is not None and _all_null(values, null):  # takes no room: nothing is written
+        dataset = file.create_dataset(path, shape=values.shape, dtype=values.dtype, fillvalue=null, **filters)
+    else:
+        dataset = file.create_dataset(path, data=values, **filters)
+    about = {"description": text, "unit": unit, "crc32": np.uint32(crc32(values)), **more}
+    for key, value in about.items():
+        if value != "":
+            dataset.attrs[key] = value
+
+
+def crc32(values: np.ndarray) -> int:
+    """CRC-32 of an array's bytes."""
+    return zlib.crc32(np.ascontiguousarray(values).view(np.uint8).data) if values.size else 0
+
+
+def _all_null(values: np.ndarray, null: Any) -> bool:
+    return bool(np.isnan(values).all() if null != null else (values == null).all())
+
+
+def _compressible(values: np.ndarray) -> bool:
+    """Whether gzip makes the values several times smaller; few values always are, next to a chunk's padding."""
+    if len(values) < CHUNK:
+        return True
+    width = values.dtype.itemsize
+    trial = values[: TRIAL // width]
+    shuffled = trial.view(np.uint8).reshape(-1, width).T.tobytes()
+    return len(zlib.compress(shuffled, 1)) * COMPRESSIBLE <= len(shuffled)
+
+
+def _write_texts(file: h5py.File, path: str, texts: list[str], about: str) -> None:
+    r"""Texts as fixed-length UTF-8 or, if a few are much longer than the others, end to end with offsets.
+
+    Backslashes are doubled, and NUL, which pads HDF5 strings, is backslash and zero.
+    """
+    raw = [text.replace("\\", "\\\\").replace("\0", "\\0").encode() for text in texts]
+    lengths = np.array([len(text) for text in raw], dtype=np.int64)
+    longest = int(lengths.max(initial=1)) or 1
+    if longest * len(raw) <= max(LONG_TEXTS, 4 * int(lengths.sum())):
+        array = np.array(raw, dtype=f"S{longest}")
+        _write(file, path, array.astype(h5py.string_dtype("utf-8", longest)), about)
+    else:
+        _write(file, f"{path}/utf8", np.frombuffer(b"".join(raw), np.uint8), about + ", UTF-8 end to end")
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        _write(file, f"{path}/offsets", ends, "position of each text's first byte; one more")
+
+
+class File:
+    """An open database file that reads the columns it is asked for (a :class:`labbench.store.table.Source`).
+
+    Raises
+    ------
+    StoreError
+        If it is no labbench database, was written by a newer version, or is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open_datasets: dict[str, Any] = {}
+        try:
+            self._file = _open(path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StoreError(_unreadable(path, error)) from None
+        try:
+            self._read_attributes()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _read_attributes(self) -> None:
+        attributes = self._attributes()
+        if attributes.get("format") != FORMAT:
+            raise StoreError(f"{self.path} is an HDF5 file, but not a labbench database; choose another path")
+        self.version = int(attributes["schema_version"])
+        if self.version > SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.path} has schema {self.version}; this labbench ({__version__}) reads up to {SCHEMA_VERSION}: "
+                f"install labbench {attributes.get('labbench_version', 'in a newer version')} or later"
+            )
+        self.folded = int(attributes.get("folded", 0))
+
+    def _attributes(self) -> dict[str, Any]:
+        try:
+            return dict(self._file.attrs)
+        except (OSError, RuntimeError, KeyError) as error:
+            raise damaged(self.path, "its header", error) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._open_datasets.clear()
+        self._file.close()
+
+    def __len__(self) -> int:
+        return len(self.first_series) - 1
+
+    def read(self, name: str, rows: np.ndarray | None = None) -> np.ndarray:
+        """A dataset, whole or at ascending rows; only chunks with such rows are read."""
+        try:
+            dataset = self._dataset(name)
+            if rows is None:
+                return _read_span(dataset, 0, dataset.shape[0])
+            if not len(rows):
+                return np.empty(0, dataset.dtype)
+            runs = np.flatnonzero(np.diff(rows // CHUNK, prepend=rows[0] // CHUNK) > 1)
+            parts = [_read_span(dataset, int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in np.split(rows, runs)]
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        except (OSError, RuntimeError) as error:
+            raise damaged(self.path, f"/{name}", error) from None
+
+    def _dataset(self, name: str) -> Any:
+        """The open dataset; raises ``KeyError`` if there is none of that name."""
+        if name not in self._open_datasets:
+            self._open_datasets[name] = h5py.h5d.open(self._file.id, name.encode())
+        return self._open_datasets[name]
+
+    def has(self, name: str) -> bool:
+        """Whether there is a dataset or group of that name."""
+        return name in self._file
+
+    @cached_property
+    def first_series(self) -> np.ndarray:
+        """See :class:`labbench.store.table.Source`."""
+        return self.read("records/@series")
+
+    @cached_property
+    def first_sample(self) -> np.ndarray:
+        """See :class:`labbench.store.table.Source`."""
+        return self.read("series/@samples")
+
+    def column(self, table: TableName, column: Column, rows: np.ndarray | None = None) -> Values:
+        """See :class:`labbench.store.table.Source`. A column that the file does not have is all null."""
+        return self._column(table, column, rows)
+
+    def _column(self, table: str, column: Column, rows: np.ndarray | None = None) -> Values:
+        name = f"{table}/{column.name}"
+        coded = column.kind in ("str", "json")
+        try:
+            values = self.read(name, rows)
+        except KeyError:
+            if self.has(name):
+                raise damaged(self.path, f"/{name}") from None
+            owner = self.first_series if table == "records" else self.first_sample
+            values = np.full(len(owner) - 1 if rows is None else len(rows), column.null, column.dtype)
+            return Coded(values, np.array([], dtype=object)) if coded else values
+        try:
+            return Coded(values, self._texts(f"categories/{name}")) if coded else values
+        except (KeyError, ValueError) as error:
+            raise damaged(self.path, f"/categories/{name}", error) from None
+
+    def _texts(self, name: str) -> np.ndarray:
+        cached = self._open_datasets.get(f"texts {name}")
+        if cached is None:
+            cached = self._open_datasets[f"texts {name}"] = np.array(self._read_texts(name), dtype=object)
+        return cached
+
+    def _read_texts(self, name: str) -> list[str]:
+        if self.has(f"{name}/utf8"):
+            data, ends = self.read(f"{name}/utf8").tobytes(), self.read(f"{name}/offsets").tolist()
+            raw = [data[start:end] for start, end in itertools.pairwise(ends)]
+        else:
+            raw = self.read(name).tolist()
+        return [_unescape(text.decode()) if b"\\" in text else text.decode() for text in raw]
+
+    def samples(self, name: str, series: np.ndarray | None = None) -> np.ndarray:
+        """See :class:`labbench.store.table.Source`."""
+        if series is None:
+            return self.read(f"samples/{name}")
+        return self.read(f"samples/{name}", spans(self.first_sample[series], np.diff(self.first_sample)[series]))
+
+    @cached_property
+    def record_ids(self) -> np.ndarray:
+        """Id of each record, as bytes."""
+        return self.read("records/record_id")
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        return self.read("index/record_id")
+
+    def find(self, record_ids: Iterable[str]) -> np.ndarray:
+        """Rows of the records with the given ids, ascending; ids that are not there are left out."""
+        from bisect import bisect_left
+
+        ids, order = self.record_ids, self._order
+        rows = []
+        for text in record_ids:
+            key = text.encode()
+            at = bisect_left(order, key, key=ids.__getitem__)
+            if at < len(order) and ids[order[at]] == key:
+                rows.append(int(order[at]))
+        return np.unique(np.array(rows, dtype=np.int64))
+
+    @cached_property
+    def environments(self) -> dict[str, str]:
+        """Environment id to JSON."""
+        return dict(zip(self._texts("environments/id"), self._texts("environments/json"), strict=True))
+
+    @cached_property
+    def baselines(self) -> Table:
+        """The pinned baselines."""
+        return Table(baseline_columns(), {c.name: self._column("baselines", c) for c in baseline_columns()})
+
+
+def _open(path: Path) -> h5py.File:
+    """Open for reading, with HDF5's lock where there are locks: a process that has one open can open others the same way."""
     try:
-        with h5py.File(temporary, "w") as file:
-            _write(file, contents)
-        with open(temporary, "rb+") as raw:
-            os.fsync(raw.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+        return h5py.File(path, "r")
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return h5py.File(path, "r", locking=False)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames and creations in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write(file: h5py.File, contents: Contents) -> None:
-    file.attrs.update(format=FORMAT, schema_version=SCHEMA_VERSION)
-    for name, table in (("records", contents.records), ("series", contents.series)):
-        for column in table.columns:
-            values = table.values[column.name]
-            path = f"{name}/{column.name}"
-            stored = values.codes if isinstance(values, Coded) else values
-            dataset = file.create_dataset(path, data=stored.astype(column.dtype))
-            dataset.attrs.update(kind=column.kind, unit=column.unit, description=column.description)
-            if isinstance(values, Coded):
-                categories = f"categories/{path}"
-                _write_text(file, categories, values.categories)
-                dataset.attrs["categories"] = f"/{categories}"
-    file.create_dataset("series/@record", data=contents.record_of_series)
-    file["series/@record"].attrs["description"] = "row in /records that the series belongs to"
-    file.create_dataset("samples/count", data=contents.sample_counts)
-    file["samples/count"].attrs["description"] = "samples of each series; they follow one another in series order"
-    for name, dtype in SAMPLE_COLUMNS.items():
-        file.create_dataset(f"samples/{name}", data=contents.samples[name].astype(dtype))
-    file["samples/seconds"].attrs["unit"] = "s"
-    _write_text(file, "environments/id", contents.environments)
-    _write_text(file, "environments/json", contents.environments.values())
-
-
-def _write_text(file: h5py.File, path: str, texts: Any) -> None:
-    """Texts as UTF-8; backslashes are doubled and NUL, which HDF5 strings cannot hold, is backslash and zero."""
-    file.create_dataset(path, data=[text.replace("\\", "\\\\").replace("\0", "\\0") for text in texts], dtype=TEXT)
-
-
-def _read_text(dataset: h5py.Dataset) -> np.ndarray:
-    raw = dataset.asstr()[()]
-    return np.array([_unescape(text) if "\\" in text else text for text in raw], dtype=object)
+def _read_span(dataset: Any, start: int, stop: int) -> np.ndarray:
+    out = np.empty(stop - start, dataset.dtype)
+    if stop > start:
+        space = dataset.get_space()
+        space.select_hyperslab((start,), (stop - start,))
+        dataset.read(h5py.h5s.create_simple((stop - start,)), space, out)
+    return out
 
 
 def _unescape(text: str) -> str:
     return "\\".join(part.replace("\\0", "\0") for part in text.split("\\\\"))
 
 
-def read(path: Path) -> Contents:
-    """Everything in the file.
-
-    Raises
-    ------
-    StoreError
-        If it is not a labbench database, or was written by a newer version.
-    """
-    try:
-        file = h5py.File(path, "r", locking=False)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read as HDF5 ({error}); restore it from a backup") from None
-    with file:
-        if file.attrs.get("format") != FORMAT:
-            raise StoreError(f"{path} is an HDF5 file, but not a labbench database; choose another path")
-        version = int(file.attrs["schema_version"])
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"{path} has schema {version}; this labbench reads up to {SCHEMA_VERSION}: install a newer labbench"
-            )
-        return Contents(
-            records=_read_table(file, "records", record_columns()),
-            series=_read_table(file, "series", series_columns()),
-            record_of_series=file["series/@record"][()],
-            sample_counts=file["samples/count"][()],
-            samples={name: file[f"samples/{name}"][()] for name in SAMPLE_COLUMNS},
-            environments=dict(
-                zip(_read_text(file["environments/id"]), _read_text(file["environments/json"]), strict=True)
-            ),
-        )
-
-
-def _read_table(file: h5py.File, name: str, columns: Any) -> Table:
-    values: dict[str, Values] = {}
-    for column in columns:
-        dataset = file[f"{name}/{column.name}"]
-        stored = dataset[()]
-        if "categories" in dataset.attrs:
-            values[column.name] = Coded(stored, _read_text(file[dataset.attrs["categories"]]))
-        else:
-            values[column.name] = stored
-    return Table(columns, values)
+def _unreadable(path: Path, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return f"{path} may not be read by this user; change its permissions"
+    start = path.read_bytes()[:8] if path.is_file() else b""
+    if start == b"\x89HDF\r\n\x1a\n":
+        return f"{path} is an HDF5 file that is damaged or cut short ({error}); restore it from a backup"
+    return f"{path} is no HDF5 file; choose another path"

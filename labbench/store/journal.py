@@ -1,8 +1,13 @@
 r"""An append-only journal of JSON lines with checksums: what makes an acknowledged record survive ``kill -9``.
 
-Each line is ``<crc32 of the body, 8 hex digits> <body>\n``. A line that was cut short by a crash fails its checksum and
-was never acknowledged; it is dropped when the next writer opens the journal. HDF5 alone offers no such thing: a
-writer killed between two flushes leaves columns of unequal length, and SWMR leaves a flag that blocks the file.
+Each line is ``<length> <crc32> <number> <type> <JSON>\n``: length and CRC-32 of the rest of the line (8 hex digits each), a number
+that counts all entries a database ever had, and ``record``, ``environment`` or ``baseline``. Its first entry, of type
+``journal``, says which entry was the last before it. Behind the last entry the file may hold zeros: room made in advance, because
+overwriting is made durable in about half the time that growing takes.
+
+An entry that a crash cut short fails its checksum; it was never acknowledged and is dropped when the next writer opens the journal.
+HDF5 alone offers no such thing: a writer killed between two flushes leaves columns of unequal length, and SWMR
+leaves a flag that blocks the file (measured in ``benchmarks/store_crash.py``).
 """
 
 from __future__ import annotations
@@ -10,73 +15,182 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-CHECKSUM_DIGITS = 8
+from labbench.records import SCHEMA_VERSION
+from labbench.store import disk
+from labbench.store.errors import StoreError, damaged
+
+HEADER = 18  # bytes of "<length> <crc32> "
+ROOM = 1 << 20  # bytes of zeros made in advance: a few hundred records
+FIRST_LINE_OF_SCHEMA_1 = b'{"type":'  # after its checksum; it had no length
 
 
-def read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Entries of a journal, and the number of bytes up to the end of the last intact one.
+class Entry(NamedTuple):
+    """One thing that was appended, as canonical JSON."""
+
+    number: int
+    type: str
+    text: str
+
+
+@dataclass
+class Log:
+    """What a journal holds: its intact entries, where they end, and how many bytes of something else follow."""
+
+    entries: list[Entry] = field(default_factory=list)
+    end: int = 0
+    torn: int = 0
+    version: int = SCHEMA_VERSION
+
+
+def read(path: Path) -> Log:
+    """The entries of a journal; none if there is no such file.
 
     Raises
     ------
-    ValueError
-        If an entry before the last one is damaged: that is no torn write, and must not pass silently.
+    StoreError
+        If an entry before the last one is damaged (that is no torn write, and must not pass silently), or the
+        journal is a newer version's.
     """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return [], 0
-    entries: list[dict[str, Any]] = []
-    start = 0
-    while (end := data.find(b"\n", start)) >= 0:
-        body = data[start + CHECKSUM_DIGITS + 1 : end]
-        if data[start : start + CHECKSUM_DIGITS] != _checksum(body):
-            if end + 1 < len(data):
-                raise ValueError(f"{path}: the entry at byte {start} is damaged; records after it were not read")
-            break
-        entries.append(json.loads(body))
-        start = end + 1
-    return entries, start
+        return Log()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+    if data[9 : 9 + len(FIRST_LINE_OF_SCHEMA_1)] == FIRST_LINE_OF_SCHEMA_1:
+        from labbench.store.migrate import read_journal_of_schema_1
+
+        return Log(read_journal_of_schema_1(path, data), len(data), version=1)
+    log = scan(data)
+    if log.torn and _entry_after(data, log.end + 1):
+        raise damaged(path, f"the journal's entry at byte {log.end}")
+    if log.version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} has schema {log.version}; this labbench reads up to {SCHEMA_VERSION}: install a newer labbench"
+        )
+    return log
 
 
-def _checksum(body: bytes) -> bytes:
-    return b"%08x" % zlib.crc32(body)
+def scan(data: bytes) -> Log:
+    """Entries from the start of ``data`` up to the first that is not intact."""
+    log = Log()
+    while (found := _entry(data, log.end)) is not None:
+        entry, log.end = found
+        if entry.type == "journal":
+            log.version = int(json.loads(entry.text)["schema_version"])
+        else:
+            log.entries.append(entry)
+    log.torn = len(data[log.end :].rstrip(b"\0"))
+    return log
+
+
+def _entry(data: bytes, start: int) -> tuple[Entry, int] | None:
+    """The entry at ``start`` and where the next one begins; None if there is no intact one."""
+    head = data[start : start + HEADER]
+    try:
+        length, crc = int(head[:8], 16), int(head[9:17], 16)
+    except ValueError:
+        return None
+    body = data[start + HEADER : start + HEADER + length]
+    if len(body) != length or zlib.crc32(body) != crc:
+        return None
+    number, kind, text = body.split(b" ", 2)
+    return Entry(int(number), kind.decode(), text.decode().rstrip("\n")), start + HEADER + length
+
+
+def _entry_after(data: bytes, start: int) -> bool:
+    """Whether an intact entry begins anywhere after ``start``."""
+    position = data.find(b"\n", start)
+    while position >= 0:
+        if _entry(data, position + 1) is not None:
+            return True
+        position = data.find(b"\n", position + 1)
+    return False
+
+
+def line(entry: Entry) -> bytes:
+    """An entry as it stands in the file."""
+    body = f"{entry.number} {entry.type} {entry.text}\n".encode()
+    return b"%08x %08x " % (len(body), zlib.crc32(body)) + body
 
 
 class Journal:
-    """An open journal; every :meth:`append` is on the disk when it returns."""
+    """The journal of a database that is open for writing.
 
-    def __init__(self, path: Path) -> None:
-        self.entries, intact = read(path)
-        self._file = open(path, "ab")  # noqa: SIM115 - open as long as the journal
-        self._file.truncate(intact)
-        self._file.seek(intact)
+    Parameters
+    ----------
+    path : path
+        Where it is, or will be at the first :meth:`append`.
+    log : Log
+        What :func:`read` found there.
+    durable : bool
+        Whether :meth:`append` returns only when the disk has the entries.
+    """
 
-    def append(self, *entries: dict[str, Any]) -> None:
-        """Add entries in one write, and wait until they are on the disk."""
-        lines = []
-        for entry in entries:
-            body = json.dumps(entry, separators=(",", ":"), allow_nan=False).encode()
-            lines.append(_checksum(body) + b" " + body + b"\n")
-        start = self._file.tell()
+    def __init__(self, path: Path, log: Log, *, durable: bool) -> None:
+        self.path, self.durable = path, durable
+        self.count = len(log.entries)
+        self.last = log.entries[-1].number if log.entries else 0
+        self._descriptor: int | None = None
+        self._end, self._size = log.end, log.end
+        if path.exists() and log.version == SCHEMA_VERSION and log.end:
+            self._descriptor = disk.reopen(path)
+            disk.truncate(self._descriptor, log.end)
+
+    def append(self, entries: list[tuple[str, str]]) -> None:
+        """Add entries of given type and text in one write; when it fails (``OSError``), none of them is there."""
+        if self._descriptor is None:
+            self._start()
+        assert self._descriptor is not None
+        data = b"".join(line(Entry(self.last + 1 + i, kind, text)) for i, (kind, text) in enumerate(entries))
+        if self._end + len(data) > self._size:
+            self._make_room(len(data))
         try:
-            self._file.write(b"".join(lines))
-            self._file.flush()
-            os.fdatasync(self._file.fileno()) if hasattr(os, "fdatasync") else os.fsync(self._file.fileno())
+            disk.write(self._descriptor, data, self._end)
+            if self.durable:
+                disk.sync(self._descriptor)
         except OSError:
-            self._file.truncate(start)
+            disk.truncate(self._descriptor, self._end)
+            self._size = self._end
             raise
-        self.entries.extend(entries)
+        self._end += len(data)
+        self._size = max(self._size, self._end)
+        self.last += len(entries)
+        self.count += len(entries)
 
-    def clear(self) -> None:
-        """Forget everything: the entries are safe elsewhere."""
-        self._file.truncate(0)
-        self._file.seek(0)
-        os.fsync(self._file.fileno())
-        self.entries = []
+    def _start(self) -> None:
+        """A new file that says which entry was the last before it, put in the old one's place."""
+        head = line(Entry(self.last, "journal", json.dumps({"schema_version": SCHEMA_VERSION})))
+        disk.write_whole(self.path, head)
+        self._descriptor = disk.reopen(self.path)
+        self._end = self._size = len(head)
+
+    def _make_room(self, needed: int) -> None:
+        """Zeros behind the end, if the disk has them to spare."""
+        assert self._descriptor is not None
+        if not self.durable:
+            return
+        try:
+            disk.write(self._descriptor, bytes(needed + ROOM), self._end)
+            disk.sync(self._descriptor)
+            self._size = self._end + needed + ROOM
+        except OSError:
+            disk.truncate(self._descriptor, self._end)
+
+    def restart(self, last: int) -> None:
+        """Begin anew after entry ``last``: all up to it are safe elsewhere. Who reads the old file goes on reading it."""
+        self.close()
+        self.last, self.count = last, 0
+        disk.remove(self.path)
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; room behind the end is given back."""
+        if self._descriptor is not None:
+            if self._size > self._end:
+                disk.truncate(self._descriptor, self._end)
+            os.close(self._descriptor)
+            self._descriptor = None

@@ -1,0 +1,79 @@
+"""The few ways in which the store changes the disk; every write of a database goes through here.
+
+That is what makes the power-cut simulation of ``benchmarks/store_powercut.py`` possible: it records these calls.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def create(path: Path) -> int:
+    """Open a new, empty file (an old one is emptied) for writing; returns its descriptor."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+
+
+def reopen(path: Path) -> int:
+    """Open an existing file for writing; returns its descriptor."""
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+
+def write(descriptor: int, data: bytes, at: int) -> None:
+    """Write all of ``data`` at a position."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, at)
+        view, at = view[written:], at + written
+
+
+def truncate(descriptor: int, size: int) -> None:
+    """Cut a file short."""
+    os.ftruncate(descriptor, size)
+
+
+def sync(descriptor: int) -> None:
+    """Return when the file's content is on the disk."""
+    getattr(os, "fdatasync", os.fsync)(descriptor)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Put a file in another's place, in one step."""
+    os.replace(source, target)
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name."""
+    os.link(source, target)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, if it is there."""
+    path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when creations, renames and deletions in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a file's content in one step that survives a power cut: write beside it, sync, rename, sync the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    descriptor = None
+    try:
+        descriptor = create(temporary)
+        write(descriptor, data, 0)
+        sync(descriptor)
+        replace(temporary, path)
+    except BaseException:
+        remove(temporary)
+        raise
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+    sync_folder(path.parent)

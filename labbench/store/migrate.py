@@ -1,0 +1,137 @@
+"""Older schemas brought up to date: what a database, journal or exported line of an earlier labbench holds, as today's.
+
+Every schema that was ever released has a small frozen file in ``tests/frozen``; the tests read them through this module.
+
+======= ============================================================================================
+schema  what changed with it
+======= ============================================================================================
+2       retractions, licences; medians and intervals may be missing (imports); samples and series by offset; checksums
+======= ============================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from labbench.records import SCHEMA_VERSION, Environment, Record
+from labbench.store.columns import EPOCH, INT_NULL, MICROSECOND, canonical_json
+from labbench.store.errors import StoreError, damaged
+from labbench.store.journal import Entry
+from labbench.store.table import Builder, Contents
+
+
+def upgrade(record: dict[str, Any]) -> dict[str, Any]:
+    """A record's JSON form, of any earlier schema, in today's.
+
+    Raises
+    ------
+    StoreError
+        If it is of a newer schema.
+    """
+    version = record.get("schema_version", SCHEMA_VERSION)
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"a record of schema {version}; this labbench reads up to {SCHEMA_VERSION}: install a newer one"
+        )
+    return {**record, "schema_version": SCHEMA_VERSION}  # 1 -> 2 renamed nothing
+
+
+def read_older(path: Path, version: int) -> Contents:
+    """Everything in a database of an earlier schema."""
+    builder = Builder()
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            for kind, value in READERS[version](file):
+                builder.add(kind, _up_to_date(kind, value))
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise damaged(path, "the file", error) from None
+    contents = builder.build()
+    contents.version = version
+    return contents
+
+
+def read_journal_of_schema_1(path: Path, data: bytes) -> list[Entry]:
+    """Entries of a journal of schema 1: lines ``<crc32> {"type": ..., "value": ...}``, not numbered."""
+    entries = []
+    lines = data.split(b"\n")
+    for index, line in enumerate(lines[:-1]):
+        if line[:8] != b"%08x" % zlib.crc32(line[9:]):
+            if index < len(lines) - 2:
+                raise damaged(path, f"line {index + 1} of the journal")
+            break
+        entry = json.loads(line[9:])
+        entries.append(Entry(0, entry["type"], _up_to_date(entry["type"], entry["value"])))
+    return entries
+
+
+def _up_to_date(kind: str, value: dict[str, Any]) -> str:
+    """A record or environment of an earlier schema as today's canonical JSON."""
+    if kind == "record":
+        return canonical_json(Record.model_validate(upgrade(value)).to_dict())
+    return canonical_json(Environment.model_validate(value).model_dump(mode="json"))
+
+
+def _read_schema_1(file: h5py.File) -> list[tuple[str, dict[str, Any]]]:
+    """Schema 1: ``/series/@record`` and ``/samples/count`` instead of offsets, texts of variable length, nothing checksummed."""
+    series = _rows_of_schema_1(file["series"], file)
+    ends = np.concatenate([[0], np.cumsum(file["samples/count"][()])]).astype(int)
+    samples = {name: file[f"samples/{name}"][()] for name in ("seconds", "process", "round")}
+    owned: dict[int, list[Any]] = {}
+    for i, (record, row) in enumerate(zip(file["series/@record"][()].tolist(), series, strict=True)):
+        part = slice(ends[i], ends[i + 1])
+        row["samples"] = {name: array[part].tolist() for name, array in samples.items()}
+        owned.setdefault(record, []).append(row)
+    records = _rows_of_schema_1(file["records"], file)
+    environments = [json.loads(_unescape(text)) for text in file["environments/json"].asstr()[()]]
+    return [("environment", one) for one in environments] + [
+        ("record", {**row, "series": owned.get(i, [])}) for i, row in enumerate(records)
+    ]
+
+
+def _rows_of_schema_1(group: h5py.Group, file: h5py.File) -> list[dict[str, Any]]:
+    """Nested rows of a table; a part with a false ``part?`` column is absent."""
+    columns = {name: _plain(dataset, file) for name, dataset in group.items() if not name.startswith("@")}
+    rows = []
+    for values in zip(*columns.values(), strict=True):
+        row = dict(zip(columns, values, strict=True))
+        absent = tuple(f"{name[:-1]}." for name, value in row.items() if name.endswith("?") and not value)
+        tree: dict[str, Any] = {}
+        for name, value in row.items():
+            if name.endswith("?") or name.startswith(absent):
+                continue
+            *parents, leaf = name.split(".")
+            node = tree
+            for part in parents:
+                node = node.setdefault(part, {})
+            node[leaf] = value
+        rows.append(tree)
+    return rows
+
+
+def _plain(dataset: h5py.Dataset, file: h5py.File) -> list[Any]:
+    """Values of a column of schema 1 in their JSON form."""
+    kind, values = dataset.attrs["kind"], dataset[()].tolist()
+    if "categories" in dataset.attrs:
+        texts = [_unescape(text) for text in file[dataset.attrs["categories"]].asstr()[()]]
+        plain = [json.loads(text) for text in texts] if kind == "json" else texts
+        return [None if code < 0 else plain[code] for code in values]
+    if kind == "float":
+        return [None if value != value else value for value in values]
+    if kind == "bool":
+        return [None if value < 0 else bool(value) for value in values]
+    if kind == "time":
+        return [None if v == INT_NULL else (EPOCH + v * MICROSECOND).isoformat() for v in values]
+    return [None if value == INT_NULL else value for value in values]
+
+
+def _unescape(text: str) -> str:
+    return "\\".join(part.replace("\\0", "\0") for part in text.split("\\\\"))
+
+
+READERS = {1: _read_schema_1}

@@ -1,0 +1,184 @@
+"""A consistent view of a database at one moment: the HDF5 file plus the journal's entries that are not in it yet."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from labbench.records import SCHEMA_VERSION
+from labbench.store import journal, lock
+from labbench.store.columns import record_columns
+from labbench.store.errors import StoreError, StoreWarning
+from labbench.store.hdf5 import File
+from labbench.store.journal import Entry
+from labbench.store.table import Builder, Contents, Joined, Source, Table, Values, gather
+
+
+class Retractions(NamedTuple):
+    """Rows that a reader does not want to see, and why records were taken back (record id to reason)."""
+
+    rows: np.ndarray
+    reasons: dict[str, str]
+
+
+class Snapshot:
+    """A :class:`~labbench.store.table.Source` of everything acknowledged when it was taken.
+
+    Parameters
+    ----------
+    base : File or Contents
+        What was folded, read when it is asked for.
+    tail : Contents
+        What was still in the journal.
+    state : tuple
+        What the files looked like when it was taken (see :func:`read_snapshot`).
+    """
+
+    def __init__(self, base: File | Contents, tail: Contents, state: object = None) -> None:
+        self.base, self.tail, self.state = base, tail, state
+        source: Source = Joined(base, tail) if len(tail) else base
+        self.column, self.samples = source.column, source.samples
+        self.first_series, self.first_sample = source.first_series, source.first_sample
+
+    def __len__(self) -> int:
+        return len(self.first_series) - 1
+
+    @cached_property
+    def environments(self) -> dict[str, str]:
+        """Environment id to JSON."""
+        return self.base.environments | self.tail.environments
+
+    @cached_property
+    def baselines(self) -> Table:
+        """Every pin, oldest first."""
+        return self.base.baselines + self.tail.baselines
+
+    def record_column(self, name: str, rows: np.ndarray | None = None) -> Values:
+        """A column of the records table by its stored name."""
+        column = next(c for c in record_columns() if c.name == name)
+        return self.column("records", column, rows)
+
+    @cached_property
+    def _tail_rows(self) -> dict[str, int]:
+        before = len(self) - len(self.tail)
+        return {key.decode(): before + i for i, key in enumerate(self.tail.record_ids.tolist())}
+
+    def find(self, record_ids: Iterable[str]) -> np.ndarray:
+        """Rows of the records with the given ids, ascending; ids that are not there are left out."""
+        ids = list(record_ids)
+        tail = np.array([self._tail_rows[key] for key in ids if key in self._tail_rows], dtype=np.int64)
+        return np.concatenate([self.base.find(ids), np.unique(tail)])
+
+    def known(self, record_ids: Iterable[str]) -> list[str]:
+        """Those of the ids that are there."""
+        found = self.record_column("record_id", self.find(record_ids))
+        assert isinstance(found, np.ndarray)
+        return [key.decode() for key in found.tolist()]
+
+    def contents(self, rows: np.ndarray | None = None) -> Contents:
+        """The records at the given rows (default: all) in memory, with all environments and baselines."""
+        return gather(self, rows)
+
+    @cached_property
+    def retractions(self) -> Retractions:
+        """What was taken back. A retraction that was itself retracted counts no more."""
+        retracts = self.record_column("retracts")
+        rows = np.flatnonzero(retracts.codes >= 0)  # type: ignore[union-attr]
+        if not len(rows):
+            return Retractions(rows, {})
+        part = gather(self, rows)
+        found = {row["record_id"]: (row["retracts"], row["reason"]) for row in part.records.rows()}
+
+        def stands(retraction: str) -> bool:
+            return not any(target == retraction and stands(other) for other, (target, _) in found.items())
+
+        reasons = {target: reason for key, (target, reason) in found.items() if stands(key)}
+        return Retractions(np.union1d(rows, self.find(reasons)), reasons)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.base.close()
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """The file that goes with a database, e.g. its journal."""
+    return path.with_name(path.name + suffix)
+
+
+def journal_path(path: Path) -> Path:
+    """Where the journal of a database is."""
+    return beside(path, ".journal")
+
+
+def read_snapshot(path: Path, earlier: Snapshot | None = None) -> Snapshot:
+    """The present snapshot of the database at ``path``: ``earlier`` itself if nothing changed since.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it cannot be read.
+    """
+    state = (_state(path), _state(journal_path(path)))
+    if earlier is not None and earlier.state == state:
+        return earlier
+    if state == (None, None):
+        raise StoreError(f"no database at {path}; `labbench run --store {path}` makes one")
+    # The journal first: a fold in between leaves entries that are in both, and those are known by their number.
+    log = journal.read(journal_path(path))
+    base = read_base(path)
+    if log.torn and not lock.is_held(path):
+        warnings.warn(
+            f"{journal_path(path)}: the last entry ({log.torn} bytes) is incomplete: its writer died before it was "
+            "acknowledged, or it is damaged; it was left out",
+            StoreWarning,
+            stacklevel=4,
+        )
+    if earlier is not None:
+        earlier.close()
+    return Snapshot(base, build(fresh(log, base)).build(), state)
+
+
+def read_base(path: Path) -> File | Contents:
+    """The folded part: the open file, an older schema's content brought up to date, or nothing."""
+    if not path.exists():
+        return Contents.of()
+    try:
+        file = File(path)
+    except FileNotFoundError:
+        return Contents.of()
+    if file.version == SCHEMA_VERSION:
+        return file
+    file.close()
+    from labbench.store.migrate import read_older
+
+    return read_older(path, file.version)
+
+
+def fresh(log: journal.Log, base: File | Contents) -> list[Entry]:
+    """Entries of the journal that are not in the file."""
+    if log.version == 1:  # its entries have no numbers
+        return [e for e in log.entries if e.type != "record" or not len(base.find([json.loads(e.text)["record_id"]]))]
+    return [entry for entry in log.entries if entry.number > base.folded]
+
+
+def build(entries: list[Entry]) -> Builder:
+    """Entries as columns in the making."""
+    builder = Builder()
+    for entry in entries:
+        builder.add(entry.type, entry.text)
+    return builder
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -1,0 +1,166 @@
+"""The one process that may change a database: it holds the lock, the journal and what is not folded yet."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from labbench.records import SCHEMA_VERSION, Baseline, Environment, Record
+from labbench.store import disk, hdf5, journal
+from labbench.store.columns import canonical_json
+from labbench.store.errors import StoreError, StoreWarning, conflict
+from labbench.store.hdf5 import File
+from labbench.store.journal import Entry, Journal, Log
+from labbench.store.lock import WriterLock
+from labbench.store.snapshot import Snapshot, beside, build, fresh, journal_path, read_base
+from labbench.store.table import Builder, Contents, gather
+
+FOLD_AT = 2000  # journal entries: reading that many back takes about as long as a fold
+FOLD_SHARE = 32  # and a large file is written anew only when this share of it has come, so that appending stays cheap
+BATCH = 500  # records that `extend` makes durable at once
+
+
+class Writer:
+    """See :class:`labbench.store.Store`, which has the words for people."""
+
+    def __init__(self, path: Path, *, durable: bool, wait: float | bool | None) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot write to {path}: {error.strerror} ({path.parent})") from None
+        self._lock = WriterLock(path, wait_s=float("inf") if wait is True else float(wait or 0))
+        try:
+            self._open(durable)
+        except OSError as error:
+            self._lock.release()
+            raise StoreError(f"cannot write to {path}: {error.strerror or error}") from error
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self, durable: bool) -> None:
+        place = journal_path(self.path)
+        log = journal.read(place)
+        if log.torn:  # never acknowledged, or damaged: out of the way, but not thrown away
+            beside(self.path, f".journal.torn-{time.time_ns()}").write_bytes(place.read_bytes()[log.end :])
+        base = read_base(self.path)
+        entries = fresh(log, base)
+        if min(log.version, base.version) < SCHEMA_VERSION:
+            base = self._bring_up_to_date(base, entries)
+            log, entries = Log(), []
+        self._base = base
+        self._journal = Journal(place, log, durable=durable)
+        if not entries:
+            self._journal.restart(base.folded)
+        self._pending = build(entries)
+        self._fold_at = self._next_fold()
+        self._snapshot: Snapshot | None = None
+
+    def _bring_up_to_date(self, base: File | Contents, entries: list[Entry]) -> File | Contents:
+        """Write a database of an older schema anew, in one step; the old file stays beside it."""
+        if base.version < SCHEMA_VERSION:
+            keep = self.path.with_suffix(f".schema{base.version}{self.path.suffix}")
+            if not keep.exists():
+                disk.link(self.path, keep)
+        hdf5.write(self.path, gather(base) + build(entries).build())
+        disk.remove(journal_path(self.path))
+        return read_base(self.path)
+
+    def _next_fold(self) -> int:
+        return max(FOLD_AT, len(self._base) // FOLD_SHARE)
+
+    def snapshot(self) -> Snapshot:
+        """Everything appended so far."""
+        if self._snapshot is None:
+            self._snapshot = Snapshot(self._base, self._pending.build())
+        return self._snapshot
+
+    def extend(self, records: Iterable[Record], environments: Iterable[Environment] = ()) -> int:
+        """Keep records that are not there yet; returns how many those were."""
+        known = self._base.environments.keys() | self._pending.environments.keys()
+        fresh_environments = {one.id: one for one in environments if one.id not in known}
+        self._keep([("environment", one.model_dump(mode="json")) for one in fresh_environments.values()])
+        count = 0
+        records = iter(records)
+        while batch := list(itertools.islice(records, BATCH)):
+            new = self._new(batch)
+            self._keep([("record", record.to_dict()) for record in new])
+            count += len(new)
+        return count
+
+    def pin(self, baseline: Baseline) -> None:
+        """Keep a baseline."""
+        self._keep([("baseline", baseline.model_dump(mode="json"))])
+
+    def _new(self, batch: list[Record]) -> list[Record]:
+        """Those of the records that are not there yet, each once."""
+        new: dict[str, Record] = {}
+        for record in batch:
+            key = record.record_id
+            earlier = new.get(key)
+            if earlier is None and (key in self._pending.rows or len(self._base.find([key]))):
+                snapshot = self.snapshot()
+                [earlier] = snapshot.contents(snapshot.find([key])).to_records()
+            if earlier is None:
+                new[key] = record
+            elif earlier != record:
+                raise StoreError(f"cannot append to {self.path}: {conflict(earlier, record)}")
+        return list(new.values())
+
+    def _keep(self, entries: list[tuple[str, dict[str, Any]]]) -> None:
+        """Put entries of given type and value into the journal, all or none of them."""
+        if not entries:
+            return
+        try:
+            texts = [(kind, canonical_json(value)) for kind, value in entries]
+            prepared = [self._pending.prepare(kind, text) for kind, text in texts]
+        except (OverflowError, UnicodeError) as error:
+            raise StoreError(f"cannot append to {self.path}: {error}; nothing was kept") from None
+        try:
+            self._journal.append(texts)
+        except OSError as error:
+            raise StoreError(
+                f"cannot append to {self.path}: {error.strerror or error}; earlier records are safe, this was not kept"
+            ) from error
+        for one in prepared:
+            self._pending.push(one)
+        self._snapshot = None
+        if self._journal.count >= self._fold_at:
+            self._try_to_fold()
+
+    def _try_to_fold(self) -> None:
+        try:
+            self.fold()
+        except StoreError as error:
+            warnings.warn(str(error), StoreWarning, stacklevel=5)
+            self._fold_at = self._journal.count + FOLD_AT  # not again at every record
+
+    def fold(self) -> None:
+        """Move the journal into the HDF5 file."""
+        if self._journal.count or not self.path.exists():
+            last = self._journal.last
+            try:
+                hdf5.write(self.path, self.snapshot().contents(), folded=last)
+            except OSError as error:
+                raise StoreError(
+                    f"cannot write {self.path} anew: {error.strerror or error}; every record is safe in its journal, and goes "
+                    "into the file when the database is next opened for writing with enough room"
+                ) from error
+            self._base.close()
+            self._base, self._pending, self._snapshot = read_base(self.path), Builder(), None
+            self._fold_at = self._next_fold()
+        self._journal.restart(self._base.folded)
+
+    def close(self) -> None:
+        """Fold, and let the next writer in."""
+        try:
+            self.fold()
+        finally:
+            self._journal.close()
+            self._base.close()
+            self._lock.release()
