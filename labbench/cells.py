@@ -27,10 +27,10 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def content_id(payload: Any) -> str:
-    """Stable id of a JSON-able value: SHA-256 of its canonical JSON, first 16 hex digits."""
+def content_id(payload: Any, length: int = ID_LENGTH) -> str:
+    """Stable id of a JSON-able value: SHA-256 of its canonical JSON, first 16 hex digits (or ``length``)."""
     canonical = json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:ID_LENGTH]
+    return hashlib.sha256(canonical.encode()).hexdigest()[:length]
 
 
 class Workload(Frozen):

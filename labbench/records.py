@@ -26,6 +26,7 @@ Status = Literal["ok", "failed", "unsupported", "out_of_memory", "timeout", "ret
 Provenance = Literal["measured", "imported", "simulated", "predicted"]
 NoiseVerdict = Literal["quiet", "noisy", "unstable"]
 Moment = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+UNKNOWN_HOST = "unknown"  # hostname of an environment whose source does not tell it
 RECORD_ID = r"^[0-9a-f]{32}$"  # what uuid4().hex gives; fixed length, so the store needs no dictionary of them
 
 
