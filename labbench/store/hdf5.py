@@ -14,6 +14,8 @@ Layout
     Machines with their software, and pinned baselines.
 ``/index/record_id``
     Rows of ``/records`` in ascending order of ``record_id``.
+``/chart``
+    A second way to all this, should HDF5 not find it (:mod:`labbench.store.chart`).
 
 Every dataset carries its unit, its description and the CRC-32 of its values; a chunk carries a Fletcher-32 checksum, and so
 does, in this version of the format (HDF5 1.10), all metadata. The image of a file is made in memory and written as a
@@ -25,25 +27,29 @@ from __future__ import annotations
 import itertools
 import uuid
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 
 from labbench import __version__
 from labbench.records import SCHEMA_VERSION
-from labbench.store import disk
+from labbench.store import chart, disk
+from labbench.store.chart import Chart
 from labbench.store.columns import Column, baseline_columns
 from labbench.store.errors import StoreError, damaged
 from labbench.store.table import Coded, Contents, Table, TableName, Values, spans
 
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 FORMAT = "labbench"
 ABOUT = "labbench database; https://docs.hdfgroup.org tells how to read HDF5. See the attributes of each dataset."
 CHUNK = 8192  # rows: a chunk is the least that is read, 64 KiB of floats
 COMPRESSIBLE = 4  # times smaller: below that, inflating costs more than reading
+ROOM_OF_LAYOUTS = 4096  # bytes: the chart of a small database takes 3200
+ROOM_OF_CHUNK = 10  # bytes more for each chunk
 TRIAL = 1 << 15  # bytes compressed to find out
 LONG_TEXTS = 1 << 20  # bytes that texts may take when padded to the longest; beyond, they are stored end to end
 SAMPLE_TEXT = {
@@ -58,33 +64,47 @@ def write(path: Path, contents: Contents, folded: int = 0) -> None:
     disk.write_whole(path, image(contents, folded))
 
 
-def image(contents: Contents, folded: int = 0) -> bytes:
-    """The bytes of an HDF5 file with everything in ``contents``."""
+def image(contents: Contents, folded: int = 0, room: int | None = None) -> bytes:
+    """The bytes of an HDF5 file with everything in ``contents``; ``room`` is how many the chart may take."""
     # HDF5 1.10 is the first whose metadata has checksums throughout; every build since 2016 reads it.
     versions = ("v110", "v110")
+    room = room or _room_of_chart(contents)
     with h5py.File(f"labbench-{uuid.uuid4().hex}", "w", driver="core", backing_store=False, libver=versions) as file:
         file.attrs.update(
             format=FORMAT, schema_version=SCHEMA_VERSION, labbench_version=__version__, folded=folded, about=ABOUT
         )
-        _write_table(file, "records", contents.records)
-        _write_table(file, "series", contents.series)
-        _write_table(file, "baselines", contents.baselines)
-        _write(file, "records/@series", contents.first_series, "row of each record's first series in /series; one more")
-        _write(
-            file,
-            "series/@samples",
-            contents.first_sample,
-            "position of each series' first sample in /samples; one more",
-        )
-        for name, (unit, text) in SAMPLE_TEXT.items():
-            _write(file, f"samples/{name}", contents.raw[name], text, unit=unit)
-        _write_texts(file, "environments/id", list(contents.environments), "content-derived id")
-        _write_texts(file, "environments/json", list(contents.environments.values()), "machine and software")
-        order = np.argsort(contents.record_ids, kind="stable").astype(np.uint32)
-        _write(file, "index/record_id", order, "rows of /records in ascending order of record_id")
+        place = file.create_dataset(chart.NAME, data=np.zeros(room, np.uint8))
+        place.attrs["description"] = chart.ABOUT
+        _write_everything(file, contents)
         file.flush()
+        packed, at = Chart.of(file).pack(), place.id.get_offset()
         data: bytes = file.id.get_file_image()
-    return data
+    if len(packed) > room:
+        return image(contents, folded, 2 * len(packed))
+    return data[:at] + packed + data[at + len(packed) :]
+
+
+def _room_of_chart(contents: Contents) -> int:
+    """Enough, as a rule: the names and types of the columns, and for each chunk where it is."""
+    columns = {len(contents): len(contents.records.columns), len(contents.series): len(contents.series.columns)}
+    columns[len(contents.raw["seconds"])] = len(contents.raw)
+    return ROOM_OF_LAYOUTS + ROOM_OF_CHUNK * sum(rows // CHUNK * count for rows, count in columns.items())
+
+
+def _write_everything(file: h5py.File, contents: Contents) -> None:
+    """What is large and least needed comes last: a file that was cut short keeps the rest."""
+    _write_table(file, "records", contents.records)
+    _write_table(file, "series", contents.series)
+    _write_table(file, "baselines", contents.baselines)
+    _write(file, "records/@series", contents.first_series, "row of each record's first series in /series; one more")
+    about = "position of each series' first sample in /samples; one more"
+    _write(file, "series/@samples", contents.first_sample, about)
+    _write_texts(file, "environments/id", list(contents.environments), "content-derived id")
+    _write_texts(file, "environments/json", list(contents.environments.values()), "machine and software")
+    order = np.argsort(contents.record_ids, kind="stable").astype(np.uint32)
+    _write(file, "index/record_id", order, "rows of /records in ascending order of record_id")
+    for name, (unit, text) in reversed(SAMPLE_TEXT.items()):  # `seconds` last
+        _write(file, f"samples/{name}", contents.raw[name], text, unit=unit)
 
 
 def _write_table(file: h5py.File, name: str, table: Table) -> None:
@@ -184,14 +204,7 @@ class File:
 
     def _read_attributes(self) -> None:
         attributes = self._attributes()
-        if attributes.get("format") != FORMAT:
-            raise StoreError(f"{self.path} is an HDF5 file, but not a labbench database; choose another path")
-        self.version = int(attributes["schema_version"])
-        if self.version > SCHEMA_VERSION:
-            raise StoreError(
-                f"{self.path} has schema {self.version}; this labbench ({__version__}) reads up to {SCHEMA_VERSION}: "
-                f"install labbench {attributes.get('labbench_version', 'in a newer version')} or later"
-            )
+        self.version = schema_of(self.path, attributes)
         self.folded = int(attributes.get("folded", 0))
 
     def _attributes(self) -> dict[str, Any]:
@@ -265,16 +278,9 @@ class File:
     def _texts(self, name: str) -> np.ndarray:
         cached = self._open_datasets.get(f"texts {name}")
         if cached is None:
-            cached = self._open_datasets[f"texts {name}"] = np.array(self._read_texts(name), dtype=object)
+            texts = read_texts(self.read, name, packed=self.has(f"{name}/utf8"))
+            cached = self._open_datasets[f"texts {name}"] = np.array(texts, dtype=object)
         return cached
-
-    def _read_texts(self, name: str) -> list[str]:
-        if self.has(f"{name}/utf8"):
-            data, ends = self.read(f"{name}/utf8").tobytes(), self.read(f"{name}/offsets").tolist()
-            raw = [data[start:end] for start, end in itertools.pairwise(ends)]
-        else:
-            raw = self.read(name).tolist()
-        return [_unescape(text.decode()) if b"\\" in text else text.decode() for text in raw]
 
     def samples(self, name: str, series: np.ndarray | None = None) -> np.ndarray:
         """See :class:`labbench.store.table.Source`."""
@@ -315,6 +321,19 @@ class File:
         return Table(baseline_columns(), {c.name: self._column("baselines", c) for c in baseline_columns()})
 
 
+def schema_of(path: Path, attributes: Mapping[str, Any]) -> int:
+    """The schema of a file with the given attributes; raises ``StoreError`` if it is not ours, or newer than we are."""
+    if attributes.get("format") != FORMAT:
+        raise StoreError(f"{path} is an HDF5 file, but not a labbench database; choose another path")
+    version = int(attributes["schema_version"])
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} has schema {version}; this labbench ({__version__}) reads up to {SCHEMA_VERSION}: "
+            f"install labbench {attributes.get('labbench_version', 'in a newer version')} or later"
+        )
+    return version
+
+
 def _open(path: Path) -> h5py.File:
     """Open for reading, with HDF5's lock where there are locks: a process that has one open can open others the same way."""
     try:
@@ -334,14 +353,26 @@ def _read_span(dataset: Any, start: int, stop: int) -> np.ndarray:
     return out
 
 
+def read_texts(
+    read: Callable[[str], np.ndarray], name: str, *, packed: bool, errors: Literal["strict", "replace"] = "strict"
+) -> list[str]:
+    """What :func:`_write_texts` wrote; ``packed`` if it did so end to end."""
+    if packed:
+        data, ends = read(f"{name}/utf8").tobytes(), read(f"{name}/offsets").tolist()
+        raw = [data[start:end] for start, end in itertools.pairwise(ends)]
+    else:
+        raw = read(name).tolist()
+    return [_unescape(text.decode(errors=errors)) for text in raw]
+
+
 def _unescape(text: str) -> str:
-    return "\\".join(part.replace("\\0", "\0") for part in text.split("\\\\"))
+    return "\\".join(part.replace("\\0", "\0") for part in text.split("\\\\")) if "\\" in text else text
 
 
 def _unreadable(path: Path, error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"{path} may not be read by this user; change its permissions"
     start = path.read_bytes()[:8] if path.is_file() else b""
-    if start == b"\x89HDF\r\n\x1a\n":
-        return f"{path} is an HDF5 file that is damaged or cut short ({error}); restore it from a backup"
+    if start == SIGNATURE:
+        return str(damaged(path, "the file", error))
     return f"{path} is no HDF5 file; choose another path"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +35,14 @@ class Entry(NamedTuple):
     number: int
     type: str
     text: str
+
+
+class Gap(NamedTuple):
+    """A stretch of a journal that is no intact entry."""
+
+    at: int
+    size: int
+    last: bool  # nothing intact follows
 
 
 @dataclass
@@ -61,31 +70,42 @@ def read(path: Path) -> Log:
         return Log()
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None
-    if data[9 : 9 + len(FIRST_LINE_OF_SCHEMA_1)] == FIRST_LINE_OF_SCHEMA_1:
+    if is_schema_1(data):
         from labbench.store.migrate import read_journal_of_schema_1
 
         return Log(read_journal_of_schema_1(path, data), len(data), version=1)
-    log = scan(data)
-    if log.torn and _entry_after(data, log.end + 1):
+    log = scan(data, path)
+    if log.torn and _next_entry(data, log.end + 1) is not None:
         raise damaged(path, f"the journal's entry at byte {log.end}")
-    if log.version > SCHEMA_VERSION:
-        raise StoreError(
-            f"{path} has schema {log.version}; this labbench reads up to {SCHEMA_VERSION}: install a newer labbench"
-        )
     return log
 
 
-def scan(data: bytes) -> Log:
-    """Entries from the start of ``data`` up to the first that is not intact."""
+def is_schema_1(data: bytes) -> bool:
+    """Whether these are the lines of a journal before there were numbers and lengths."""
+    return data[9:].startswith(FIRST_LINE_OF_SCHEMA_1)
+
+
+def scan(data: bytes, path: Path) -> Log:
+    """Entries from the start of ``data`` up to the first that is not intact; ``path`` is for messages."""
     log = Log()
     while (found := _entry(data, log.end)) is not None:
         entry, log.end = found
         if entry.type == "journal":
-            log.version = int(json.loads(entry.text)["schema_version"])
+            log.version = schema_of(path, entry)
         else:
             log.entries.append(entry)
     log.torn = len(data[log.end :].rstrip(b"\0"))
     return log
+
+
+def schema_of(path: Path, first: Entry) -> int:
+    """The schema that the first entry of a journal states; raises ``StoreError`` if it is newer than we are."""
+    version = int(json.loads(first.text)["schema_version"])
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} has schema {version}; this labbench reads up to {SCHEMA_VERSION}: install a newer labbench"
+        )
+    return version
 
 
 def _entry(data: bytes, start: int) -> tuple[Entry, int] | None:
@@ -102,14 +122,28 @@ def _entry(data: bytes, start: int) -> tuple[Entry, int] | None:
     return Entry(int(number), kind.decode(), text.decode().rstrip("\n")), start + HEADER + length
 
 
-def _entry_after(data: bytes, start: int) -> bool:
-    """Whether an intact entry begins anywhere after ``start``."""
+def _next_entry(data: bytes, start: int) -> int | None:
+    """Where the first intact entry that follows a line break at or after ``start`` begins."""
     position = data.find(b"\n", start)
     while position >= 0:
         if _entry(data, position + 1) is not None:
-            return True
+            return position + 1
         position = data.find(b"\n", position + 1)
-    return False
+    return None
+
+
+def salvage(data: bytes) -> Iterator[Entry | Gap]:
+    """Every intact entry (the first, of type ``journal``, too), and the stretches of something else."""
+    at, end = 0, len(data.rstrip(b"\0"))
+    while at < end:
+        found = _entry(data, at)
+        if found is None:
+            following = _next_entry(data, at + 1)
+            yield Gap(at, (following or end) - at, last=following is None)
+            at = following or end
+        else:
+            entry, at = found
+            yield entry
 
 
 def line(entry: Entry) -> bytes:
