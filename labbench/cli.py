@@ -25,7 +25,9 @@ examples:
   labbench compare --baseline cpu/eager               speed-ups with intervals and verdicts
   labbench predict --model bert-large                 latency of a model nobody measured, with an interval
   labbench select --max-latency-ms 20 --p99           what to run where, and why the others were excluded
-  labbench export --format jsonl > records.jsonl
+  labbench merge laptop.h5 server.h5 -o all.h5        the databases of several machines as one
+  labbench import benchmark-infer-*.csv --store timm.h5   results of timm, optimum-benchmark, pyperf, NeuSight
+  labbench check data/study.h5                        is it whole? --repair saves what is intact
 """
 
 
@@ -106,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         "measure a grid of cells into a store; what is stored and valid is skipped",
         "labbench run --model bert-base vit-base --runtime eager openvino --batch-size 1 8 --protocol quick",
     )
-    _cells(run)
+    cells(run)
     run.add_argument("--config", metavar="FILE", help="a benchmark_config.json, instead of the fields above")
     run.add_argument("--protocol", help="quick, standard or thorough (default: the configuration's, or standard)")
     run.add_argument("--rerun", action="store_true", help="measure again what is stored and valid")
@@ -157,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         "latency and memory of cells that were not measured, with intervals, from those that were",
         "labbench predict --model bert-base --runtime eager openvino --batch-size 1 8",
     )
-    _cells(predict)
+    cells(predict)
     predict.add_argument(
         "--evaluate", action="store_true", help="print cross-validated errors beside the baselines instead"
     )
@@ -181,11 +183,9 @@ def _parser() -> argparse.ArgumentParser:
     _store(select)
     _json(select)
 
-    export = command(
-        "export", _export, "write records to standard output", "labbench export --format jsonl > records.jsonl"
-    )
-    export.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="whole records, or the tidy table")
-    _store(export)
+    from labbench import cli_store
+
+    cli_store.add(command, _store, _json)
     return parser
 
 
@@ -213,13 +213,15 @@ CELL_OPTIONS: dict[str, type] = {
 }
 
 
-def _cells(parser: argparse.ArgumentParser) -> None:
+def cells(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each field of a cell."""
     group = parser.add_argument_group("cells", "the grid is the product of all values given")
     for name, kind in CELL_OPTIONS.items():
         group.add_argument(f"--{name.replace('_', '-')}", nargs="+", type=kind, metavar=name.upper())
 
 
-def _grid(options: Any) -> Any:
+def grid(options: Any) -> Any:
+    """The grid that the options of :func:`cells` span."""
     from labbench.cells import Grid
     from labbench.config import ConfigError, parse
 
@@ -229,13 +231,15 @@ def _grid(options: Any) -> Any:
     return parse(Grid, {"axes": axes}, "command line")
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """A value as indented JSON."""
     import json
 
     print(json.dumps(value, indent=2, allow_nan=False, default=str))
 
 
-def _print_frame(table: pd.DataFrame, as_json: bool) -> None:
+def print_frame(table: pd.DataFrame, as_json: bool) -> None:
+    """A table for people, or as JSON records."""
     if as_json:
         print(table.to_json(orient="records", indent=2, date_format="iso"))
     elif table.empty:
@@ -248,7 +252,7 @@ def _doctor(options: Any) -> int:
     from labbench.machine.doctor import examine
 
     report = examine(measure=options.measure)
-    _print_json(report.to_dict()) if options.json else print(report)
+    print_json(report.to_dict()) if options.json else print(report)
     return 0
 
 
@@ -267,16 +271,16 @@ def _run(options: Any) -> int:
         cells: Any = config.cells()
         protocol = preset(options.protocol) if options.protocol else config.make_protocol()
     else:
-        cells, protocol = _grid(options), preset(options.protocol or "standard")
+        cells, protocol = grid(options), preset(options.protocol or "standard")
     campaign = Campaign(cells, options.store, protocol, rerun=options.rerun, retry=options.retry)
     summary = campaign.run(progress=not (options.no_progress or options.json))
     if options.json:
-        _print_json(
+        print_json(
             [record.model_dump(mode="json", exclude={"series": {"__all__": {"samples"}}}) for record in summary.records]
         )
     else:
         if summary.records:
-            _print_frame(summary.frame(), as_json=False)
+            print_frame(summary.frame(), as_json=False)
         print(summary)
     return 130 if summary.interrupted else 0
 
@@ -298,14 +302,14 @@ def _show(options: Any) -> int:
         from labbench.analysis import matrix
 
         if options.json:
-            _print_frame(matrix.matrix(table).reset_index(), as_json=True)
+            print_frame(matrix.matrix(table).reset_index(), as_json=True)
         else:
             print(matrix.matrix(table).to_string(na_rep=""))
             print(matrix.coverage(table))
         return 0
     columns = ["model", "platform", "mode", "batch_size", "precision", "series", "status", "latency_s", "throughput"]
     columns += ["throughput_unit", "memory_increase_bytes", "noise", "provenance", "reason"]
-    _print_frame(table if options.json else table[columns], options.json)
+    print_frame(table if options.json else table[columns], options.json)
     return 0
 
 
@@ -315,7 +319,7 @@ def _compare(options: Any) -> int:
 
     store = Store(options.store)
     table = store.latest(status="ok")
-    _print_frame(
+    print_frame(
         compare(table, store.samples(table["record_id"]), baseline=options.baseline, by=options.by), options.json
     )
     return 0
@@ -327,7 +331,7 @@ def _predict(options: Any) -> int:
 
     store = Store(options.store)
     if options.evaluate:
-        _print_frame(evaluate(store.latest(), store.environments()), options.json)
+        print_frame(evaluate(store.latest(), store.environments()), options.json)
     else:
         from labbench.campaign import resolve
         from labbench.prediction.report import forecast_table
@@ -336,8 +340,8 @@ def _predict(options: Any) -> int:
         for name in ("device", "runtime"):  # not asked for: wherever something was measured
             if not getattr(options, name):
                 setattr(options, name, sorted(measured[name].astype("str").unique()))
-        predicted = predict_cells(store, resolve(_grid(options).cells()))
-        _print_frame(predicted if options.json else forecast_table(predicted), options.json)
+        predicted = predict_cells(store, resolve(grid(options).cells()))
+        print_frame(predicted if options.json else forecast_table(predicted), options.json)
     return 0
 
 
@@ -354,19 +358,7 @@ def _select(options: Any) -> int:
     }
     requirements = read_requirements(options.config, **{key: value for key, value in changes.items() if value})
     decision = select(Store(options.store).latest(), requirements)
-    _print_json(decision.to_dict()) if options.json else print(decision)
-    return 0
-
-
-def _export(options: Any) -> int:
-    from labbench.store import Store
-
-    store = Store(options.store)
-    if options.format == "csv":
-        print(store.frame().to_csv(index=False), end="")
-    else:
-        for record in store.records():
-            print(record.model_dump_json())
+    print_json(decision.to_dict()) if options.json else print(decision)
     return 0
 
 

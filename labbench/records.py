@@ -296,6 +296,20 @@ class BaselineLine(Frozen):
     baseline: Baseline
 
 
+def upgrade(record: dict[str, Any]) -> dict[str, Any]:
+    """A record's JSON form, of any earlier schema, in today's.
+
+    Raises
+    ------
+    ValueError
+        If it is of a newer schema.
+    """
+    version = record.get("schema_version", SCHEMA_VERSION)
+    if version > SCHEMA_VERSION:
+        raise ValueError(f"schema {version}; this labbench reads up to {SCHEMA_VERSION}: install a newer one")
+    return {**record, "schema_version": SCHEMA_VERSION}  # from 1 to 2 no field got another name or meaning
+
+
 def json_schema() -> dict[str, Any]:
     """JSON Schema of what ``labbench export --format jsonl`` writes: each line is a record, an environment or a baseline."""
     schema = TypeAdapter(Record | EnvironmentLine | BaselineLine).json_schema()

@@ -8,7 +8,7 @@ query. One writer at a time; any number of readers, who never wait.
 
 from __future__ import annotations
 
-from labbench.store.errors import StoreError, StoreLocked, StoreWarning
+from labbench.store.errors import Refused, StoreError, StoreLocked, StoreWarning
 from labbench.store.store import Store
 
-__all__ = ["Store", "StoreError", "StoreLocked", "StoreWarning"]
+__all__ = ["Refused", "Store", "StoreError", "StoreLocked", "StoreWarning"]

@@ -49,11 +49,15 @@ class Report:
         Everything that is not as it should be; empty if the database is whole.
     contents : Contents
         What is intact.
+    file_bytes, sample_bytes : int
+        Size of the HDF5 file, and of the raw samples in it.
     """
 
     path: Path
     problems: list[Problem] = field(default_factory=list)
     contents: Contents = field(default_factory=Contents.of)
+    file_bytes: int = 0
+    sample_bytes: int = 0
 
     @property
     def ok(self) -> bool:
@@ -65,6 +69,10 @@ class Report:
         """What cannot be saved."""
         return [problem for problem in self.problems if problem.lost]
 
+    def lost_in_words(self) -> str:
+        """What cannot be saved, one line each."""
+        return f"{len(self.lost)} lost" + _listed(self.lost) if self.lost else "nothing lost"
+
     def add(self, place: str, what: str, lost: bool = False) -> None:
         """Note a problem."""
         self.problems.append(Problem(place, what, lost))
@@ -72,17 +80,24 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """All of it, for ``--json``."""
         problems = [problem._asdict() for problem in self.problems]
-        return {"path": str(self.path), "ok": self.ok, "intact": self._counts(), "problems": problems}
+        sizes = {"file_bytes": self.file_bytes, "sample_bytes": self.sample_bytes}
+        return {"path": str(self.path), "ok": self.ok, "intact": self._counts(), **sizes, "problems": problems}
 
     def _counts(self) -> dict[str, int]:
         found = self.contents
-        return {"records": len(found), "environments": len(found.environments), "baselines": len(found.baselines)}
+        return {"record": len(found), "environment": len(found.environments), "pinned baseline": len(found.baselines)}
 
     def __str__(self) -> str:
-        intact = ", ".join(f"{count} {name}" for name, count in self._counts().items())
-        if self.ok:
-            return f"{self.path}: everything is intact ({intact})"
-        return f"{self.path}: {len(self.problems)} problems; intact: {intact}" + _listed(self.problems)
+        from labbench.words import count, size
+
+        intact = ", ".join(count(amount, name) for name, amount in self._counts().items())
+        if not self.ok:
+            return f"{self.path}: {count(len(self.problems), 'problem')}; intact: {intact}{_listed(self.problems)}"
+        whole = f"{self.path}: everything is intact ({intact})"
+        if not len(self.contents) or not self.file_bytes:
+            return whole
+        each, bare = (part / len(self.contents) for part in (self.file_bytes, self.file_bytes - self.sample_bytes))
+        return f"{whole}\n{size(self.file_bytes)}: {size(each)} a record, {size(bare)} without raw samples"
 
 
 def _listed(problems: list[Problem]) -> str:
@@ -159,6 +174,11 @@ def _check_file(data: bytes, report: Report, progress: bool) -> Contents:
             )
             return Contents.of()
     contents = wreck.contents()
+    layouts = wreck.chart.layouts.items()
+    report.file_bytes = len(data)
+    report.sample_bytes = sum(
+        chunk.size for name, one in layouts if name.startswith("samples/") for chunk in one.chunks
+    )
     if any(name.startswith(("baselines/", "categories/baselines/")) for name in wreck.damaged):
         report.add("/baselines", f"{len(contents.baselines)} pins cannot be trusted", lost=True)
         contents.baselines = Contents.of().baselines

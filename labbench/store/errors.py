@@ -17,6 +17,10 @@ class StoreLocked(StoreError):
     """Somebody else is writing to the database."""
 
 
+class Refused(StoreError):
+    """A record that cannot be kept because of what it is: another one has its id, or it holds what cannot be stored."""
+
+
 class StoreWarning(UserWarning):
     """Something in a database deserves a look; nothing that was acknowledged is lost."""
 

@@ -19,27 +19,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from labbench.records import SCHEMA_VERSION, Environment, Record
+from labbench.records import Environment, Record, upgrade
 from labbench.store.columns import EPOCH, INT_NULL, MICROSECOND, canonical_json
-from labbench.store.errors import StoreError, damaged
+from labbench.store.errors import damaged
 from labbench.store.journal import Entry
 from labbench.store.table import Builder, Contents
-
-
-def upgrade(record: dict[str, Any]) -> dict[str, Any]:
-    """A record's JSON form, of any earlier schema, in today's.
-
-    Raises
-    ------
-    StoreError
-        If it is of a newer schema.
-    """
-    version = record.get("schema_version", SCHEMA_VERSION)
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"a record of schema {version}; this labbench reads up to {SCHEMA_VERSION}: install a newer one"
-        )
-    return {**record, "schema_version": SCHEMA_VERSION}  # 1 -> 2 renamed nothing
 
 
 def read_older(path: Path, version: int) -> Contents:

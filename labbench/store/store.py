@@ -81,12 +81,21 @@ class Store:
         """
         self.extend([record], [environment] if environment else ())
 
-    def extend(self, records: Iterable[Record], environments: Iterable[Environment] = ()) -> int:
+    def extend(
+        self, records: Iterable[Record], environments: Iterable[Environment] = (), baselines: Iterable[Baseline] = ()
+    ) -> int:
         """Keep many records, with one wait for the disk per few hundred; returns how many were new.
 
-        A record that is there already, with the same content, is not added again.
+        What is there already, with the same content, is not added again.
+
+        Raises
+        ------
+        Refused
+            If a record cannot be kept because of what it is: another has its id, or a number does not fit into 64 bits.
+        StoreError
+            If it cannot be kept for another reason (the disk is full); the earlier ones are safe.
         """
-        return self._writing().extend(records, environments)
+        return self._writing().extend(records, environments, baselines)
 
     def retract(self, record_id: str, reason: str) -> Record:
         """Take a mistaken record back: a later record says why. It stays visible with ``retracted=True``."""
@@ -106,7 +115,7 @@ class Store:
         if unknown := set(ids) - set(self._snapshot().known(ids)):
             raise StoreError(f"cannot pin {name!r}: {self.path} has no record {min(unknown)}")
         baseline = Baseline(name=name, record_ids=ids, note=note)
-        writer.pin(baseline)
+        writer.extend([], baselines=[baseline])
         return baseline
 
     def fold(self) -> None:

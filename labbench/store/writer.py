@@ -12,12 +12,12 @@ from typing import Any
 from labbench.records import SCHEMA_VERSION, Baseline, Environment, Record
 from labbench.store import disk, hdf5, journal
 from labbench.store.columns import canonical_json
-from labbench.store.errors import StoreError, StoreWarning, conflict
+from labbench.store.errors import Refused, StoreError, StoreWarning, conflict
 from labbench.store.hdf5 import File
 from labbench.store.journal import Entry, Journal, Log
 from labbench.store.lock import WriterLock
 from labbench.store.snapshot import Snapshot, beside, build, fresh, journal_path, read_base
-from labbench.store.table import Builder, Contents, gather
+from labbench.store.table import Builder, Contents, gather, to_baselines
 
 FOLD_AT = 2000  # journal entries: reading that many back takes about as long as a fold
 FOLD_SHARE = 32  # and a large file is written anew only when this share of it has come, so that appending stays cheap
@@ -80,8 +80,10 @@ class Writer:
             self._snapshot = Snapshot(self._base, self._pending.build())
         return self._snapshot
 
-    def extend(self, records: Iterable[Record], environments: Iterable[Environment] = ()) -> int:
-        """Keep records that are not there yet; returns how many those were."""
+    def extend(
+        self, records: Iterable[Record], environments: Iterable[Environment] = (), baselines: Iterable[Baseline] = ()
+    ) -> int:
+        """Keep records, environments and pins that are not there yet; returns how many records those were."""
         known = self._base.environments.keys() | self._pending.environments.keys()
         fresh_environments = {one.id: one for one in environments if one.id not in known}
         self._keep([("environment", one.model_dump(mode="json")) for one in fresh_environments.values()])
@@ -91,11 +93,10 @@ class Writer:
             new = self._new(batch)
             self._keep([("record", record.to_dict()) for record in new])
             count += len(new)
+        if baselines := list(baselines):
+            pinned = to_baselines(self.snapshot().baselines)
+            self._keep([("baseline", one.model_dump(mode="json")) for one in baselines if one not in pinned])
         return count
-
-    def pin(self, baseline: Baseline) -> None:
-        """Keep a baseline."""
-        self._keep([("baseline", baseline.model_dump(mode="json"))])
 
     def _new(self, batch: list[Record]) -> list[Record]:
         """Those of the records that are not there yet, each once."""
@@ -109,7 +110,7 @@ class Writer:
             if earlier is None:
                 new[key] = record
             elif earlier != record:
-                raise StoreError(f"cannot append to {self.path}: {conflict(earlier, record)}")
+                raise Refused(f"cannot append to {self.path}: {conflict(earlier, record)}")
         return list(new.values())
 
     def _keep(self, entries: list[tuple[str, dict[str, Any]]]) -> None:
@@ -120,7 +121,7 @@ class Writer:
             texts = [(kind, canonical_json(value)) for kind, value in entries]
             prepared = [self._pending.prepare(kind, text) for kind, text in texts]
         except (OverflowError, UnicodeError) as error:
-            raise StoreError(f"cannot append to {self.path}: {error}; nothing was kept") from None
+            raise Refused(f"cannot append to {self.path}: {error}; nothing was kept") from None
         try:
             self._journal.append(texts)
         except OSError as error:
