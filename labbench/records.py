@@ -305,8 +305,8 @@ def upgrade(record: dict[str, Any]) -> dict[str, Any]:
         If it is of a newer schema.
     """
     version = record.get("schema_version", SCHEMA_VERSION)
-    if version > SCHEMA_VERSION:
-        raise ValueError(f"schema {version}; this labbench reads up to {SCHEMA_VERSION}: install a newer one")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise ValueError(f"schema_version {version!r}; this labbench reads up to {SCHEMA_VERSION}: install a newer one")
     return {**record, "schema_version": SCHEMA_VERSION}  # from 1 to 2 no field got another name or meaning
 
 

@@ -183,7 +183,7 @@ def test_the_file_explains_itself_to_plain_h5py(path):
     with h5py.File(path) as file:
         latency = file["series/median_s.value"]
         assert latency[0] == 0.1
-        assert latency.attrs["unit"] == "s"
+        assert latency.attrs["unit"] == b"s"
         model = file["records/cell.workload.model"]
         assert file[model.attrs["categories"]].asstr()[model[0]] == "bert-tiny"
         assert all("description" in file["records"][name].attrs for name in file["records"])

@@ -10,6 +10,7 @@ import json
 import math
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -108,10 +109,9 @@ class Chart:
     @classmethod
     def of(cls, file: h5py.File) -> Chart:
         """Take it down from an open file whose content is flushed; datasets that cannot be opened are left out."""
-        attributes = {key: value.item() if hasattr(value, "item") else value for key, value in file.attrs.items()}
         layouts: dict[str, Layout] = {}
         _visit(file, layouts)
-        return cls(attributes, layouts)
+        return cls(plain(file.attrs), layouts)
 
     def pack(self) -> bytes:
         """The bytes of the chart."""
@@ -132,6 +132,12 @@ class Chart:
             return None
         attributes, layouts = json.loads(zlib.decompress(packed))
         return cls(attributes, {name: _layout(*one) for name, one in layouts.items()})
+
+
+def plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes as Python numbers and texts."""
+    values = {key: value.item() if hasattr(value, "item") else value for key, value in attributes.items()}
+    return {key: value.decode() if isinstance(value, bytes) else value for key, value in values.items()}
 
 
 def _layout(

@@ -209,6 +209,7 @@ def _intact(contents: Contents, damaged: set[str], report: Report, progress: boo
         cell_ids[i] = record.cell_id
         digests.append(found)
     intact = contents.take(np.array(list(cell_ids), dtype=np.int64))
+    intact.folded = contents.folded
     for name, values in (("cell_id", [*cell_ids.values()]), ("digest", digests)):
         column = next(c for c in record_columns() if c.name == name)
         intact.records.values[name] = encode(column, list(values))

@@ -38,7 +38,7 @@ import numpy as np
 from labbench import __version__
 from labbench.records import SCHEMA_VERSION
 from labbench.store import chart, disk
-from labbench.store.chart import Chart
+from labbench.store.chart import Chart, plain
 from labbench.store.columns import Column, baseline_columns
 from labbench.store.errors import StoreError, damaged
 from labbench.store.table import Coded, Contents, Table, TableName, Values, spans
@@ -70,11 +70,10 @@ def image(contents: Contents, folded: int = 0, room: int | None = None) -> bytes
     versions = ("v110", "v110")
     room = room or _room_of_chart(contents)
     with h5py.File(f"labbench-{uuid.uuid4().hex}", "w", driver="core", backing_store=False, libver=versions) as file:
-        file.attrs.update(
-            format=FORMAT, schema_version=SCHEMA_VERSION, labbench_version=__version__, folded=folded, about=ABOUT
-        )
+        _describe(file, format=FORMAT, schema_version=SCHEMA_VERSION, labbench_version=__version__, folded=folded)
+        _describe(file, about=ABOUT)
         place = file.create_dataset(chart.NAME, data=np.zeros(room, np.uint8))
-        place.attrs["description"] = chart.ABOUT
+        _describe(place, description=chart.ABOUT)
         _write_everything(file, contents)
         file.flush()
         packed, at = Chart.of(file).pack(), place.id.get_offset()
@@ -136,10 +135,17 @@ def _write(
         dataset = file.create_dataset(path, shape=values.shape, dtype=values.dtype, fillvalue=null, **filters)
     else:
         dataset = file.create_dataset(path, data=values, **filters)
-    about = {"description": text, "unit": unit, "crc32": np.uint32(crc32(values)), **more}
-    for key, value in about.items():
-        if value != "":
-            dataset.attrs[key] = value
+    _describe(dataset, description=text, unit=unit, crc32=np.uint32(crc32(values)), **more)
+
+
+def _describe(thing: h5py.Group | h5py.Dataset, **attributes: Any) -> None:
+    """Set attributes. Texts have a fixed length: HDF5 keeps others in a heap that has no checksum."""
+    for key, value in attributes.items():
+        if isinstance(value, str) and value:
+            raw = value.encode()
+            thing.attrs.create(key, np.array(raw, dtype=h5py.string_dtype("utf-8", len(raw))))
+        elif value != "":
+            thing.attrs[key] = value
 
 
 def crc32(values: np.ndarray) -> int:
@@ -209,7 +215,7 @@ class File:
 
     def _attributes(self) -> dict[str, Any]:
         try:
-            return dict(self._file.attrs)
+            return plain(self._file.attrs)
         except (OSError, RuntimeError, KeyError) as error:
             raise damaged(self.path, "its header", error) from None
 

@@ -29,7 +29,7 @@ from labbench.store.columns import (
 from labbench.store.errors import StoreError
 from labbench.store.table import Coded, Contents, Table, Values, offsets, spans
 
-Say = Callable[[str, str], None]  # place, what is wrong there
+Say = Callable[[str, str, bool], None]  # place, what is wrong there, whether something is lost by it
 YEARS = 1900 * 365 * 86400 * 10**6  # microseconds: a time further from 1970 than that is none
 EOF_ADDRESS = slice(28, 36)  # in the superblock of version 3; HDF5 file format specification, III.A
 
@@ -44,7 +44,8 @@ class Wreck:
     data : bytes
         What it contains.
     say : callable
-        Called with each place that is not as it should be, and what is wrong there.
+        Called with each place that is not as it should be, what is wrong there, and whether records are lost by it that
+        cannot be named.
 
     Attributes
     ----------
@@ -69,7 +70,7 @@ class Wreck:
             try:
                 self.chart = Chart.of(self._file)
             except (OSError, RuntimeError, KeyError) as error:
-                say(str(path), f"its attributes cannot be read ({error})")
+                say(str(path), f"its attributes cannot be read ({error})", False)
         self.version = 0 if self.chart is None else hdf5.schema_of(path, self.chart.attributes)
 
     def _open(self, path: Path) -> h5py.File | None:
@@ -79,19 +80,19 @@ class Wreck:
             raise StoreError(f"{path} is no HDF5 file; choose another path")
         stated = int.from_bytes(data[EOF_ADDRESS], "little")
         if len(data) < stated < 2 * len(data) + 2**30:
-            self.say(str(path), f"cut short: {len(data)} bytes of {stated}")
+            self.say(str(path), f"cut short: {len(data)} bytes of {stated}", False)
             data = data + bytes(stated - len(data))
         try:
             return h5py.File(io.BytesIO(data), "r")
         except (OSError, RuntimeError) as error:
-            self.say(str(path), f"HDF5 cannot open it ({error})")
+            self.say(str(path), f"HDF5 cannot open it ({error})", False)
             return None
 
     def contents(self) -> Contents:
         """Everything there is, as it is."""
         assert self.chart is not None
         if Chart.unpack(self._data) is None:
-            self.say("/chart", "damaged or missing")
+            self.say("/chart", "damaged or missing", False)
         self._arrays = {name: self._array(name) for name in self.chart.layouts}
         self._examine_hdf5()
         records, series = self._table("records", record_columns()), self._table("series", series_columns())
@@ -134,11 +135,11 @@ class Wreck:
                 unreadable[name] = str(error)
         for name, why in list(unreadable.items())[:1]:
             more = f" and {len(unreadable) - 1} other datasets" if len(unreadable) > 1 else ""
-            self.say(f"/{name}{more}", f"HDF5 cannot read this ({why}), but it is intact or can be put right")
+            self.say(f"/{name}{more}", f"HDF5 cannot read this ({why}), but it is intact or can be put right", False)
 
-    def _damage(self, name: str, what: str) -> None:
+    def _damage(self, name: str, what: str, lost: bool = False) -> None:
         self.damaged.add(name)
-        self.say(f"/{name}", what)
+        self.say(f"/{name}", what, lost)
 
     def _table(self, table: str, columns: tuple[Column, ...]) -> Table:
         arrays = [array for name, array in self._arrays.items() if name.startswith(f"{table}/") and "@" not in name]
@@ -148,7 +149,8 @@ class Wreck:
     def _column(self, name: str, column: Column, length: int) -> Values:
         values = self._arrays.get(name)
         if values is None or len(values) != length:
-            self._damage(name, "missing" if values is None else f"{len(values)} values instead of {length}")
+            what = "missing" if values is None else f"{len(values)} values instead of {length}"
+            self._damage(name, what, lost=True)
             values = np.full(length, column.null, column.dtype)
         if column.kind in ("str", "json"):
             texts = self._texts(f"categories/{name}")
@@ -167,7 +169,7 @@ class Wreck:
             packed = f"{name}/utf8" in self._arrays
             return hdf5.read_texts(self._arrays.__getitem__, name, packed=packed, errors="replace")
         except KeyError:
-            self._damage(name, "missing")
+            self._damage(name, "missing", lost=True)
             return []
 
     def _stretches(self, name: str, owners: int, total: int) -> tuple[np.ndarray, np.ndarray]:
@@ -195,9 +197,9 @@ class Wreck:
             try:
                 intact[Environment.model_validate_json(text).id] = text
             except ValueError:
-                self.say("an environment", f"not valid: {text[:60]!r}")
+                self.say("an environment", f"not valid: {text[:60]!r}", True)
         for key in set(self._texts("environments/id")) ^ intact.keys():
-            self.say(f"environment {key}", "its content and its id do not fit")
+            self.say(f"environment {key}", "its content and its id do not fit", False)
         return intact
 
 
