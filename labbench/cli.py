@@ -336,7 +336,7 @@ def _predict(options: Any) -> int:
         from labbench.campaign import resolve
         from labbench.prediction.report import forecast_table
 
-        measured = store.latest(status="ok")
+        measured = store.latest(status="ok", provenance="measured")
         for name in ("device", "runtime"):  # not asked for: wherever something was measured
             if not getattr(options, name):
                 setattr(options, name, sorted(measured[name].astype("str").unique()))

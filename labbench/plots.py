@@ -92,6 +92,15 @@ def _nothing(ax: Axes | None) -> Axes:
     return ax
 
 
+def _latency_label(rows: pd.DataFrame) -> str:
+    """What the points of :func:`plot_latency` are: hollow ones, and means where there is no median, are told."""
+    label = "median latency (ms), 95 % interval"
+    others = sorted(set(rows["provenance"].astype("str")) - {"measured"})
+    if others:
+        label += f"; hollow: {', '.join(others)}"
+    return label + (", mean where no median is known" if (rows["latency_statistic"] == "mean").any() else "")
+
+
 def plot_latency(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Median latency with its 95 % interval, a row a model, a marker a platform; log scale.
 
@@ -116,7 +125,7 @@ def plot_latency(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         marker = MARKERS[i % len(MARKERS)]
         ax.scatter(x[measured], y[measured], color=[color], marker=marker, s=24, label=name, zorder=3)
         ax.scatter(x[~measured], y[~measured], facecolor="white", edgecolor=[color], marker=marker, s=24, zorder=3)
-    ax.set(xscale="log", xlabel="median latency (ms), 95 % interval", ylabel="")
+    ax.set(xscale="log", xlabel=_latency_label(rows), ylabel="")
     ax.set_yticks(range(len(order)), order)
     ax.set_ylim(-0.6, len(order) - 0.4)
     ax.grid(axis="y", visible=False)

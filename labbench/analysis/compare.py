@@ -48,7 +48,7 @@ class Comparison:
         Of the hypothesis that the ratio is 1.
     verdict : str
         ``faster`` or ``slower`` (interval excludes 1 and the ratio is beyond the threshold), ``same`` (interval within the
-        threshold), else ``undecided``.
+        threshold), else ``undecided``. Without samples on both sides interval and p-value are NaN, the verdict is undecided.
     paired : bool
         Whether interleaved rounds were paired.
     """
@@ -251,14 +251,7 @@ def compare(
             continue
         reference = base.iloc[-1]
         for _, row in part[part[by] != baseline].iterrows():
-            result = compare_pair(
-                taken[row["record_id"], row["series"]],
-                taken[reference["record_id"], reference["series"]],
-                paired=row["campaign_id"] == reference["campaign_id"],
-                process_sd=spread,
-                alpha=alpha,
-                threshold=threshold,
-            )
+            result = _compare_rows(row, reference, taken, spread, alpha, threshold)
             unstable = "unstable" in (row["noise"], reference["noise"])
             found.append({**_identity(row, by), "baseline": baseline, **_facts(result), "unstable": unstable})
     facts = _facts(Comparison(1, 1, 1, 1, "same", True))
@@ -272,6 +265,23 @@ def compare(
     return table
 
 
+def _compare_rows(
+    row: pd.Series,
+    reference: pd.Series,
+    taken: dict[tuple[str, str], Rounds],
+    process_sd: float,
+    alpha: float,
+    threshold: float,
+) -> Comparison:
+    """Two rows of the tidy table by their samples; without samples (imported results) the ratio is all there is."""
+    sides = [taken.get((one["record_id"], one["series"])) for one in (row, reference)]
+    if sides[0] is None or sides[1] is None:
+        ratio = float(row["latency_s"] / reference["latency_s"])
+        return Comparison(ratio, math.nan, math.nan, math.nan, "undecided", False)
+    paired = row["campaign_id"] == reference["campaign_id"]
+    return compare_pair(sides[0], sides[1], paired=paired, process_sd=process_sd, alpha=alpha, threshold=threshold)
+
+
 def _identity(row: pd.Series, by: str) -> dict[str, Any]:
     names = ("model", "mode", "batch_size", "precision", "series", "platform", "throughput_unit", "provenance")
     return {name: row.get(name) for name in dict.fromkeys((*names, by))}
@@ -283,12 +293,14 @@ def _facts(result: Comparison) -> dict[str, Any]:
 
 
 def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
-    """P-values adjusted for their number (false discovery rate)."""
-    if not len(p_values):
+    """P-values adjusted for their number (false discovery rate); NaN stays NaN and does not count."""
+    known = ~np.isnan(p_values)
+    if not known.any():
         return p_values
     from scipy.stats import false_discovery_control
 
-    adjusted: np.ndarray = false_discovery_control(p_values)
+    adjusted = np.full(len(p_values), np.nan)
+    adjusted[known] = false_discovery_control(p_values[known])
     return adjusted
 
 
@@ -332,7 +344,8 @@ def fastest(frame: pd.DataFrame, samples: pd.DataFrame, *, alpha: float = ALPHA)
     """The fastest platform of each workload and series, and whether its lead over the next one is real.
 
     Columns: the workload, ``platform``, ``latency_s``, ``runner_up``, ``lead`` (runner-up's latency / its own),
-    ``real`` (whether the difference is beyond chance and threshold; adjusted for the number of workloads).
+    ``p_value`` (NaN where a side has no samples), ``real`` (whether the difference is beyond chance and threshold; adjusted
+    for the number of workloads).
     """
     import pandas as pd
 
@@ -351,13 +364,7 @@ def fastest(frame: pd.DataFrame, samples: pd.DataFrame, *, alpha: float = ALPHA)
         }
         if len(ordered) > 1:
             other = ordered.iloc[1]
-            result = compare_pair(
-                taken[best["record_id"], best["series"]],
-                taken[other["record_id"], other["series"]],
-                paired=best["campaign_id"] == other["campaign_id"],
-                process_sd=spread,
-                alpha=alpha,
-            )
+            result = _compare_rows(best, other, taken, spread, alpha, THRESHOLD)
             entry |= {
                 "runner_up": other["platform"],
                 "lead": result.speedup,
@@ -368,8 +375,6 @@ def fastest(frame: pd.DataFrame, samples: pd.DataFrame, *, alpha: float = ALPHA)
     table = pd.DataFrame(found)
     if table.empty:
         return table
-    known = table["p_value"].notna().to_numpy()
-    adjusted = np.ones(len(table))
-    adjusted[known] = benjamini_hochberg(table.loc[known, "p_value"].to_numpy(dtype=float))
+    adjusted = benjamini_hochberg(table["p_value"].to_numpy(dtype=float))
     table["real"] = (adjusted <= alpha) & (table["ratio"] < 1 - THRESHOLD) & ~table["unstable"].astype(bool)
     return table.drop(columns=["ratio"])

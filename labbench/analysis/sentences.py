@@ -24,7 +24,7 @@ def collected(coverage: Coverage, frame: pd.DataFrame) -> str:
         f"The store holds {count(total, 'record')} of {count(rows['model'].nunique(), 'model')} on "
         f"{count(rows['platform'].nunique(), 'platform')}; **{percent(coverage.share_ok)} are ok**."
     )
-    noise = rows.loc[rows["status"] == "ok", "noise"].astype("str").value_counts()
+    noise = rows.loc[rows["status"] == "ok", "noise"].dropna().astype("str").value_counts()
     if len(noise):
         text += f" The machine was quiet during {noise.get('quiet', 0)} of {noise.sum()}"
         text += f", noisy during {noise['noisy']}" if noise.get("noisy") else ""
@@ -48,7 +48,10 @@ def winners(best: pd.DataFrame) -> str:
     names = listed([f"`{name}` in {times}" for name, times in wins.items()])
     text = f"**One platform is clearly the fastest in {len(clear)} of {len(contested)} comparisons**"
     text += f": {names}." if names else "."
-    open_ = contested[~contested["real"].astype(bool)]
+    judged = contested["p_value"].notna()
+    open_ = contested[judged & ~contested["real"].astype(bool)]
+    if unjudged := int((~judged).sum()):
+        text += f" In {unjudged} there are no samples to judge the lead by."
     if len(open_):
         unstable = int(open_["unstable"].sum())
         text += f" In {len(open_)} the lead over the next is within chance or 2 %"

@@ -85,7 +85,7 @@ def missing(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def predict_cells(store: Store, cells: Iterable[Cell], config: PredictionConfig | None = None) -> pd.DataFrame:
-    """Predict cells from everything a store holds, on each of its machines; see :meth:`Predictor.predict`.
+    """Predict cells from everything a store holds, on each machine that ran their platform; see :meth:`Predictor.predict`.
 
     Raises
     ------
@@ -94,7 +94,17 @@ def predict_cells(store: Store, cells: Iterable[Cell], config: PredictionConfig 
     """
     table = store.latest()
     predictor = (Predictor(config) if config else Predictor()).fit(table, store.environments())
-    return predictor.predict(candidates(cells, table["machine_id"].dropna().astype("str").unique()))
+    asked = candidates(cells, table["machine_id"].dropna().astype("str").unique())
+    ran, wanted = set(_places(table)), _places(asked)
+    platforms = {place[1:] for place in ran}
+    # Of a platform that nothing ran on any machine all rows stay: they give the reason.
+    there = [place in ran or place[1:] not in platforms for place in wanted]
+    return predictor.predict(asked[there].reset_index(drop=True))
+
+
+def _places(table: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Machine, device and runtime of each row."""
+    return list(table[["machine_id", "device", "runtime"]].astype("str").itertuples(index=False, name=None))
 
 
 def _columns(demand: Footprint) -> dict[str, float]:

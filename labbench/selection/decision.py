@@ -81,7 +81,7 @@ class Choice:
         return "No limit helps: no option ran here; see the reasons, or measure other platforms."
 
     def _facts(self, option: dict[str, Any]) -> str:
-        label = "median"
+        label = "mean" if option["latency_statistic"] == "mean" else "median"
         if self.percentile != 50:
             few = not option["predicted"] and option["n_samples"] < FEW / (1 - self.percentile / 100)
             label = f"p{self.percentile}" + (f" of only {option['n_samples']} samples" if few else "")

@@ -20,6 +20,7 @@ KEPT = (
     *QUESTION,
     *("machine_id", "device", "device_name", "runtime", "platform", "precision", "cell_id", "series", "status"),
     *("reason", "provenance", "items_per_call", "throughput_unit", "prepare_s", "noise", "n_samples"),
+    "latency_statistic",
 )
 ASKED_FOR = ("measured", "imported", "simulated")
 MILLION = 1_000_000
