@@ -14,7 +14,7 @@ from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
-from powercut import Ack, Create, Operation, Replace, Sync, SyncFolder, Truncate, Unlink, Write, read_folder
+from powercut import Ack, Create, Link, Operation, Replace, Sync, SyncFolder, Truncate, Unlink, Write, read_folder
 
 Around = Callable[[Operation, Callable[..., Any]], Any]
 
@@ -35,7 +35,7 @@ class Tap:
     """
 
     NAMES = ("open", "close", "write", "pwrite", "ftruncate", "truncate", "fsync", "fdatasync", "posix_fallocate")
-    RENAMES = ("replace", "rename", "unlink", "remove")
+    RENAMES = ("replace", "rename", "link", "unlink", "remove")
 
     def __init__(self, folder: Path, around: Around) -> None:
         self.folder = Path(os.path.realpath(folder))
@@ -167,6 +167,15 @@ class Tap:
         self._paths = {number: moved.get(path, path) if path else path for number, path in self._paths.items()}
 
     _rename = _replace
+
+    def _link(self, source: Any, target: Any, **options: Any) -> None:
+        old, new = self._path(source), self._path(target)
+        if old is None or new is None or (self.folder / new).exists():
+            self._real["link"](source, target, **options)
+            return
+        self._notice(old)
+        self.around(Link(old, new), lambda: self._real["link"](source, target, **options))
+        self._known.add(new)
 
     def _unlink(self, file: Any, *, dir_fd: int | None = None) -> None:
         path = self._path(file, dir_fd=dir_fd)

@@ -59,6 +59,14 @@ class Replace:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A second name for a file."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
 class Unlink:
     """A name removed."""
 
@@ -79,7 +87,7 @@ class Ack:
     number: int
 
 
-Operation = Create | Write | Truncate | Sync | Replace | Unlink | SyncFolder | Ack
+Operation = Create | Write | Truncate | Sync | Replace | Link | Unlink | SyncFolder | Ack
 Files = dict[str, bytes]
 
 
@@ -157,6 +165,8 @@ class _Disk:
                 if _folder(source) != _folder(target):
                     raise NotImplementedError(f"{source} -> {target}: renames between folders are not modelled")
                 self._rename(operation, {target: self.live[source]}, (source,))
+            case Link(source, target):
+                self._rename(operation, {target: self.live[source]})
             case Unlink(path):
                 self._rename(operation, {}, (path,))
             case Sync(path):

@@ -15,7 +15,7 @@ DATA = st.binary(min_size=1, max_size=20)
 @st.composite
 def actions(draw):
     """Things that programs do to files, by all the ways that Python has."""
-    kind = draw(st.sampled_from(["open", "os", "text", "truncate", "grow", "replace", "unlink", "part"]))
+    kind = draw(st.sampled_from(["open", "os", "text", "truncate", "grow", "replace", "link", "unlink", "part"]))
     return kind, draw(NAMES), draw(NAMES), draw(DATA), draw(st.integers(0, 30)), draw(st.sampled_from("wax"))
 
 
@@ -44,6 +44,8 @@ def act(folder: Path, kind: str, name: str, other: str, data: bytes, size: int, 
             os.fsync(file.fileno())
     elif kind == "replace":
         os.replace(path, folder / other)
+    elif kind == "link":
+        os.link(path, folder / other)
     elif kind == "unlink":
         path.unlink()
     elif kind == "part":

@@ -4,6 +4,7 @@ import pytest
 from powercut import (
     Ack,
     Create,
+    Link,
     Replace,
     Sync,
     SyncFolder,
@@ -156,6 +157,11 @@ def test_a_rename_can_arrive_before_the_content_or_not_at_all_but_never_in_part(
 def test_a_removed_name_can_come_back():
     assert states(Unlink("f"), files={"f": b"x"}) == [{"f": b"x"}, {}]
     assert states(Unlink("f"), SyncFolder("."), files={"f": b"x"}) == [{}]
+
+
+def test_a_second_name_keeps_the_content_that_the_first_one_lost():
+    operations = [Link("f", "kept"), SyncFolder("."), Create("t"), Replace("t", "f"), SyncFolder(".")]
+    assert states(*operations, files={"f": b"old"}) == [{"f": b"", "kept": b"old"}]
 
 
 def test_syncing_one_file_or_folder_says_nothing_about_another():
