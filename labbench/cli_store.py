@@ -12,6 +12,9 @@ from labbench.cli import cells, grid, print_frame, print_json
 if TYPE_CHECKING:
     import pandas as pd
 
+# Written out, not read from labbench.importers: --help must not wait for pydantic. A test holds the two together.
+IMPORT_FORMATS = ("jsonl", "timm", "neusight", "optimum-benchmark", "pyperf")
+
 Command = Callable[[str, Callable[[Any], int], str, str], argparse.ArgumentParser]
 Option = Callable[[argparse.ArgumentParser], None]
 
@@ -52,11 +55,11 @@ def add(command: Command, store: Option, as_json: Option) -> None:
     baseline = command(
         "baseline",
         _baseline,
-        "list pinned baselines, show one, or pin the newest record of each cell under a name",
+        "list pinned baselines, show one, or pin the newest good record of each cell under a name",
         "labbench baseline v1.0 --pin --note 'before the new compiler'",
     )
     baseline.add_argument("name", nargs="?", metavar="NAME", help="default: list all")
-    baseline.add_argument("--pin", action="store_true", help="pin the newest record of each cell under this name")
+    baseline.add_argument("--pin", action="store_true", help="pin the newest good record of each cell under this name")
     baseline.add_argument("--note", help="what the baseline is for")
     store(baseline)
     as_json(baseline)
@@ -78,9 +81,7 @@ def add(command: Command, store: Option, as_json: Option) -> None:
         "labbench import results/benchmark-infer-*.csv --store timm.h5",
     )
     imported.add_argument("files", nargs="+", metavar="FILE", help="files, or folders of them")
-    imported.add_argument(
-        "--format", help="jsonl, timm, neusight, optimum-benchmark or pyperf (default: what name and content say)"
-    )
+    imported.add_argument("--format", choices=IMPORT_FORMATS, help="default: what name and content say")
     imported.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="what the files do not tell, e.g. model=gpt2"
     )
@@ -211,10 +212,14 @@ def _retract(options: Any) -> int:
 
 
 def _import(options: Any) -> int:
+    from pathlib import Path
+
     from labbench.config import ConfigError
     from labbench.store import Store
     from labbench.transfer import import_into
 
+    if absent := [name for name in options.files if not Path(name).exists()]:
+        raise ConfigError(f"no file or folder {absent[0]}")
     if wrong := [text for text in options.set if "=" not in text]:
         raise ConfigError(f"--set {wrong[0]}: write NAME=VALUE, e.g. --set model=gpt2")
     given = dict(text.split("=", 1) for text in options.set)

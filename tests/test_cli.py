@@ -9,7 +9,7 @@ from made import ENVIRONMENT, study
 from test_analysis import timed
 from test_store import filled, make_record
 
-from labbench import cells, cli
+from labbench import cells, cli, cli_store, importers
 from labbench.store import Store
 
 
@@ -39,7 +39,13 @@ def test_help_answers_in_half_the_time_of_importing_pandas():
     assert statistics.median(ours / theirs for ours, theirs in pairs) <= 0.5
 
 
-@pytest.mark.parametrize("command", ["doctor", "run", "study", "show", "compare", "predict", "select", "export"])
+COMMANDS = (
+    *("doctor", "run", "study", "show", "compare", "predict", "select"),
+    *("merge", "check", "history", "baseline", "retract", "import", "export", "schema"),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command):
     run = labbench(command, "--help")
     assert run.returncode == 0
@@ -72,13 +78,58 @@ def test_a_prediction_is_made_for_every_runtime_that_was_measured_unless_one_is_
         assert {row["runtime"] for row in json.loads(run.stdout)} == runtimes, run.stderr
 
 
-def test_export_is_lossless(path):
-    from labbench.records import Record
-    from labbench.store import Store
-
-    lines = labbench("export", "--store", path).stdout.splitlines()
-    assert [Record.model_validate_json(line) for line in lines] == Store(path).records()
+def test_what_is_exported_can_be_imported(path, tmp_path):
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text(labbench("export", "--store", path).stdout)
+    copy = tmp_path / "copy.h5"
+    assert "3 records imported, 0 skipped" in labbench("import", lines, "--store", copy).stdout
+    assert "no record imported, 3 records there already" in labbench("import", lines, "--store", copy).stdout
+    assert Store(copy).content_hash() == Store(path).content_hash()
     assert labbench("export", "--store", path, "--format", "csv").stdout.startswith("record_id,")
+    assert labbench("export", "--store", path, "-o", tmp_path / "t.parquet").returncode == 0
+    assert (tmp_path / "t.parquet").read_bytes()[:4] == b"PAR1"
+
+
+def test_import_names_what_it_skips(tmp_path):
+    (tmp_path / "in.jsonl").write_text("{}\n" + make_record().model_dump_json() + "\n")
+    run = labbench("import", tmp_path / "in.jsonl", "--store", tmp_path / "s.h5")
+    assert "1 record imported, 1 skipped:\n  " + str(tmp_path / "in.jsonl:1: cell: Field required") in run.stdout
+    assert set(cli_store.IMPORT_FORMATS) == {"jsonl", *importers.FORMATS}
+
+
+def test_merge_and_check(path, tmp_path):
+    other, both = filled(tmp_path / "other.h5", make_record()), tmp_path / "both.h5"
+    assert "4 records, from 2 databases" in labbench("merge", path, other, "-o", both).stdout
+    assert "everything is intact (4 records" in labbench("check", both).stdout
+    whole = both.read_bytes()
+    both.write_bytes(whole[:-100])
+    run = labbench("check", both, "--json")
+    assert run.returncode == 1
+    assert not json.loads(run.stdout)["ok"]
+    run = labbench("check", both, "--repair", tmp_path / "saved.h5")
+    assert "4 records saved; nothing lost" in run.stdout
+    assert run.returncode == 0
+    assert labbench("check", both, "--repair", tmp_path / "saved.h5").returncode == 1  # is there already
+
+
+def test_history_baselines_and_retractions(path):
+    [first, second] = Store(path).frame(["record_id", "runtime", "cell_id"], status="ok").to_dict("records")
+    assert "2 records pinned" in labbench("baseline", "v1", "--pin", "--store", path).stdout
+    assert "v1" in labbench("baseline", "--store", path).stdout
+    assert "bert-tiny" in labbench("baseline", "v1", "--store", path).stdout
+    run = labbench("retract", first["record_id"][:12], "--reason", "on battery", "--store", path)
+    assert "retracted: on battery" in run.stdout
+    assert set(Store(path).frame(status="ok")["record_id"]) == {second["record_id"]}
+    assert first["record_id"][:8] not in labbench("history", first["cell_id"], "--store", path).stdout
+    shown = labbench("history", first["cell_id"], "--retracted", "--store", path).stdout
+    assert first["record_id"][:8] in shown
+    assert "on battery" in shown
+    fields = labbench("history", "--model", "bert-tiny", "--store", path)
+    assert fields.returncode == 0, fields.stderr
+
+
+def test_schema_prints_the_json_schema():
+    assert json.loads(labbench("schema").stdout)["title"] == "labbench records"
 
 
 @pytest.mark.parametrize(
@@ -88,6 +139,10 @@ def test_export_is_lossless(path):
         (["run", "--model", "bert-tini"], "did you mean 'bert-tiny'?"),
         (["run"], "which model?"),
         (["run", "--model", "bert-tiny", "--protocol", "quik"], "did you mean 'quick'?"),
+        (["check", "nowhere.h5"], "no database at nowhere.h5"),
+        (["merge", "nowhere.h5", "-o", "x.h5"], "no database at nowhere.h5"),
+        (["import", "nowhere.csv", "--store", "x.h5"], "no file or folder nowhere.csv"),
+        (["baseline", "--pin", "--store", "x.h5"], "--pin needs a name"),
         (["run", "--config", "nowhere.json"], "cannot read configuration nowhere.json"),
         (["run", "--config", "x.json", "--model", "bert-tiny"], "exclude each other"),
     ],

@@ -85,12 +85,13 @@ class Report:
 
     def _counts(self) -> dict[str, int]:
         found = self.contents
-        return {"record": len(found), "environment": len(found.environments), "pinned baseline": len(found.baselines)}
+        return {"records": len(found), "environments": len(found.environments), "baselines": len(found.baselines)}
 
     def __str__(self) -> str:
         from labbench.words import count, size
 
-        intact = ", ".join(count(amount, name) for name, amount in self._counts().items())
+        nouns = {"records": "record", "environments": "environment", "baselines": "pinned baseline"}
+        intact = ", ".join(count(amount, nouns[name]) for name, amount in self._counts().items())
         if not self.ok:
             return f"{self.path}: {count(len(self.problems), 'problem')}; intact: {intact}{_listed(self.problems)}"
         whole = f"{self.path}: everything is intact ({intact})"

@@ -108,18 +108,20 @@ def frame(
     """
     import pandas as pd
 
-    view = _View(source, records)
-    for name, wanted in (where or {}).items():
-        values = wanted if isinstance(wanted, list | tuple | set | frozenset | pd.Series | pd.Index) else [wanted]
-        view.keep(np.asarray(pd.Series(view.column(name)).isin(list(values)), dtype=bool))
+    view = _View(source, records, where)
     table = pd.DataFrame({name: view.column(name) for name in columns or COLUMNS}, index=pd.RangeIndex(len(view)))
     return table if columns else table.join(view.by_class())
 
 
-class _View:
-    """Rows of the tidy table as pairs (row in records, row in series or -1), narrowed by :meth:`keep`."""
+def matching(source: Source, records: np.ndarray | None, where: Mapping[str, Any]) -> np.ndarray:
+    """Rows of the records that have a row in :func:`frame` that fits ``where``, ascending."""
+    return np.unique(_View(source, records, where).record)
 
-    def __init__(self, source: Source, records: np.ndarray | None) -> None:
+
+class _View:
+    """Rows of the tidy table as pairs (row in records, row in series or -1), narrowed by what they must be."""
+
+    def __init__(self, source: Source, records: np.ndarray | None, where: Mapping[str, Any] | None) -> None:
         self.source = source
         first = source.first_series
         rows = np.arange(len(first) - 1) if records is None else records
@@ -132,12 +134,18 @@ class _View:
         has = np.repeat(counts > 0, np.maximum(counts, 1))
         self.series[has] = (first[self.record] + within)[has]
         self.primary = within == 0
+        for name, wanted in (where or {}).items():
+            self._keep(name, wanted)
 
     def __len__(self) -> int:
         return len(self.record)
 
-    def keep(self, mask: np.ndarray) -> None:
-        """Only the rows where ``mask`` holds."""
+    def _keep(self, name: str, wanted: Any) -> None:
+        """Only the rows where a column has a value, or one of several."""
+        import pandas as pd
+
+        values = wanted if isinstance(wanted, list | tuple | set | frozenset | pd.Series | pd.Index) else [wanted]
+        mask = np.asarray(pd.Series(self.column(name)).isin(list(values)), dtype=bool)
         self.record, self.series, self.primary = self.record[mask], self.series[mask], self.primary[mask]
 
     def column(self, name: str) -> Any:

@@ -14,7 +14,7 @@ from labbench.cells import Cell, Grid
 from labbench.records import Baseline, Environment, Record
 from labbench.store.columns import Column
 from labbench.store.errors import StoreError
-from labbench.store.frame import frame, to_pandas
+from labbench.store.frame import frame, matching, to_pandas
 from labbench.store.snapshot import Snapshot, read_snapshot
 from labbench.store.table import Coded, Contents, spans, to_baselines
 from labbench.store.writer import Writer
@@ -106,12 +106,12 @@ class Store:
         return retraction
 
     def pin(self, name: str, record_ids: Iterable[str] | None = None, note: str | None = None) -> Baseline:
-        """Pin records (default: the latest of each cell) under a name, to compare later ones with.
+        """Pin records (default: the newest of each cell, machine and provenance that is ok) under a name, to compare with later.
 
         A later pin of the same name supersedes the earlier, which stays in :meth:`baselines`.
         """
         writer = self._writing()
-        ids = sorted(set(self.latest()["record_id"] if record_ids is None else record_ids))
+        ids = sorted(set(self.latest(status="ok")["record_id"] if record_ids is None else record_ids))
         if unknown := set(ids) - set(self._snapshot().known(ids)):
             raise StoreError(f"cannot pin {name!r}: {self.path} has no record {min(unknown)}")
         baseline = Baseline(name=name, record_ids=ids, note=note)
@@ -194,8 +194,7 @@ class Store:
         rows = _rows(snapshot, None, None, retracted=False)
         rows = np.arange(len(snapshot)) if rows is None else rows
         if equals:
-            matching = frame(snapshot, rows, ["record_id"], equals)["record_id"]
-            rows = snapshot.find(matching)
+            rows = matching(snapshot, rows, equals)
         codes = [snapshot.record_column(name, rows) for name in ("cell_id", "machine_id", "provenance")]
         started = snapshot.record_column("started_at", rows)
         assert isinstance(started, np.ndarray)
