@@ -318,3 +318,34 @@ def test_records_export_as_json_lines_without_loss(path):
     [again] = Store(filled(path, record)).records()
     assert Record.model_validate_json(again.model_dump_json()) == record
     assert json.loads(again.model_dump_json())["cell"]["workload"]["model"] == "bert-tiny"
+
+
+def test_ctrl_c_in_the_middle_of_an_append_parts_nothing(path, monkeypatch):
+    """It arrives while the journal is being written; the record is kept whole and the interrupt is not lost."""
+    from labbench.store import disk
+
+    write = disk.write
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        write(*arguments)
+
+    store = Store(path, writable=True)
+    record = make_record()
+    monkeypatch.setattr(disk, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.append(record, ENVIRONMENT)
+    with pytest.raises(KeyboardInterrupt):
+        store.append(record, ENVIRONMENT)
+    monkeypatch.undo()
+    store.close()
+    assert Store(path).records() == [record]
+    assert list(Store(path).environments().values()) == [ENVIRONMENT]
+
+
+def test_what_a_killed_writer_left_unfinished_is_cleared_away(path):
+    filled(path, make_record())
+    left = path.with_name(f".{path.name}.12345.tmp")
+    left.write_bytes(b"half a file")
+    filled(path)
+    assert not left.exists()

@@ -5,7 +5,9 @@ That is what makes the power-cut simulation of ``benchmarks/store_powercut.py`` 
 
 from __future__ import annotations
 
+import glob
 import os
+import sys
 from pathlib import Path
 
 
@@ -34,7 +36,12 @@ def truncate(descriptor: int, size: int) -> None:
 
 def sync(descriptor: int) -> None:
     """Return when the file's content is on the disk."""
-    getattr(os, "fdatasync", os.fsync)(descriptor)
+    if sys.platform == "darwin":  # there, fsync leaves it in the drive's cache (fsync(2) of macOS)
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        getattr(os, "fdatasync", os.fsync)(descriptor)
 
 
 def replace(source: Path, target: Path) -> None:
@@ -59,6 +66,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Delete what :func:`write_whole` left unfinished when its process was killed. Only for who holds the lock."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        remove(left)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -69,9 +69,18 @@ def holder(path: Path) -> str:
     """Who is writing, as far as is known."""
     try:
         found: dict[str, Any] = json.loads(_beside(path, ".writer").read_text())
-        return f"process {found['process']} on {found['host']} since {found['since']} ({found['command']})"
+        text = f"process {found['process']} on {found['host']} since {found['since']} ({found['command']})"
+        if found["host"] == socket.gethostname() and not _is_alive(found["process"]):
+            text += ", which has ended, but a process that it started still has the lock: stop that"
+        return text
     except (OSError, ValueError, KeyError):
         return "another process"
+
+
+def _is_alive(process: int) -> bool:
+    import psutil
+
+    return psutil.pid_exists(process)
 
 
 def is_held(path: Path) -> bool:

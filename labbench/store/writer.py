@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,22 @@ from labbench.store.table import Builder, Contents, gather, to_baselines
 FOLD_AT = 2000  # journal entries: reading that many back takes about as long as a fold
 FOLD_SHARE = 32  # and a large file is written anew only when this share of it has come, so that appending stays cheap
 BATCH = 500  # records that `extend` makes durable at once
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until the end of the block: it must not part the journal from what is kept in memory of it."""
+    if threading.current_thread() is not threading.main_thread():  # where Ctrl-C never arrives
+        yield
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
+    if caught:
+        signal.raise_signal(signal.SIGINT)
 
 
 class Writer:
@@ -45,6 +64,8 @@ class Writer:
 
     def _open(self, durable: bool) -> None:
         place = journal_path(self.path)
+        for target in (self.path, place):
+            disk.remove_leftovers(target)
         log = journal.read(place)
         if log.torn:  # never acknowledged, or damaged: out of the way, but not thrown away
             beside(self.path, f".journal.torn-{time.time_ns()}").write_bytes(place.read_bytes()[log.end :])
@@ -122,15 +143,16 @@ class Writer:
             prepared = [self._pending.prepare(kind, text) for kind, text in texts]
         except (OverflowError, UnicodeError) as error:
             raise Refused(f"cannot append to {self.path}: {error}; nothing was kept") from None
-        try:
-            self._journal.append(texts)
-        except OSError as error:
-            raise StoreError(
-                f"cannot append to {self.path}: {error.strerror or error}; earlier records are safe, this was not kept"
-            ) from error
-        for one in prepared:
-            self._pending.push(one)
-        self._snapshot = None
+        with uninterrupted():
+            try:
+                self._journal.append(texts)
+            except OSError as error:
+                raise StoreError(
+                    f"cannot append to {self.path}: {error.strerror or error}; earlier records are safe, this was not kept"
+                ) from error
+            for one in prepared:
+                self._pending.push(one)
+            self._snapshot = None
         if self._journal.count >= self._fold_at:
             self._try_to_fold()
 
@@ -143,6 +165,10 @@ class Writer:
 
     def fold(self) -> None:
         """Move the journal into the HDF5 file."""
+        with uninterrupted():
+            self._fold()
+
+    def _fold(self) -> None:
         if self._journal.count or not self.path.exists():
             last = self._journal.last
             try:
