@@ -24,7 +24,7 @@ ID_LENGTH = 16  # hex digits: 64 bits, a collision among a million cells has pro
 class Frozen(BaseModel):
     """A value object: immutable, hashable by content, refuses unknown keys and non-finite numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
 
 
 def content_id(payload: Any, length: int = ID_LENGTH) -> str:

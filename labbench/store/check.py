@@ -247,7 +247,7 @@ def _check_journal(data: bytes, contents: Contents, report: Report) -> Contents:
             elif known and entry.type == "baseline":
                 continue
             builder.add(entry.type, entry.text)
-        except (ValueError, OverflowError) as error:
+        except ValueError as error:
             report.add(f"{place}, entry {entry.number}", f"not valid ({_reason(error)})", lost=True)
     return contents + builder.build()
 

@@ -28,13 +28,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
+from operator import attrgetter
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 from pydantic import BaseModel
 
 from labbench.cells import Cell
-from labbench.records import Baseline, Record, Series
+from labbench.records import Baseline, Environment, Record, Series
 
 Kind = Literal["float", "int", "bool", "time", "str", "json", "id"]
 DTYPES = {"float": np.float64, "bool": np.int8, "str": np.int32, "json": np.int32, "id": np.dtype("S32")}
@@ -152,7 +153,7 @@ def flatten(data: dict[str, Any], columns: tuple[Column, ...]) -> Row:
 
     Raises
     ------
-    OverflowError
+    ValueError
         For an integer that does not fit in 64 bits, naming the field.
     """
     row: Row = {}
@@ -191,16 +192,62 @@ def _flatten(data: dict[str, Any], prefix: str, plan: dict[str, Any], row: Row) 
             row[name] = (datetime.fromisoformat(value) - EPOCH) // MICROSECOND
         else:
             if kind == "int" and not INT_NULL < value <= np.iinfo(np.int64).max:
-                raise OverflowError(f"{name} = {value} does not fit in 64 bits")
+                raise ValueError(f"{name} = {value} does not fit in 64 bits")
             row[name] = value
 
 
-def flatten_record(data: dict[str, Any], text: str) -> Row:
-    """The row of a record, given as its JSON form and that as :func:`canonical_json`, with what is derived from it."""
+def flatten_record(data: dict[str, Any]) -> Row:
+    """The row of a record, given in its JSON form, with what is derived from it."""
     row = flatten(data, record_columns())
     row["cell_id"] = _cell_id(json.dumps(data["cell"]))
-    row["digest"] = digest(text)
+    row["digest"] = digest(canonical_json(data))
     return row
+
+
+def to_json(thing: Record | Environment | Baseline) -> str:
+    """The JSON form of something that is stored, as text, fast.
+
+    Raises
+    ------
+    ValueError
+        If it holds what JSON cannot say, or a number that does not fit into its column, naming it.
+    """
+    if not isinstance(thing, Record):
+        return canonical_json(thing.model_dump(mode="json"))
+    text = thing.model_dump_json(exclude_none=True)
+    if thing.started_at is None or "NaN" in text or "Infinity" in text or not _fits(thing):
+        data = thing.to_dict()
+        text = canonical_json(data)
+        for series in data.get("series", ()):
+            flatten(series, series_columns())
+        flatten_record(data)
+    return text
+
+
+def _fits(record: Record) -> bool:
+    """Whether every integer that has a column of its own fits into 64 bits."""
+    of_record, of_series, of_footprint = _integers()
+    values = list(of_record(record))
+    for series in record.series:
+        values += of_series(series)
+        if series.footprint is not None:
+            values += of_footprint(series.footprint)
+    return all(value is None or INT_NULL < value < -INT_NULL for value in values)
+
+
+@cache
+def _integers() -> list[attrgetter[tuple[int | None, ...]]]:
+    """What reads the integers of a record, of a series, and of its footprint."""
+    record, series = (
+        [column.name for column in columns if column.kind == "int" and column not in DERIVED]
+        for columns in (record_columns(), series_columns())
+    )
+    footprint = [name for name in series if name.startswith("footprint.")]
+    return [
+        attrgetter(*record),
+        attrgetter(*(name for name in series if name not in footprint)),
+        attrgetter(*(name.removeprefix("footprint.") for name in footprint)),
+    ]
 
 
 def canonical_json(data: Any) -> str:

@@ -347,7 +347,7 @@ class Builder:
         self.push(self.prepare(kind, text))
 
     def prepare(self, kind: str, text: str) -> tuple[str, Any]:
-        """An entry made ready for :meth:`push`; raises ``OverflowError`` or ``UnicodeError`` if it cannot be stored."""
+        """An entry made ready for :meth:`push`; raises ``ValueError`` if it cannot be stored."""
         if kind == "environment":
             return kind, (Environment.model_validate_json(text).id, text)
         value = json.loads(text)
@@ -358,7 +358,7 @@ class Builder:
             {name: np.asarray(one.get("samples", {}).get(name, []), dtype) for name, dtype in SAMPLE_COLUMNS.items()}
             for one in series
         ]
-        return kind, (flatten_record(value, text), [flatten(one, series_columns()) for one in series], samples)
+        return kind, (flatten_record(value), [flatten(one, series_columns()) for one in series], samples)
 
     def push(self, prepared: tuple[str, Any]) -> None:
         """Add what :meth:`prepare` made."""

@@ -8,13 +8,13 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from labbench.records import SCHEMA_VERSION, Baseline, Environment, Record
 from labbench.store import disk, hdf5, journal
-from labbench.store.columns import canonical_json
+from labbench.store.columns import to_json
 from labbench.store.errors import Refused, StoreError, StoreWarning, conflict
 from labbench.store.hdf5 import File
 from labbench.store.journal import Entry, Journal, Log
@@ -79,6 +79,8 @@ class Writer:
         if not entries:
             self._journal.restart(base.folded)
         self._pending = build(entries)
+        self._late: deque[tuple[str, str]] = deque()
+        self._recent = {*self._pending.rows, *self._pending.environments}
         self._fold_at = self._next_fold()
         self._snapshot: Snapshot | None = None
 
@@ -98,6 +100,10 @@ class Writer:
     def snapshot(self) -> Snapshot:
         """Everything appended so far."""
         if self._snapshot is None:
+            with uninterrupted():
+                while self._late:
+                    self._pending.add(*self._late[0])
+                    self._late.popleft()
             self._snapshot = Snapshot(self._base, self._pending.build())
         return self._snapshot
 
@@ -105,53 +111,51 @@ class Writer:
         self, records: Iterable[Record], environments: Iterable[Environment] = (), baselines: Iterable[Baseline] = ()
     ) -> int:
         """Keep records, environments and pins that are not there yet; returns how many records those were."""
-        known = self._base.environments.keys() | self._pending.environments.keys()
-        fresh_environments = {one.id: one for one in environments if one.id not in known}
-        self._keep([("environment", one.model_dump(mode="json")) for one in fresh_environments.values()])
+        known = self._base.environments.keys() | self._recent
+        self._keep("environment", {key: one for one in environments if (key := one.id) not in known})
         count = 0
         records = iter(records)
         while batch := list(itertools.islice(records, BATCH)):
             new = self._new(batch)
-            self._keep([("record", record.to_dict()) for record in new])
+            self._keep("record", new)
             count += len(new)
         if baselines := list(baselines):
             pinned = to_baselines(self.snapshot().baselines)
-            self._keep([("baseline", one.model_dump(mode="json")) for one in baselines if one not in pinned])
+            self._keep("baseline", {one.name: one for one in baselines if one not in pinned})
         return count
 
-    def _new(self, batch: list[Record]) -> list[Record]:
-        """Those of the records that are not there yet, each once."""
+    def _new(self, batch: list[Record]) -> dict[str, Record]:
+        """Those of the records that are not there yet, by id."""
         new: dict[str, Record] = {}
         for record in batch:
             key = record.record_id
             earlier = new.get(key)
-            if earlier is None and (key in self._pending.rows or len(self._base.find([key]))):
+            if earlier is None and (key in self._recent or len(self._base.find([key]))):
                 snapshot = self.snapshot()
                 [earlier] = snapshot.contents(snapshot.find([key])).to_records()
             if earlier is None:
                 new[key] = record
             elif earlier != record:
                 raise Refused(f"cannot append to {self.path}: {conflict(earlier, record)}")
-        return list(new.values())
+        return new
 
-    def _keep(self, entries: list[tuple[str, dict[str, Any]]]) -> None:
-        """Put entries of given type and value into the journal, all or none of them."""
-        if not entries:
+    def _keep(self, kind: str, things: Mapping[str, Record | Environment | Baseline]) -> None:
+        """Put things of one kind, by id, into the journal, all or none of them."""
+        if not things:
             return
         try:
-            texts = [(kind, canonical_json(value)) for kind, value in entries]
-            prepared = [self._pending.prepare(kind, text) for kind, text in texts]
-        except (OverflowError, UnicodeError) as error:
+            entries = [(kind, to_json(thing)) for thing in things.values()]
+        except ValueError as error:
             raise Refused(f"cannot append to {self.path}: {error}; nothing was kept") from None
         with uninterrupted():
             try:
-                self._journal.append(texts)
+                self._journal.append(entries)
             except OSError as error:
                 raise StoreError(
                     f"cannot append to {self.path}: {error.strerror or error}; earlier records are safe, this was not kept"
                 ) from error
-            for one in prepared:
-                self._pending.push(one)
+            self._late.extend(entries)  # columns are made of them when somebody looks, or at the next fold
+            self._recent.update(things)
             self._snapshot = None
         if self._journal.count >= self._fold_at:
             self._try_to_fold()
@@ -180,6 +184,7 @@ class Writer:
                 ) from error
             self._base.close()
             self._base, self._pending, self._snapshot = read_base(self.path), Builder(), None
+            self._recent = set()
             self._fold_at = self._next_fold()
         self._journal.restart(self._base.folded)
 
