@@ -349,3 +349,17 @@ def test_what_a_killed_writer_left_unfinished_is_cleared_away(path):
     left.write_bytes(b"half a file")
     filled(path)
     assert not left.exists()
+
+
+def test_a_reader_notices_a_change_that_no_clock_tells(path, monkeypatch):
+    """The journal grows within room made in advance, and the time of its change has steps of some milliseconds."""
+    writer = Store(path, writable=True)
+    writer.append(make_record())
+    reader = Store(path)
+    before = reader._snapshot().state
+    writer.append(make_record())
+    journal = Path(f"{path}.journal")
+    os.utime(journal, ns=(before.journal[1], before.journal[1]))
+    assert journal.stat().st_size == before.journal[2]
+    assert len(reader) == 2
+    abandon(writer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import warnings
 from collections.abc import Iterable
 from functools import cached_property
@@ -19,6 +20,10 @@ from labbench.store.errors import StoreError, StoreWarning
 from labbench.store.hdf5 import File
 from labbench.store.journal import Entry
 from labbench.store.table import Builder, Contents, Joined, Source, Table, Values, gather
+
+TICK_NS = (
+    50_000_000  # file systems tell the time of a change in steps of 1 to 10 ms, and the journal grows within its room
+)
 
 
 class Retractions(NamedTuple):
@@ -37,11 +42,11 @@ class Snapshot:
         What was folded, read when it is asked for.
     tail : Contents
         What was still in the journal.
-    state : tuple
-        What the files looked like when it was taken (see :func:`read_snapshot`).
+    state : State
+        What the files looked like when it was taken.
     """
 
-    def __init__(self, base: File | Contents, tail: Contents, state: object = None) -> None:
+    def __init__(self, base: File | Contents, tail: Contents, state: State | None = None) -> None:
         self.base, self.tail, self.state = base, tail, state
         source: Source = Joined(base, tail) if len(tail) else base
         self.column, self.samples = source.column, source.samples
@@ -125,10 +130,10 @@ def read_snapshot(path: Path, earlier: Snapshot | None = None) -> Snapshot:
     StoreError
         If there is none, or it cannot be read.
     """
-    state = (_state(path), _state(journal_path(path)))
-    if earlier is not None and earlier.state == state:
+    state = State.of(path)
+    if earlier is not None and earlier.state == state and state.settled:
         return earlier
-    if state == (None, None):
+    if state.file is None and state.journal is None:
         raise StoreError(f"no database at {path}; `labbench run --store {path}` makes one")
     # The journal first: a fold in between leaves entries that are in both, and those are known by their number.
     log = journal.read(journal_path(path))
@@ -143,6 +148,29 @@ def read_snapshot(path: Path, earlier: Snapshot | None = None) -> Snapshot:
     if earlier is not None:
         earlier.close()
     return Snapshot(base, build(fresh(log, base)).build(), state)
+
+
+class State(NamedTuple):
+    """What the files of a database look like from outside: inode, time of the last change, size; None where there is none."""
+
+    file: tuple[int, int, int] | None
+    journal: tuple[int, int, int] | None
+    settled: bool  # whether a change from now on must give another time
+
+    @classmethod
+    def of(cls, path: Path) -> State:
+        """As it is now."""
+        now = time.time_ns()
+        file, log = _look(path), _look(journal_path(path))
+        return cls(file, log, settled=all(one is None or now - one[1] > TICK_NS for one in (file, log)))
+
+
+def _look(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def read_base(path: Path) -> File | Contents:
@@ -174,11 +202,3 @@ def build(entries: list[Entry]) -> Builder:
     for entry in entries:
         builder.add(entry.type, entry.text)
     return builder
-
-
-def _state(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
