@@ -260,7 +260,7 @@ def test_a_damaged_entry_in_the_middle_is_an_error_not_a_wrong_number(path):
     damaged[len(damaged.rstrip(b"\0")) // 2] ^= 1
     abandon(store)
     journal.write_bytes(bytes(damaged))
-    with pytest.raises(StoreError, match=r"byte \d+ is damaged.*--repair"):
+    with pytest.raises(StoreError, match=r"byte \d+ on, is damaged.*study\.h5 --repair"):
         Store(path)
     with pytest.raises(StoreError, match="damaged"):
         Store(path, writable=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from labbench.store.errors import StoreError, damaged
 
 HEADER = 18  # bytes of "<length> <crc32> "
 ROOM = 1 << 20  # bytes of zeros made in advance: a few hundred records
+BEFORE_ENTRY = re.compile(rb"[\n\0](?=[0-9a-f]{8} [0-9a-f]{8} )")  # a line, or a hole that a power cut left
 FIRST_LINE_OF_SCHEMA_1 = b'{"type":'  # after its checksum; it had no length
 
 
@@ -47,11 +49,21 @@ class Gap(NamedTuple):
 
 @dataclass
 class Log:
-    """What a journal holds: its intact entries, where they end, and how many bytes of something else follow."""
+    """What a journal holds.
+
+    Attributes
+    ----------
+    entries : list of Entry
+        The intact ones.
+    damage : bytes
+        What is there besides.
+    lost : bool
+        Whether intact entries follow the damage: after a power cut, where nobody waited for the disk.
+    """
 
     entries: list[Entry] = field(default_factory=list)
-    end: int = 0
-    torn: int = 0
+    damage: bytes = b""
+    lost: bool = False
     version: int = SCHEMA_VERSION
 
 
@@ -61,8 +73,8 @@ def read(path: Path) -> Log:
     Raises
     ------
     StoreError
-        If an entry before the last one is damaged (that is no torn write, and must not pass silently), or the
-        journal is a newer version's.
+        If an entry before the last one is damaged (that is no torn write, and must not pass silently, unless its writer chose
+        not to wait for the disk), or the journal is a newer version's.
     """
     try:
         data = path.read_bytes()
@@ -73,29 +85,24 @@ def read(path: Path) -> Log:
     if is_schema_1(data):
         from labbench.store.migrate import read_journal_of_schema_1
 
-        return Log(read_journal_of_schema_1(path, data), len(data), version=1)
-    log = scan(data, path)
-    if log.torn and _next_entry(data, log.end + 1) is not None:
-        raise damaged(path, f"the journal's entry at byte {log.end}")
+        return Log(read_journal_of_schema_1(path, data), version=1)
+    log, durable = Log(), True
+    for found in salvage(data):
+        if isinstance(found, Gap):
+            if durable and not found.last:
+                raise damaged(path.with_suffix(""), f"its journal, from byte {found.at} on,")
+            log.damage += data[found.at : found.at + found.size]
+            log.lost |= not found.last
+        elif found.type == "journal":
+            log.version, durable = schema_of(path, found), is_durable(found)
+        else:
+            log.entries.append(found)
     return log
 
 
 def is_schema_1(data: bytes) -> bool:
     """Whether these are the lines of a journal before there were numbers and lengths."""
     return data[9:].startswith(FIRST_LINE_OF_SCHEMA_1)
-
-
-def scan(data: bytes, path: Path) -> Log:
-    """Entries from the start of ``data`` up to the first that is not intact; ``path`` is for messages."""
-    log = Log()
-    while (found := _entry(data, log.end)) is not None:
-        entry, log.end = found
-        if entry.type == "journal":
-            log.version = schema_of(path, entry)
-        else:
-            log.entries.append(entry)
-    log.torn = len(data[log.end :].rstrip(b"\0"))
-    return log
 
 
 def schema_of(path: Path, first: Entry) -> int:
@@ -106,6 +113,11 @@ def schema_of(path: Path, first: Entry) -> int:
             f"{path} has schema {version}; this labbench reads up to {SCHEMA_VERSION}: install a newer labbench"
         )
     return version
+
+
+def is_durable(first: Entry) -> bool:
+    """Whether the writer that began a journal waited for the disk."""
+    return bool(json.loads(first.text)["durable"])
 
 
 def _entry(data: bytes, start: int) -> tuple[Entry, int] | None:
@@ -123,13 +135,9 @@ def _entry(data: bytes, start: int) -> tuple[Entry, int] | None:
 
 
 def _next_entry(data: bytes, start: int) -> int | None:
-    """Where the first intact entry that follows a line break at or after ``start`` begins."""
-    position = data.find(b"\n", start)
-    while position >= 0:
-        if _entry(data, position + 1) is not None:
-            return position + 1
-        position = data.find(b"\n", position + 1)
-    return None
+    """Where the first intact entry at or after ``start`` begins."""
+    places = (found.end() for found in BEFORE_ENTRY.finditer(data, max(start - 1, 0)))
+    return next((place for place in places if _entry(data, place) is not None), None)
 
 
 def salvage(data: bytes) -> Iterator[Entry | Gap]:
@@ -158,22 +166,18 @@ class Journal:
     Parameters
     ----------
     path : path
-        Where it is, or will be at the first :meth:`append`.
-    log : Log
-        What :func:`read` found there.
+        Where it will be, from the first :meth:`append` on.
+    last : int
+        Number of the last entry before.
     durable : bool
         Whether :meth:`append` returns only when the disk has the entries.
     """
 
-    def __init__(self, path: Path, log: Log, *, durable: bool) -> None:
-        self.path, self.durable = path, durable
-        self.count = len(log.entries)
-        self.last = log.entries[-1].number if log.entries else 0
+    def __init__(self, path: Path, last: int, *, durable: bool) -> None:
+        self.path, self.last, self.durable = path, last, durable
+        self.count = 0
         self._descriptor: int | None = None
-        self._end, self._size = log.end, log.end
-        if path.exists() and log.version == SCHEMA_VERSION and log.end:
-            self._descriptor = disk.reopen(path)
-            disk.truncate(self._descriptor, log.end)
+        self._end = self._size = 0
 
     def append(self, entries: list[tuple[str, str]]) -> None:
         """Add entries of given type and text in one write; when it fails (``OSError``), none of them is there."""
@@ -198,7 +202,9 @@ class Journal:
 
     def _start(self) -> None:
         """A new file that says which entry was the last before it, put in the old one's place."""
-        head = line(Entry(self.last, "journal", json.dumps({"schema_version": SCHEMA_VERSION})))
+        head = line(
+            Entry(self.last, "journal", json.dumps({"schema_version": SCHEMA_VERSION, "durable": self.durable}))
+        )
         disk.write_whole(self.path, head)
         self._descriptor = disk.reopen(self.path)
         self._end = self._size = len(head)

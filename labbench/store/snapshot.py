@@ -138,16 +138,21 @@ def read_snapshot(path: Path, earlier: Snapshot | None = None) -> Snapshot:
     # The journal first: a fold in between leaves entries that are in both, and those are known by their number.
     log = journal.read(journal_path(path))
     base = read_base(path)
-    if log.torn and not lock.is_held(path):
-        warnings.warn(
-            f"{journal_path(path)}: the last entry ({log.torn} bytes) is incomplete: its writer died before it was "
-            "acknowledged, or it is damaged; it was left out",
-            StoreWarning,
-            stacklevel=4,
-        )
+    if log.lost or (log.damage and not lock.is_held(path)):
+        warnings.warn(_about_damage(journal_path(path), log), StoreWarning, stacklevel=4)
     if earlier is not None:
         earlier.close()
     return Snapshot(base, build(fresh(log, base)).build(), state)
+
+
+def _about_damage(path: Path, log: journal.Log) -> str:
+    size = len(log.damage)
+    if log.lost:
+        return f"{path}: {size} bytes were lost in a power cut, for its writer did not wait for the disk; the rest is there"
+    return (
+        f"{path}: the last entry ({size} bytes) is incomplete: its writer died before it was acknowledged, or it is damaged; "
+        "it was left out"
+    )
 
 
 class State(NamedTuple):

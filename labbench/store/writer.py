@@ -67,22 +67,22 @@ class Writer:
         for target in (self.path, place):
             disk.remove_leftovers(target)
         log = journal.read(place)
-        if log.torn:  # never acknowledged, or damaged: out of the way, but not thrown away
-            beside(self.path, f".journal.torn-{time.time_ns()}").write_bytes(place.read_bytes()[log.end :])
+        if log.damage:  # never acknowledged, or damaged: out of the way, but not thrown away
+            beside(self.path, f".journal.torn-{time.time_ns()}").write_bytes(log.damage)
         base = read_base(self.path)
         entries = fresh(log, base)
         if min(log.version, base.version) < SCHEMA_VERSION:
             base = self._bring_up_to_date(base, entries)
             log, entries = Log(), []
         self._base = base
-        self._journal = Journal(place, log, durable=durable)
-        if not entries:
-            self._journal.restart(base.folded)
         self._pending = build(entries)
         self._late: deque[tuple[str, str]] = deque()
         self._recent = {*self._pending.rows, *self._pending.environments}
         self._fold_at = self._next_fold()
         self._snapshot: Snapshot | None = None
+        self._journal = Journal(place, max([base.folded, *(entry.number for entry in entries)]), durable=durable)
+        if place.exists():  # its writer died; begin with a new one
+            self._fold(anew=bool(entries))
 
     def _bring_up_to_date(self, base: File | Contents, entries: list[Entry]) -> File | Contents:
         """Write a database of an older schema anew, in one step; the old file stays beside it."""
@@ -172,8 +172,8 @@ class Writer:
         with uninterrupted():
             self._fold()
 
-    def _fold(self) -> None:
-        if self._journal.count or not self.path.exists():
+    def _fold(self, anew: bool = False) -> None:
+        if anew or self._journal.count or not self.path.exists():
             last = self._journal.last
             try:
                 hdf5.write(self.path, self.snapshot().contents(), folded=last)
