@@ -71,6 +71,7 @@ SERIES_VIEW = {
     "kernels": "footprint.kernels",
 }
 FOOTPRINT_CLASSES = "footprint.by_class"
+ON_REQUEST = {"retracts": "retracts"}  # columns that are not among the default ones
 COLUMNS = (*RECORD_VIEW, "platform", "series", "primary", "latency_s", "latency_statistic", *list(SERIES_VIEW)[1:])
 
 
@@ -158,8 +159,8 @@ class _View:
             return self._latency()[0]
         if name == "latency_statistic":
             return self._latency()[1]
-        if name in RECORD_VIEW:
-            return to_pandas(*self.values("records", RECORD_VIEW[name]))
+        if stored := RECORD_VIEW.get(name) or ON_REQUEST.get(name):
+            return to_pandas(*self.values("records", stored))
         if name in SERIES_VIEW:
             return to_pandas(*self.values("series", SERIES_VIEW[name]))
         by_class = self.by_class()

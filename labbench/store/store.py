@@ -182,11 +182,10 @@ class Store:
         rows = _rows(snapshot, since, until, retracted)
         if not retracted:
             return frame(snapshot, rows, columns, equals)
-        wanted = None if columns is None else [*dict.fromkeys((*columns, "record_id", "retracts"))]
-        table = frame(snapshot, rows, wanted, equals)
-        reasons = snapshot.retractions.reasons
-        table["retracted_because"] = table["record_id"].map(reasons).astype("str")
-        return table
+        table = frame(snapshot, rows, columns, equals)
+        told = frame(snapshot, rows, ["record_id", "retracts"], equals)
+        because = told["record_id"].map(snapshot.retractions.reasons).astype("str")
+        return table.assign(retracts=told["retracts"], retracted_because=because)
 
     def latest(self, **equals: Any) -> pd.DataFrame:
         """Like :meth:`frame`, but only the newest record of each cell on each machine and of each provenance."""
@@ -246,7 +245,7 @@ class Store:
         found = dict(iter(table.groupby(table["cell_id"].astype("str"), sort=False)))
         lines = []
         for cell in cells.cells() if isinstance(cells, Grid) else cells:
-            whole = _resolved(cell)
+            whole = cell if cell.id in found else _resolved(cell)
             group = found.get(whole.id, table.iloc[:0])
             newest = group.iloc[-1] if len(group) else {"status": "missing", "started_at": pd.NaT}
             lines.append(
