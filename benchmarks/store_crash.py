@@ -224,9 +224,8 @@ class PlainH5py:
             return Found(unreadable=1)
         lengths = {len(column) for column in columns}
         kept = np.arange(min(lengths))
-        right = [
-            np.array_equal(one[: len(kept)].reshape(len(kept), -1)[:, 0], kept + i) for i, one in enumerate(columns)
-        ]
+        first = [column[kept] if column.ndim == 1 else column[kept, 0] for column in columns]
+        right = [np.array_equal(values, kept + i) for i, values in enumerate(first)]
         return Found(lost=len(acknowledged - set(kept.tolist())), torn=int(len(lengths) > 1 or not all(right)))
 
 

@@ -1,10 +1,5 @@
-import json
 import os
 import signal
-import subprocess
-import sys
-import textwrap
-import time
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -278,46 +273,6 @@ def test_a_crash_between_fold_and_clearing_the_journal_duplicates_nothing(path):
     with Store(path, writable=True) as store:
         store.append(make_record(), ENVIRONMENT)
     assert len(Store(path)) == 2
-
-
-WRITER = """
-import sys
-sys.path.insert(0, {tests!r})
-import labbench.store
-from test_store import ENVIRONMENT, make_record
-labbench.store.FOLD_AT = 5
-store = labbench.store.Store({path!r}, writable=True)
-while True:
-    record = make_record()
-    store.append(record, ENVIRONMENT)
-    print(record.record_id, flush=True)
-"""
-
-
-@pytest.mark.slow
-def test_acknowledged_records_survive_kill_9_at_random_moments(path):
-    rng = np.random.default_rng(0)
-    acknowledged: list[str] = []
-    code = textwrap.dedent(WRITER).format(tests=str(Path(__file__).parent), path=str(path))
-    for _ in range(8):
-        writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        assert writer.stdout is not None
-        acknowledged.append(writer.stdout.readline().strip())
-        time.sleep(rng.uniform(0, 0.3))  # the random moment
-        os.kill(writer.pid, signal.SIGKILL)
-        acknowledged += writer.stdout.read().split()
-        writer.wait()
-        kept = [record.record_id for record in Store(path).records()]
-        assert len(kept) == len(set(kept))
-        assert set(acknowledged) <= set(kept)
-    assert len(acknowledged) > 20
-
-
-def test_records_export_as_json_lines_without_loss(path):
-    record = make_record(reason="a\0b")
-    [again] = Store(filled(path, record)).records()
-    assert Record.model_validate_json(again.model_dump_json()) == record
-    assert json.loads(again.model_dump_json())["cell"]["workload"]["model"] == "bert-tiny"
 
 
 def test_ctrl_c_in_the_middle_of_an_append_parts_nothing(path, monkeypatch):

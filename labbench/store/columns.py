@@ -43,6 +43,7 @@ INT_NULL = np.iinfo(np.int64).min
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 UNITS = {"s": "s", "bytes": "byte", "hz": "Hz", "flops": "FLOP", "joules": "J"}
+SIGNS = ("NaN", "Infinity", "\ufffd")  # in JSON that pydantic made of what JSON cannot say (the last: lone surrogates)
 SAMPLE_COLUMNS = {"seconds": np.float64, "process": np.uint16, "round": np.uint32}
 
 
@@ -215,9 +216,11 @@ def to_json(thing: Record | Environment | Baseline) -> str:
     if not isinstance(thing, Record):
         return canonical_json(thing.model_dump(mode="json"))
     text = thing.model_dump_json(exclude_none=True)
-    if thing.started_at is None or "NaN" in text or "Infinity" in text or not _fits(thing):
+    if thing.started_at is None or any(sign in text for sign in SIGNS) or not _fits(thing):
         data = thing.to_dict()
         text = canonical_json(data)
+        if "\ufffd" in text and Record.model_validate(data) != thing:
+            raise ValueError("a text with lone surrogates, which are no characters, cannot be stored")
         for series in data.get("series", ()):
             flatten(series, series_columns())
         flatten_record(data)

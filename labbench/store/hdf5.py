@@ -184,6 +184,10 @@ def _write_texts(file: h5py.File, path: str, texts: list[str], about: str) -> No
         _write(file, f"{path}/offsets", ends, "position of each text's first byte; one more")
 
 
+class _Missing(KeyError):
+    """There is no such dataset."""
+
+
 class File:
     """An open database file that reads the columns it is asked for (a :class:`labbench.store.table.Source`).
 
@@ -230,7 +234,14 @@ class File:
     def read(self, name: str, rows: np.ndarray | None = None) -> np.ndarray:
         """A dataset, whole or at ascending rows; only chunks with such rows are read."""
         try:
-            dataset = self._dataset(name)
+            return self._read(name, rows)
+        except _Missing:
+            raise damaged(self.path, f"/{name}", "missing") from None
+
+    def _read(self, name: str, rows: np.ndarray | None = None) -> np.ndarray:
+        """The same; raises :class:`_Missing` if there is no such dataset."""
+        dataset = self._dataset(name)
+        try:
             if rows is None:
                 return _read_span(dataset, 0, dataset.shape[0])
             if not len(rows):
@@ -242,14 +253,22 @@ class File:
             raise damaged(self.path, f"/{name}", error) from None
 
     def _dataset(self, name: str) -> Any:
-        """The open dataset; raises ``KeyError`` if there is none of that name."""
+        """The open dataset."""
         if name not in self._open_datasets:
-            self._open_datasets[name] = h5py.h5d.open(self._file.id, name.encode())
+            try:
+                self._open_datasets[name] = h5py.h5d.open(self._file.id, name.encode())
+            except (KeyError, OSError, RuntimeError) as error:
+                if self.has(name) and not self.has(f"{name}/utf8"):
+                    raise damaged(self.path, f"/{name}", error) from None
+                raise _Missing(name) from None
         return self._open_datasets[name]
 
     def has(self, name: str) -> bool:
         """Whether there is a dataset or group of that name."""
-        return name in self._file
+        try:
+            return name in self._file
+        except (OSError, RuntimeError, KeyError) as error:
+            raise damaged(self.path, f"/{name}", error) from None
 
     @cached_property
     def first_series(self) -> np.ndarray:
@@ -269,22 +288,22 @@ class File:
         name = f"{table}/{column.name}"
         coded = column.kind in ("str", "json")
         try:
-            values = self.read(name, rows)
-        except KeyError:
-            if self.has(name):
-                raise damaged(self.path, f"/{name}") from None
+            values = self._read(name, rows)
+        except _Missing:
             owner = self.first_series if table == "records" else self.first_sample
             values = np.full(len(owner) - 1 if rows is None else len(rows), column.null, column.dtype)
             return Coded(values, np.array([], dtype=object)) if coded else values
-        try:
-            return Coded(values, self._texts(f"categories/{name}")) if coded else values
-        except (KeyError, ValueError) as error:
-            raise damaged(self.path, f"/categories/{name}", error) from None
+        return Coded(values, self._texts(f"categories/{name}")) if coded else values
 
     def _texts(self, name: str) -> np.ndarray:
         cached = self._open_datasets.get(f"texts {name}")
         if cached is None:
-            texts = read_texts(self.read, name, packed=self.has(f"{name}/utf8"))
+            try:
+                texts = read_texts(self._read, name)
+            except _Missing:
+                texts = read_texts(self.read, name, packed=True)
+            except ValueError as error:
+                raise damaged(self.path, f"/{name}", error) from None
             cached = self._open_datasets[f"texts {name}"] = np.array(texts, dtype=object)
         return cached
 
@@ -360,7 +379,11 @@ def _read_span(dataset: Any, start: int, stop: int) -> np.ndarray:
 
 
 def read_texts(
-    read: Callable[[str], np.ndarray], name: str, *, packed: bool, errors: Literal["strict", "replace"] = "strict"
+    read: Callable[[str], np.ndarray],
+    name: str,
+    *,
+    packed: bool = False,
+    errors: Literal["strict", "replace"] = "strict",
 ) -> list[str]:
     """What :func:`_write_texts` wrote; ``packed`` if it did so end to end."""
     if packed:
