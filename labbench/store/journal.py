@@ -59,12 +59,18 @@ class Log:
         What is there besides.
     lost : bool
         Whether intact entries follow the damage: after a power cut, where nobody waited for the disk.
+    version : int
+        Schema of the writer.
+    end, inode : int
+        Where the intact entries at the start end, and the file's number: what :func:`read_on` needs.
     """
 
     entries: list[Entry] = field(default_factory=list)
     damage: bytes = b""
     lost: bool = False
     version: int = SCHEMA_VERSION
+    end: int = 0
+    inode: int = -1
 
 
 def read(path: Path) -> Log:
@@ -77,7 +83,8 @@ def read(path: Path) -> Log:
         not to wait for the disk), or the journal is a newer version's.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            inode, data = os.fstat(file.fileno()).st_ino, file.read()
     except FileNotFoundError:
         return Log()
     except OSError as error:
@@ -86,15 +93,37 @@ def read(path: Path) -> Log:
         from labbench.store.migrate import read_journal_of_schema_1
 
         return Log(read_journal_of_schema_1(path, data), version=1)
-    log, durable = Log(), True
+    log, durable = Log(end=len(data.rstrip(b"\0")), inode=inode), True
     for found in salvage(data):
         if isinstance(found, Gap):
             if durable and not found.last:
                 raise damaged(path.with_suffix(""), f"its journal, from byte {found.at} on,")
+            log.end = min(log.end, found.at)
             log.damage += data[found.at : found.at + found.size]
             log.lost |= not found.last
         elif found.type == "journal":
             log.version, durable = schema_of(path, found), is_durable(found)
+        else:
+            log.entries.append(found)
+    return log
+
+
+def read_on(path: Path, before: Log) -> Log | None:
+    """Only the entries that came after what was read ``before``; None if that cannot be told: read it all then."""
+    try:
+        with path.open("rb") as file:
+            if before.damage or os.fstat(file.fileno()).st_ino != before.inode:
+                return None
+            file.seek(before.end)
+            data = file.read()
+    except OSError:
+        return None
+    log = Log(end=before.end + len(data.rstrip(b"\0")), inode=before.inode)
+    for found in salvage(data):
+        if isinstance(found, Gap):  # an entry in the making, if nothing follows
+            if not found.last:
+                return None
+            log.end = before.end + found.at
         else:
             log.entries.append(found)
     return log

@@ -42,12 +42,14 @@ class Snapshot:
         What was folded, read when it is asked for.
     tail : Contents
         What was still in the journal.
-    state : State
-        What the files looked like when it was taken.
+    state, log : State, Log
+        What the files looked like when it was taken, and how far the journal was read.
     """
 
-    def __init__(self, base: File | Contents, tail: Contents, state: State | None = None) -> None:
-        self.base, self.tail, self.state = base, tail, state
+    def __init__(
+        self, base: File | Contents, tail: Contents, state: State | None = None, log: journal.Log | None = None
+    ) -> None:
+        self.base, self.tail, self.state, self.log = base, tail, state, log
         source: Source = Joined(base, tail) if len(tail) else base
         self.column, self.samples = source.column, source.samples
         self.first_series, self.first_sample = source.first_series, source.first_sample
@@ -135,6 +137,8 @@ def read_snapshot(path: Path, earlier: Snapshot | None = None) -> Snapshot:
         return earlier
     if state.file is None and state.journal is None:
         raise StoreError(f"no database at {path}; `labbench run --store {path}` makes one")
+    if earlier is not None and (later := _appended(path, earlier, state)) is not None:
+        return later
     # The journal first: a fold in between leaves entries that are in both, and those are known by their number.
     log = journal.read(journal_path(path))
     base = read_base(path)
@@ -142,7 +146,18 @@ def read_snapshot(path: Path, earlier: Snapshot | None = None) -> Snapshot:
         warnings.warn(_about_damage(journal_path(path), log), StoreWarning, stacklevel=4)
     if earlier is not None:
         earlier.close()
-    return Snapshot(base, build(fresh(log, base)).build(), state)
+    return Snapshot(base, build(fresh(log, base)).build(), state, log)
+
+
+def _appended(path: Path, earlier: Snapshot, state: State) -> Snapshot | None:
+    """What came since, on top of the earlier snapshot; None if there was more than an append."""
+    if earlier.log is None or earlier.state is None or earlier.state.file != state.file:
+        return None
+    log = journal.read_on(journal_path(path), earlier.log)
+    if log is None:
+        return None
+    tail = earlier.tail + build(log.entries).build() if log.entries else earlier.tail
+    return Snapshot(earlier.base, tail, state, log)
 
 
 def _about_damage(path: Path, log: journal.Log) -> str:
