@@ -1,5 +1,4 @@
 import os
-import signal
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -275,26 +274,42 @@ def test_a_crash_between_fold_and_clearing_the_journal_duplicates_nothing(path):
     assert len(Store(path)) == 2
 
 
-def test_ctrl_c_in_the_middle_of_an_append_parts_nothing(path, monkeypatch):
-    """It arrives while the journal is being written; the record is kept whole and the interrupt is not lost."""
+@pytest.mark.parametrize("place", range(12))
+def test_ctrl_c_at_any_place_parts_nothing(path, monkeypatch, place):
+    """It comes before or after the n-th thing that is done to the disk; the store goes on in the same process."""
     from labbench.store import disk
 
-    write = disk.write
+    left = iter(range(place, -1, -1))
 
-    def interrupted(*arguments):
-        signal.raise_signal(signal.SIGINT)
-        write(*arguments)
+    def interrupt() -> None:
+        if next(left, -1) == 0:
+            raise KeyboardInterrupt
 
+    def interrupting(action):
+        def act(*arguments):
+            interrupt()
+            result = action(*arguments)
+            interrupt()
+            return result
+
+        return act
+
+    first, interrupted, after = make_record(), make_record(), make_record()
     store = Store(path, writable=True)
-    record = make_record()
-    monkeypatch.setattr(disk, "write", interrupted)
+    store.append(first, ENVIRONMENT)
+    for name in ("write", "sync", "replace", "remove"):
+        monkeypatch.setattr(disk, name, interrupting(getattr(disk, name)))
     with pytest.raises(KeyboardInterrupt):
-        store.append(record, ENVIRONMENT)
-    with pytest.raises(KeyboardInterrupt):
-        store.append(record, ENVIRONMENT)
+        _ = store.append(interrupted, ENVIRONMENT), store.fold()
     monkeypatch.undo()
+    store.append(after, ENVIRONMENT)
+    kept = [record for record in store.records() if record != interrupted]
+    assert kept == [first, after]
+    store.append(interrupted)  # which changes nothing if it is there already
     store.close()
-    assert Store(path).records() == [record]
+    assert sorted(record.record_id for record in Store(path).records()) == sorted(
+        record.record_id for record in (first, interrupted, after)
+    )
     assert list(Store(path).environments().values()) == [ENVIRONMENT]
 
 

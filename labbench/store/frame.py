@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from labbench.cells import Platform
 from labbench.config import unknown_name
 from labbench.store.columns import INT_NULL, Column, record_columns, series_columns
-from labbench.store.table import Coded, Source, TableName, Values, decode
+from labbench.store.table import Coded, Source, TableName, Values, decode, lengths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +70,7 @@ SERIES_VIEW = {
     "activation_bytes": "footprint.activation_bytes",
     "kernels": "footprint.kernels",
 }
+FEW_TEXTS = 100  # of a column; types of longer ones are not remembered
 FOOTPRINT_CLASSES = "footprint.by_class"
 ON_REQUEST = {"retracts": "retracts"}  # columns that are not among the default ones
 COLUMNS = (*RECORD_VIEW, "platform", "series", "primary", "latency_s", "latency_statistic", *list(SERIES_VIEW)[1:])
@@ -126,7 +127,7 @@ class _View:
         self.source = source
         first = source.first_series
         rows = np.arange(len(first) - 1) if records is None else records
-        counts = np.diff(first)[rows]
+        counts = lengths(first, records)
         self.record = np.repeat(rows, np.maximum(counts, 1))
         self.series = np.full(len(self.record), -1)
         self.primary = np.ones(len(self.record), dtype=bool)
@@ -243,12 +244,22 @@ def _columns(table: TableName) -> dict[str, Column]:
     return {column.name: column for column in (record_columns() if table == "records" else series_columns())}
 
 
+@lru_cache(maxsize=1024)
+def _category_type(texts: Sequence[str]) -> pd.CategoricalDtype:
+    """Making one costs more than reading a short column, and the same ones come again and again."""
+    import pandas as pd
+
+    return pd.CategoricalDtype(pd.Index(list(texts), dtype="str"))
+
+
 def to_pandas(column: Column, values: Values) -> Any:
     """A stored column as a pandas array of its natural type."""
     import pandas as pd
 
     if isinstance(values, Coded):
-        return pd.Categorical.from_codes(values.codes, pd.Index(values.categories, dtype="str"), validate=False)
+        few = len(values.categories) <= FEW_TEXTS
+        kind = _category_type(tuple(values.categories)) if few else _category_type.__wrapped__(values.categories)
+        return pd.Categorical.from_codes(values.codes, dtype=kind, validate=False)
     if column.kind == "id":
         return _strings(values)
     if column.kind == "float":

@@ -41,12 +41,13 @@ from labbench.store import chart, disk
 from labbench.store.chart import Chart, plain
 from labbench.store.columns import Column, baseline_columns
 from labbench.store.errors import StoreError, damaged
-from labbench.store.table import Coded, Contents, Table, TableName, Values, spans
+from labbench.store.table import Coded, Contents, Table, TableName, Values, lengths, spans
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 FORMAT = "labbench"
 ABOUT = "labbench database; https://docs.hdfgroup.org tells how to read HDF5. See the attributes of each dataset."
 CHUNK = 8192  # rows: a chunk is the least that is read, 64 KiB of floats
+SAMPLE_CHUNK = 2048  # of samples, which are read a record at a time
 COMPRESSIBLE = 4  # times smaller: below that, inflating costs more than reading
 ROOM_OF_LAYOUTS = 4096  # bytes: the chart of a small database takes 3200
 ROOM_OF_CHUNK = 10  # bytes more for each chunk
@@ -85,9 +86,9 @@ def image(contents: Contents, folded: int = 0, room: int | None = None) -> bytes
 
 def _room_of_chart(contents: Contents) -> int:
     """Enough, as a rule: the names and types of the columns, and for each chunk where it is."""
-    columns = {len(contents): len(contents.records.columns), len(contents.series): len(contents.series.columns)}
-    columns[len(contents.raw["seconds"])] = len(contents.raw)
-    return ROOM_OF_LAYOUTS + ROOM_OF_CHUNK * sum(rows // CHUNK * count for rows, count in columns.items())
+    chunks = sum(len(table) // CHUNK * len(table.columns) for table in (contents.records, contents.series))
+    chunks += len(contents.raw["seconds"]) // SAMPLE_CHUNK * len(contents.raw)
+    return ROOM_OF_LAYOUTS + ROOM_OF_CHUNK * chunks
 
 
 def _write_everything(file: h5py.File, contents: Contents) -> None:
@@ -125,7 +126,8 @@ def _code_type(categories: int) -> type[np.signedinteger[Any]]:
 def _write(
     file: h5py.File, path: str, values: np.ndarray, text: str, unit: str = "", null: Any = None, **more: Any
 ) -> None:
-    chunks = (min(len(values), CHUNK),) if len(values) else None
+    chunk = SAMPLE_CHUNK if path.startswith("samples/") else CHUNK
+    chunks = (min(len(values), chunk),) if len(values) else None
     filters: dict[str, Any] = {}
     if chunks:
         filters = {"chunks": chunks, "fletcher32": True}
@@ -246,6 +248,8 @@ class File:
                 return _read_span(dataset, 0, dataset.shape[0])
             if not len(rows):
                 return np.empty(0, dataset.dtype)
+            if rows[-1] - rows[0] == len(rows) - 1:
+                return _read_span(dataset, int(rows[0]), int(rows[-1]) + 1)
             runs = np.flatnonzero(np.diff(rows // CHUNK, prepend=rows[0] // CHUNK) > 1)
             parts = [_read_span(dataset, int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in np.split(rows, runs)]
             return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -311,7 +315,7 @@ class File:
         """See :class:`labbench.store.table.Source`."""
         if series is None:
             return self.read(f"samples/{name}")
-        return self.read(f"samples/{name}", spans(self.first_sample[series], np.diff(self.first_sample)[series]))
+        return self.read(f"samples/{name}", spans(self.first_sample[series], lengths(self.first_sample, series)))
 
     @cached_property
     def record_ids(self) -> np.ndarray:

@@ -258,8 +258,12 @@ class Journal:
 
     def close(self) -> None:
         """Close the file; room behind the end is given back."""
+        if self._descriptor is not None and self._size > self._end:
+            disk.truncate(self._descriptor, self._end)
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the file as it is."""
         if self._descriptor is not None:
-            if self._size > self._end:
-                disk.truncate(self._descriptor, self._end)
-            os.close(self._descriptor)
-            self._descriptor = None
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)

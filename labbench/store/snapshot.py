@@ -73,6 +73,11 @@ class Snapshot:
         return self.column("records", column, rows)
 
     @cached_property
+    def record_ids(self) -> np.ndarray:
+        """Id of each record, as bytes."""
+        return np.concatenate([self.base.record_ids, self.tail.record_ids]) if len(self.tail) else self.base.record_ids
+
+    @cached_property
     def _tail_rows(self) -> dict[str, int]:
         before = len(self) - len(self.tail)
         return {key.decode(): before + i for i, key in enumerate(self.tail.record_ids.tolist())}
@@ -85,9 +90,7 @@ class Snapshot:
 
     def known(self, record_ids: Iterable[str]) -> list[str]:
         """Those of the ids that are there."""
-        found = self.record_column("record_id", self.find(record_ids))
-        assert isinstance(found, np.ndarray)
-        return [key.decode() for key in found.tolist()]
+        return [key.decode() for key in self.record_ids[self.find(record_ids)].tolist()]
 
     def contents(self, rows: np.ndarray | None = None) -> Contents:
         """The records at the given rows (default: all) in memory, with all environments and baselines."""

@@ -12,17 +12,18 @@ import numpy as np
 
 from labbench.cells import Cell, Grid
 from labbench.records import Baseline, Environment, Record
-from labbench.store.columns import Column
+from labbench.store.columns import series_columns
 from labbench.store.errors import StoreError
 from labbench.store.frame import frame, matching, to_pandas
 from labbench.store.snapshot import Snapshot, read_snapshot
-from labbench.store.table import Coded, Contents, spans, to_baselines
+from labbench.store.table import Coded, Contents, lengths, spans, to_baselines
 from labbench.store.writer import Writer
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Moment = str | datetime
+NAME = next(column for column in series_columns() if column.name == "name")
 
 
 class Store:
@@ -263,20 +264,17 @@ class Store:
 
         snapshot = self._snapshot()
         rows = _rows(snapshot, None, None, retracted=False) if record_ids is None else snapshot.find(record_ids)
-        series = None
-        first, first_sample = snapshot.first_series, snapshot.first_sample
-        counts = np.diff(first) if rows is None else np.diff(first)[rows]
-        if rows is not None:
-            series = spans(first[rows], counts)
-        lengths = np.diff(first_sample) if series is None else first_sample[series + 1] - first_sample[series]
-        owner = np.repeat(np.repeat(np.arange(len(counts)), counts), lengths)
-        ids = to_pandas(Column("record_id", "id"), snapshot.record_column("record_id", rows))
-        names = snapshot.column("series", Column("name", "str"), series)
+        counts = lengths(snapshot.first_series, rows)
+        series = None if rows is None else spans(snapshot.first_series[rows], counts)
+        taken = lengths(snapshot.first_sample, series)
+        owner = np.repeat(np.repeat(np.arange(len(counts)), counts), taken)
+        ids = [key.decode() for key in (snapshot.record_ids if rows is None else snapshot.record_ids[rows]).tolist()]
+        names = snapshot.column("series", NAME, series)
         assert isinstance(names, Coded)
         return pd.DataFrame(
             {
-                "record_id": pd.Categorical.from_codes(owner, pd.Index(ids)),
-                "series": to_pandas(Column("name", "str"), Coded(np.repeat(names.codes, lengths), names.categories)),
+                "record_id": pd.Categorical.from_codes(owner, pd.Index(ids, dtype="str"), validate=False),
+                "series": to_pandas(NAME, Coded(np.repeat(names.codes, taken), names.categories)),
                 **{name: snapshot.samples(name, series) for name in ("process", "round", "seconds")},
             },
             copy=False,

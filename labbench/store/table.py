@@ -117,6 +117,11 @@ def concatenate(first: Values, second: Values) -> Values:
     return np.concatenate([first, second])
 
 
+def lengths(edges: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """How many entries each row owns (default: every row); row ``i`` owns those from ``edges[i]`` to ``edges[i + 1]``."""
+    return np.diff(edges) if rows is None else edges[rows + 1] - edges[rows]
+
+
 def spans(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Positions ``start, start + 1, ...`` of each span, end to end."""
     ends = np.cumsum(counts)
@@ -222,9 +227,9 @@ class Contents:
 
     def take(self, rows: np.ndarray) -> Contents:
         """The records at the given rows, in the order given, with their series and samples; environments stay."""
-        series_counts = np.diff(self.first_series)[rows]
+        series_counts = lengths(self.first_series, rows)
         series_rows = spans(self.first_series[rows], series_counts)
-        sample_counts = np.diff(self.first_sample)[series_rows]
+        sample_counts = lengths(self.first_sample, series_rows)
         positions = spans(self.first_sample[series_rows], sample_counts)
         return Contents(
             records=self.records.take(rows),
@@ -245,7 +250,7 @@ class Contents:
         """See :class:`Source`."""
         if series is None:
             return self.raw[name]
-        return self.raw[name][spans(self.first_sample[series], np.diff(self.first_sample)[series])]
+        return self.raw[name][spans(self.first_sample[series], lengths(self.first_sample, series))]
 
     def to_dicts(self) -> Iterator[dict[str, Any]]:
         """The records one by one, as nested dicts that :class:`~labbench.records.Record` validates."""
@@ -281,12 +286,12 @@ def to_baselines(table: Table) -> list[Baseline]:
 def gather(source: Source, rows: np.ndarray | None = None) -> Contents:
     """The records of a source at the given ascending rows (default: all), in memory."""
     first, first_sample = source.first_series, source.first_sample
-    series = None if rows is None else spans(first[rows], np.diff(first)[rows])
+    series = None if rows is None else spans(first[rows], lengths(first, rows))
     return Contents(
         records=Table(record_columns(), {c.name: source.column("records", c, rows) for c in record_columns()}),
         series=Table(series_columns(), {c.name: source.column("series", c, series) for c in series_columns()}),
-        first_series=first if rows is None else offsets(np.diff(first)[rows]),
-        first_sample=first_sample if series is None else offsets(np.diff(first_sample)[series]),
+        first_series=first if rows is None else offsets(lengths(first, rows)),
+        first_sample=first_sample if series is None else offsets(lengths(first_sample, series)),
         raw={name: source.samples(name, series) for name in SAMPLE_COLUMNS},
         environments=source.environments,
         baselines=source.baselines,

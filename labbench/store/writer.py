@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import signal
-import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from labbench.records import SCHEMA_VERSION, Baseline, Environment, Record
@@ -27,22 +24,6 @@ FOLD_SHARE = 32  # and a large file is written anew only when this share of it h
 BATCH = 500  # records that `extend` makes durable at once
 
 
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait until the end of the block: it must not part the journal from what is kept in memory of it."""
-    if threading.current_thread() is not threading.main_thread():  # where Ctrl-C never arrives
-        yield
-        return
-    caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
-    if caught:
-        signal.raise_signal(signal.SIGINT)
-
-
 class Writer:
     """See :class:`labbench.store.Store`, which has the words for people."""
 
@@ -52,9 +33,11 @@ class Writer:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot write to {path}: {error.strerror} ({path.parent})") from None
+        self._durable = durable
+        self._torn = False  # whether Ctrl-C or the like came while memory and disk were not the same
         self._lock = WriterLock(path, wait_s=float("inf") if wait is True else float(wait or 0))
         try:
-            self._open(durable)
+            self._open()
         except OSError as error:
             self._lock.release()
             raise StoreError(f"cannot write to {path}: {error.strerror or error}") from error
@@ -62,7 +45,7 @@ class Writer:
             self._lock.release()
             raise
 
-    def _open(self, durable: bool) -> None:
+    def _open(self) -> None:
         place = journal_path(self.path)
         for target in (self.path, place):
             disk.remove_leftovers(target)
@@ -80,7 +63,7 @@ class Writer:
         self._recent = {*self._pending.rows, *self._pending.environments}
         self._fold_at = self._next_fold()
         self._snapshot: Snapshot | None = None
-        self._journal = Journal(place, max([base.folded, *(entry.number for entry in entries)]), durable=durable)
+        self._journal = Journal(place, max([base.folded, *(entry.number for entry in entries)]), durable=self._durable)
         if place.exists():  # its writer died; begin with a new one
             self._fold(anew=bool(entries))
 
@@ -97,13 +80,26 @@ class Writer:
     def _next_fold(self) -> int:
         return max(FOLD_AT, len(self._base) // FOLD_SHARE)
 
+    def _mend(self) -> None:
+        """After an interruption only the disk knows what was kept: take its word for it."""
+        if self._torn:
+            self._torn = False
+            try:
+                self._journal.drop()
+                self._base.close()
+                self._open()
+            except BaseException:
+                self._torn = True
+                raise
+
     def snapshot(self) -> Snapshot:
         """Everything appended so far."""
+        self._mend()
         if self._snapshot is None:
-            with uninterrupted():
-                while self._late:
-                    self._pending.add(*self._late[0])
-                    self._late.popleft()
+            self._torn = True
+            while self._late:
+                self._pending.add(*self._late.popleft())
+            self._torn = False
             self._snapshot = Snapshot(self._base, self._pending.build())
         return self._snapshot
 
@@ -111,14 +107,15 @@ class Writer:
         self, records: Iterable[Record], environments: Iterable[Environment] = (), baselines: Iterable[Baseline] = ()
     ) -> int:
         """Keep records, environments and pins that are not there yet; returns how many records those were."""
-        known = self._base.environments.keys() | self._recent
-        self._keep("environment", {key: one for one in environments if (key := one.id) not in known})
+        self._mend()
+        new = {key: one for one in environments if (key := one.id) not in self._recent}
+        self._keep("environment", {key: one for key, one in new.items() if key not in self._base.environments})
         count = 0
         records = iter(records)
         while batch := list(itertools.islice(records, BATCH)):
-            new = self._new(batch)
-            self._keep("record", new)
-            count += len(new)
+            fresh_ones = self._new(batch)
+            self._keep("record", fresh_ones)
+            count += len(fresh_ones)
         if baselines := list(baselines):
             pinned = to_baselines(self.snapshot().baselines)
             self._keep("baseline", {one.name: one for one in baselines if one not in pinned})
@@ -147,16 +144,18 @@ class Writer:
             entries = [(kind, to_json(thing)) for thing in things.values()]
         except ValueError as error:
             raise Refused(f"cannot append to {self.path}: {error}; nothing was kept") from None
-        with uninterrupted():
-            try:
-                self._journal.append(entries)
-            except OSError as error:
-                raise StoreError(
-                    f"cannot append to {self.path}: {error.strerror or error}; earlier records are safe, this was not kept"
-                ) from error
-            self._late.extend(entries)  # columns are made of them when somebody looks, or at the next fold
-            self._recent.update(things)
-            self._snapshot = None
+        self._torn = True
+        try:
+            self._journal.append(entries)
+        except OSError as error:
+            self._torn = False
+            raise StoreError(
+                f"cannot append to {self.path}: {error.strerror or error}; earlier records are safe, this was not kept"
+            ) from error
+        self._late.extend(entries)  # columns are made of them when somebody looks, or at the next fold
+        self._recent.update(things)
+        self._snapshot = None
+        self._torn = False
         if self._journal.count >= self._fold_at:
             self._try_to_fold()
 
@@ -169,15 +168,17 @@ class Writer:
 
     def fold(self) -> None:
         """Move the journal into the HDF5 file."""
-        with uninterrupted():
-            self._fold()
+        self._mend()
+        self._fold()
 
     def _fold(self, anew: bool = False) -> None:
         if anew or self._journal.count or not self.path.exists():
-            last = self._journal.last
+            contents, last = self.snapshot().contents(), self._journal.last
+            self._torn = True
             try:
-                hdf5.write(self.path, self.snapshot().contents(), folded=last)
+                hdf5.write(self.path, contents, folded=last)
             except OSError as error:
+                self._torn = False
                 raise StoreError(
                     f"cannot write {self.path} anew: {error.strerror or error}; every record is safe in its journal, and goes "
                     "into the file when the database is next opened for writing with enough room"
@@ -186,7 +187,9 @@ class Writer:
             self._base, self._pending, self._snapshot = read_base(self.path), Builder(), None
             self._recent = set()
             self._fold_at = self._next_fold()
+        self._torn = True
         self._journal.restart(self._base.folded)
+        self._torn = False
 
     def close(self) -> None:
         """Fold, and let the next writer in."""

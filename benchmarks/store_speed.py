@@ -1,0 +1,461 @@
+"""labbench's store beside SQLite, DuckDB and Parquet, at 1k to 1M records of 30 columns and 20 samples.
+
+    python benchmarks/store_speed.py [--sizes 1000 10000 100000 1000000] [--repeats 5] [--peers FOLDER]
+
+``--peers`` is a folder with DuckDB (``pip install --target FOLDER duckdb``); without it DuckDB is left out. A million records
+take about a quarter of an hour, most of it to make and insert them.
+
+All sides hold the same values (``store_data.py``). SQLite has a table of 30 columns, indexed by record and by model, and a second
+table with a record's samples as three blobs, which is faster in all that is measured here than a row a sample. DuckDB and
+Parquet (zstd) have the samples as list columns. What is timed, each side in turn, files in the page cache:
+
+    append    one record, kept when the call returns: labbench from a ``Record``, the others from a ready tuple
+    batch     all records, in batches, until they are safe: seconds a record
+    load all  the 30 columns of every record in a pandas frame with times as times, from opening the file on
+    model     the same for the records of one of 20 models
+    samples   the raw samples of a record in a frame with record, process, round and seconds; the database is open
+    size      of all files, a record
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from store_data import COLUMNS, FLOATS, INTEGERS, chunks, records, rows
+from tqdm import tqdm
+
+from labbench.store import Store
+
+MODEL = "family07-base"
+BLOBS = {"seconds": np.float64, "process": np.uint16, "round": np.uint32}
+APPENDS, LOOKUPS = 300, 100
+AFTER = 10**7  # numbers of the records that are appended one by one
+GOALS = (  # what, beside whom, our time or size divided by theirs, at most
+    ("append", "SQLite FULL", 1.0),
+    ("load all", "SQLite FULL", 1 / 10),
+    ("load all", "DuckDB", 1 / 2),
+    ("load all", "Parquet", 1 / 2),
+    ("model", "DuckDB", 1.0),
+    ("samples", "SQLite FULL", 1.0),
+    ("size", "Parquet", 1.2),
+)
+UNITS = {"append": 1e6, "batch": 1e6, "load all": 1e3, "model": 1e3, "samples": 1e6, "size": 1}
+SHOWN = {"append": "append, µs", "batch": "batch, µs a record", "load all": "load all, ms", "model": "model, ms"} | {
+    "samples": "samples, µs",
+    "size": "size, B a record",
+}
+
+Append = Callable[[int], None]
+Fetch = Callable[[str], pd.DataFrame]
+
+
+class Side:
+    """A way to keep records in a folder."""
+
+    name = ""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+
+    def fill(self, n: int) -> None:
+        """Put ``n`` records in."""
+        raise NotImplementedError
+
+    def appender(self) -> contextlib.AbstractContextManager[Append] | None:
+        """What appends a record of a given number; None if there is no such thing."""
+        raise NotImplementedError
+
+    def load(self, model: str | None = None) -> pd.DataFrame:
+        """The 30 columns, of all records or of one model's."""
+        raise NotImplementedError
+
+    def fetcher(self) -> contextlib.AbstractContextManager[Fetch]:
+        """What fetches the samples of one record."""
+        raise NotImplementedError
+
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(one.stat().st_size for one in self.folder.iterdir())
+
+
+class Labbench(Side):
+    """The store, as it comes; ``durability`` names what its appends survive."""
+
+    name = "labbench"
+    durability = "power"
+
+    @property
+    def path(self) -> Path:
+        """The database."""
+        return self.folder / "s.h5"
+
+    def fill(self, n: int) -> None:
+        """By ``extend``, and a fold at the end."""
+        with Store(self.path, writable=True, durability=self.durability) as store:
+            for chunk in chunks(n):
+                store.extend(records(chunk))
+
+    @contextlib.contextmanager
+    def appender(self) -> Iterator[Append]:
+        """``Store.append``."""
+        ready = {AFTER + i: next(records(next(chunks(1, first=AFTER + i)))) for i in range(APPENDS)}
+        with Store(self.path, writable=True, durability=self.durability) as store:
+            yield lambda number: store.append(ready[number])
+
+    def load(self, model: str | None = None) -> pd.DataFrame:
+        """``Store.frame``."""
+        store = Store(self.path)
+        table = store.frame(COLUMNS) if model is None else store.frame(COLUMNS, model=model)
+        store.close()
+        return table
+
+    @contextlib.contextmanager
+    def fetcher(self) -> Iterator[Fetch]:
+        """``Store.samples``."""
+        store = Store(self.path)
+        yield lambda key: store.samples([key])
+        store.close()
+
+
+class LabbenchProcess(Labbench):
+    """Without waiting for the disk: survives everything but a power cut, as SQLite's NORMAL does."""
+
+    name = "labbench process"
+    durability = "process"
+
+
+class SQLite(Side):
+    """WAL; a commit waits for the disk (FULL) or not (NORMAL)."""
+
+    name = "SQLite FULL"
+    synchronous = "FULL"
+
+    def connect(self) -> sqlite3.Connection:
+        """An open connection."""
+        connection = sqlite3.connect(self.folder / "s.db")
+        connection.execute("pragma journal_mode=wal")
+        connection.execute(f"pragma synchronous={self.synchronous}")
+        return connection
+
+    def fill(self, n: int) -> None:
+        """In one transaction a chunk."""
+        kinds = {
+            name: "integer" if name in (*INTEGERS, "started_at") else "real" if name in FLOATS else "text"
+            for name in COLUMNS
+        }
+        connection = self.connect()
+        connection.execute(
+            f"create table records ({', '.join(f'{k} {v}' for k, v in kinds.items())}, primary key (record_id))"
+        )
+        connection.execute("create index by_model on records (model)")
+        connection.execute("create table samples (record_id text primary key, seconds blob, process blob, round blob)")
+        for chunk in chunks(n):
+            made = rows(chunk)
+            with connection:
+                connection.executemany(INSERT_RECORD, (row[: len(COLUMNS)] for row in made))
+                connection.executemany(INSERT_SAMPLES, ((row[0], *row[len(COLUMNS) :]) for row in made))
+        connection.execute("pragma wal_checkpoint(truncate)")
+        connection.close()
+
+    @contextlib.contextmanager
+    def appender(self) -> Iterator[Append]:
+        """Two inserts and a commit."""
+        ready = {AFTER + i: rows(next(chunks(1, first=AFTER + i)))[0] for i in range(APPENDS)}
+        connection = self.connect()
+
+        def append(number: int) -> None:
+            row = ready[number]
+            with connection:
+                connection.execute(INSERT_RECORD, row[: len(COLUMNS)])
+                connection.execute(INSERT_SAMPLES, (row[0], *row[len(COLUMNS) :]))
+
+        yield append
+        connection.close()
+
+    def load(self, model: str | None = None) -> pd.DataFrame:
+        """``pandas.read_sql_query``."""
+        connection = self.connect()
+        where = "" if model is None else f" where model = '{model}'"
+        table = pd.read_sql_query(f"select * from records{where}", connection)
+        connection.close()
+        table["started_at"] = pd.to_datetime(table["started_at"], unit="us", utc=True)
+        return table
+
+    @contextlib.contextmanager
+    def fetcher(self) -> Iterator[Fetch]:
+        """A look-up by the primary key."""
+        connection = self.connect()
+
+        def fetch(key: str) -> pd.DataFrame:
+            found = connection.execute(
+                "select seconds, process, round from samples where record_id = ?", (key,)
+            ).fetchone()
+            arrays = {name: np.frombuffer(blob, kind) for (name, kind), blob in zip(BLOBS.items(), found, strict=True)}
+            return pd.DataFrame({"record_id": key, **arrays})
+
+        yield fetch
+        connection.close()
+
+
+class SQLiteNormal(SQLite):
+    """A commit does not wait for the disk."""
+
+    name = "SQLite NORMAL"
+    synchronous = "NORMAL"
+
+
+INSERT_RECORD = f"insert into records values ({', '.join('?' * len(COLUMNS))})"
+INSERT_SAMPLES = "insert into samples values (?, ?, ?, ?)"
+
+
+def arrow(n: int, first: int = 0) -> Iterator[pa.Table]:
+    """The records as Arrow tables, a chunk each, samples as lists."""
+    for chunk in chunks(n, first):
+        columns = {name: pa.array(values) for name, values in chunk.columns.items()}
+        columns["started_at"] = columns["started_at"].cast(pa.timestamp("us", tz="UTC"))
+        for name in INTEGERS:
+            columns[name] = columns[name].cast(pa.int64())
+        for name in BLOBS:
+            array = getattr(chunk, name)
+            ends = pa.array(np.arange(len(array) + 1, dtype=np.int32) * array.shape[1])
+            columns[name] = pa.ListArray.from_arrays(ends, pa.array(array.ravel()))
+        yield pa.table(columns)
+
+
+class DuckDB(Side):
+    """One table, lists for the samples."""
+
+    name = "DuckDB"
+
+    def connect(self) -> Any:
+        """An open connection."""
+        import duckdb
+
+        return duckdb.connect(str(self.folder / "s.duckdb"))
+
+    def fill(self, n: int) -> None:
+        """An insert a chunk."""
+        connection = self.connect()
+        for i, table in enumerate(arrow(n)):
+            connection.register("made", table)
+            connection.execute(
+                "create table records as select * from made" if i == 0 else "insert into records select * from made"
+            )
+            connection.unregister("made")
+        connection.execute("create unique index by_id on records (record_id)")
+        connection.close()
+
+    @contextlib.contextmanager
+    def appender(self) -> Iterator[Append]:
+        """An insert, committed at once."""
+        ready = {AFTER + i: next(arrow(1, AFTER + i)).to_pylist()[0] for i in range(APPENDS)}
+        connection = self.connect()
+        marks = ", ".join("?" * (len(COLUMNS) + len(BLOBS)))
+        yield lambda number: connection.execute(f"insert into records values ({marks})", list(ready[number].values()))
+        connection.close()
+
+    def load(self, model: str | None = None) -> pd.DataFrame:
+        """Through Arrow, which is faster than ``df()``."""
+        connection = self.connect()
+        where = "" if model is None else f" where model = '{model}'"
+        table = connection.sql(f"select {', '.join(COLUMNS)} from records{where}").to_arrow_table().to_pandas()
+        connection.close()
+        return table
+
+    @contextlib.contextmanager
+    def fetcher(self) -> Iterator[Fetch]:
+        """A look-up by the index."""
+        connection = self.connect()
+
+        def fetch(key: str) -> pd.DataFrame:
+            query = 'select seconds, process, "round" from records where record_id = ?'
+            found = connection.execute(query, [key]).fetchone()
+            return pd.DataFrame({"record_id": key, **dict(zip(BLOBS, found, strict=True))})
+
+        yield fetch
+        connection.close()
+
+
+class Parquet(Side):
+    """One file, zstd; a record cannot be appended."""
+
+    name = "Parquet"
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.folder / "s.parquet"
+
+    def fill(self, n: int) -> None:
+        """A row group a chunk."""
+        writer = None
+        for table in arrow(n):
+            writer = writer or pq.ParquetWriter(self.path, table.schema, compression="zstd")
+            writer.write_table(table)
+        if writer:
+            writer.close()
+
+    def appender(self) -> None:
+        """There is none."""
+
+    def load(self, model: str | None = None) -> pd.DataFrame:
+        """``pyarrow.parquet.read_table``."""
+        filters = None if model is None else [("model", "=", model)]
+        return pq.read_table(self.path, columns=list(COLUMNS), filters=filters).to_pandas()
+
+    @contextlib.contextmanager
+    def fetcher(self) -> Iterator[Fetch]:
+        """With a filter."""
+
+        def fetch(key: str) -> pd.DataFrame:
+            found = pq.read_table(self.path, columns=list(BLOBS), filters=[("record_id", "=", key)]).to_pylist()[0]
+            return pd.DataFrame({"record_id": key, **found})
+
+        yield fetch
+
+
+SIDES: list[type[Side]] = [Labbench, LabbenchProcess, SQLite, SQLiteNormal, DuckDB, Parquet]
+BOTH = 10**5  # records up to which the sides that do not wait for the disk are there too; they differ in appending only
+SLOW = {"DuckDB": 10, "Parquet": 3}  # look-ups instead of LOOKUPS: they take milliseconds to seconds
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """How long it takes."""
+    start = perf_counter()
+    call()
+    return perf_counter() - start
+
+
+def compare(n: int, repeats: int, sides: list[type[Side]], folder: Path) -> pd.DataFrame:
+    """Times (s) and sizes (bytes a record) of every side: one row a measurement."""
+    found: list[tuple[str, str, float]] = []
+    made = []
+    for kind in tqdm(sides, desc=f"{n:,} records: fill", leave=False, disable=None):
+        if kind in (LabbenchProcess, SQLiteNormal) and n > BOTH:
+            continue
+        side = kind(folder / kind.name.replace(" ", "-"))
+        found.append((side.name, "batch", seconds(lambda side=side: side.fill(n)) / n))
+        found.append((side.name, "size", side.size() / n))
+        made.append(side)
+    keys = made[0].load()["record_id"].sample(LOOKUPS, random_state=0).tolist()
+    for _ in tqdm(range(repeats), desc=f"{n:,} records: load", leave=False, disable=None):
+        for side in made:
+            found.append((side.name, "load all", seconds(side.load)))
+            found.append((side.name, "model", seconds(lambda side=side: side.load(MODEL))))
+    with contextlib.ExitStack() as stack:
+        fetchers = {side.name: stack.enter_context(side.fetcher()) for side in made}
+        for i, key in enumerate(tqdm(keys, desc=f"{n:,} records: samples", leave=False, disable=None)):
+            for name, fetch in fetchers.items():
+                if i < SLOW.get(name, LOOKUPS):
+                    found.append((name, "samples", seconds(lambda fetch=fetch, key=key: fetch(key))))
+    with contextlib.ExitStack() as stack:
+        opened = {side.name: side.appender() for side in made}
+        appenders = {name: stack.enter_context(one) for name, one in opened.items() if one is not None}
+        for i in tqdm(range(APPENDS), desc=f"{n:,} records: append", leave=False, disable=None):
+            for name, append in appenders.items():
+                found.append((name, "append", seconds(lambda append=append, i=i: append(AFTER + i))))
+    check(made)
+    return pd.DataFrame(found, columns=["side", "what", "value"]).assign(records=n)
+
+
+BOTH = (
+    10**5
+)  # records up to which the sides that do not wait for the disk are filled too; they differ in appending only
+
+
+def check(made: list[Side]) -> None:
+    """All sides have the same: sums of the latencies, and five records of labbench's are whole."""
+    first, *others = (side.load() for side in made)
+    for side, table in zip(made[1:], others, strict=True):
+        both = set(first["record_id"]) & set(table["record_id"])
+        assert len(both) >= len(first) - APPENDS, side.name
+    store = Store(made[0].path)  # type: ignore[attr-defined]
+    chosen = random.Random(0).sample(first["record_id"].tolist(), 5)
+    assert [record.record_id in chosen for record in store.records(chosen)] == [True] * 5
+    store.close()
+
+
+def _told(value: float, quartiles: pd.Series, what: str) -> str:
+    """A median with its quartiles, in the unit of its column."""
+    middle, *ends = (f"{each * UNITS[what]:.3g}" for each in (value, *quartiles))
+    return middle if what in ("size", "batch") else f"{middle} ({'–'.join(ends)})"
+
+
+def report(found: pd.DataFrame) -> bool:
+    """Print tables, ratios and goals; returns whether all were met."""
+    middle = found.groupby(["records", "what", "side"], sort=False)["value"].median()
+    spread = found.groupby(["records", "what", "side"], sort=False)["value"].quantile([0.25, 0.75]).unstack()
+    for n, part in middle.groupby(level=0):
+        print(f"\n{n:,} records: median (quartiles)")
+        columns = {
+            SHOWN[what]: {side: _told(value, spread.loc[n, what, side], what) for side, value in part[n, what].items()}
+            for what in SHOWN
+        }
+        table = pd.DataFrame(columns)
+        print(table.reindex([kind.name for kind in SIDES]).dropna(how="all").fillna("–").to_string())
+    sizes = list(middle.index.levels[0])
+    met = True
+    print("\ngoals: ours divided by theirs")
+    for what, other, limit in GOALS:
+        ratios = {n: middle[n, what, "labbench"] / middle.get((n, what, other), np.nan) for n in sizes}
+        told = ", ".join(f"{n:,}: {ratio:.2g}" for n, ratio in ratios.items() if ratio == ratio)
+        good = all(not ratio > limit for ratio in ratios.values())
+        met &= good
+        print(f"  {what} at most {limit:.2g} of {other}: {told or 'not measured'}: {'met' if good else 'MISSED'}")
+    if len(sizes) > 1:
+        low, high = sizes[0], sizes[-1]
+        load, append = (
+            middle[high, what, "labbench"] / middle[low, what, "labbench"] for what in ("load all", "append")
+        )
+        print(
+            f"  from {low:,} to {high:,} records loading takes {load:.3g} times as long (linear: {high / low:g}), ",
+            end="",
+        )
+        print(f"appending {append:.2g} times (constant: 1)")
+    return met
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000], help="default: %(default)s"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="of every load (default: %(default)s)")
+    parser.add_argument("--peers", type=Path, metavar="FOLDER", help="where DuckDB was installed")
+    parser.add_argument(
+        "--folder", type=Path, help="where the databases go while they are compared (default: temporary)"
+    )
+    options = parser.parse_args()
+    sides = SIDES
+    if options.peers:
+        sys.path.append(str(options.peers))
+    try:
+        import duckdb  # noqa: F401
+    except ImportError:
+        print("DuckDB is left out: pip install --target FOLDER duckdb, then --peers FOLDER")
+        sides = [kind for kind in SIDES if kind is not DuckDB]
+    parts = []
+    for n in options.sizes:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            parts.append(compare(n, options.repeats, sides, Path(folder)))
+    report(pd.concat(parts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
