@@ -13,7 +13,8 @@ Parquet (zstd) have the samples as list columns. What is timed, each side in tur
     batch     all records, in batches, until they are safe: seconds a record
     load all  the 30 columns of every record in a pandas frame with times as times, from opening the file on
     model     the same for the records of one of 20 models
-    samples   the raw samples of a record in a frame with record, process, round and seconds; the database is open
+    one       the raw samples of a record in a frame with record, series, process, round and seconds; the database is open
+    hundred   the same for 100 random records at once
     size      of all files, a record
 """
 
@@ -49,17 +50,19 @@ GOALS = (  # what, beside whom, our time or size divided by theirs, at most
     ("load all", "DuckDB", 1 / 2),
     ("load all", "Parquet", 1 / 2),
     ("model", "DuckDB", 1.0),
-    ("samples", "SQLite FULL", 1.0),
+    ("one", "SQLite FULL", 1.0),
+    ("hundred", "SQLite FULL", 1.0),
     ("size", "Parquet", 1.2),
 )
-UNITS = {"append": 1e6, "batch": 1e6, "load all": 1e3, "model": 1e3, "samples": 1e6, "size": 1}
+UNITS = {"append": 1e6, "batch": 1e6, "load all": 1e3, "model": 1e3, "one": 1e6, "hundred": 1e3, "size": 1}
 SHOWN = {"append": "append, µs", "batch": "batch, µs a record", "load all": "load all, ms", "model": "model, ms"} | {
-    "samples": "samples, µs",
+    "one": "one, µs",
+    "hundred": "hundred, ms",
     "size": "size, B a record",
 }
 
 Append = Callable[[int], None]
-Fetch = Callable[[str], pd.DataFrame]
+Fetch = Callable[[list[str]], pd.DataFrame]
 
 
 class Side:
@@ -84,7 +87,7 @@ class Side:
         raise NotImplementedError
 
     def fetcher(self) -> contextlib.AbstractContextManager[Fetch]:
-        """What fetches the samples of one record."""
+        """What fetches the samples of some records."""
         raise NotImplementedError
 
     def size(self) -> int:
@@ -127,7 +130,7 @@ class Labbench(Side):
     def fetcher(self) -> Iterator[Fetch]:
         """``Store.samples``."""
         store = Store(self.path)
-        yield lambda key: store.samples([key])
+        yield store.samples
         store.close()
 
 
@@ -162,12 +165,14 @@ class SQLite(Side):
             f"create table records ({', '.join(f'{k} {v}' for k, v in kinds.items())}, primary key (record_id))"
         )
         connection.execute("create index by_model on records (model)")
-        connection.execute("create table samples (record_id text primary key, seconds blob, process blob, round blob)")
+        connection.execute(
+            "create table samples (record_id text primary key, series text, seconds blob, process blob, round blob)"
+        )
         for chunk in chunks(n):
             made = rows(chunk)
             with connection:
                 connection.executemany(INSERT_RECORD, (row[: len(COLUMNS)] for row in made))
-                connection.executemany(INSERT_SAMPLES, ((row[0], *row[len(COLUMNS) :]) for row in made))
+                connection.executemany(INSERT_SAMPLES, ((row[0], row[SERIES], *row[len(COLUMNS) :]) for row in made))
         connection.execute("pragma wal_checkpoint(truncate)")
         connection.close()
 
@@ -181,7 +186,7 @@ class SQLite(Side):
             row = ready[number]
             with connection:
                 connection.execute(INSERT_RECORD, row[: len(COLUMNS)])
-                connection.execute(INSERT_SAMPLES, (row[0], *row[len(COLUMNS) :]))
+                connection.execute(INSERT_SAMPLES, (row[0], row[SERIES], *row[len(COLUMNS) :]))
 
         yield append
         connection.close()
@@ -200,12 +205,15 @@ class SQLite(Side):
         """A look-up by the primary key."""
         connection = self.connect()
 
-        def fetch(key: str) -> pd.DataFrame:
-            found = connection.execute(
-                "select seconds, process, round from samples where record_id = ?", (key,)
-            ).fetchone()
-            arrays = {name: np.frombuffer(blob, kind) for (name, kind), blob in zip(BLOBS.items(), found, strict=True)}
-            return pd.DataFrame({"record_id": key, **arrays})
+        def fetch(keys: list[str]) -> pd.DataFrame:
+            marks = ", ".join("?" * len(keys))
+            found = connection.execute(f"select * from samples where record_id in ({marks})", keys).fetchall()
+            ids, series, *blobs = zip(*found, strict=True)
+            arrays = {
+                name: [np.frombuffer(b, kind) for b in part]
+                for (name, kind), part in zip(BLOBS.items(), blobs, strict=True)
+            }
+            return framed(list(ids), list(series), arrays)
 
         yield fetch
         connection.close()
@@ -219,7 +227,19 @@ class SQLiteNormal(SQLite):
 
 
 INSERT_RECORD = f"insert into records values ({', '.join('?' * len(COLUMNS))})"
-INSERT_SAMPLES = "insert into samples values (?, ?, ?, ?)"
+INSERT_SAMPLES = "insert into samples values (?, ?, ?, ?, ?)"
+SERIES = COLUMNS.index("series")
+
+
+def framed(keys: list[str], series: list[str], arrays: dict[str, list[np.ndarray]]) -> pd.DataFrame:
+    """One frame of the samples of some records."""
+    if len(keys) == 1:
+        return pd.DataFrame(
+            {"record_id": keys[0], "series": series[0], **{name: parts[0] for name, parts in arrays.items()}}
+        )
+    counts = [len(part) for part in arrays["seconds"]]
+    columns = {name: np.concatenate(parts) for name, parts in arrays.items()}
+    return pd.DataFrame({"record_id": np.repeat(keys, counts), "series": np.repeat(series, counts), **columns})
 
 
 def arrow(n: int, first: int = 0) -> Iterator[pa.Table]:
@@ -281,10 +301,11 @@ class DuckDB(Side):
         """A look-up by the index."""
         connection = self.connect()
 
-        def fetch(key: str) -> pd.DataFrame:
-            query = 'select seconds, process, "round" from records where record_id = ?'
-            found = connection.execute(query, [key]).fetchone()
-            return pd.DataFrame({"record_id": key, **dict(zip(BLOBS, found, strict=True))})
+        def fetch(keys: list[str]) -> pd.DataFrame:
+            marks = ", ".join("?" * len(keys))
+            query = f'select record_id, series, seconds, process, "round" from records where record_id in ({marks})'
+            ids, series, *lists = zip(*connection.execute(query, keys).fetchall(), strict=True)
+            return framed(list(ids), list(series), dict(zip(BLOBS, map(list, lists), strict=True)))
 
         yield fetch
         connection.close()
@@ -321,9 +342,10 @@ class Parquet(Side):
     def fetcher(self) -> Iterator[Fetch]:
         """With a filter."""
 
-        def fetch(key: str) -> pd.DataFrame:
-            found = pq.read_table(self.path, columns=list(BLOBS), filters=[("record_id", "=", key)]).to_pylist()[0]
-            return pd.DataFrame({"record_id": key, **found})
+        def fetch(keys: list[str]) -> pd.DataFrame:
+            columns = ["record_id", "series", *BLOBS]
+            found = pq.read_table(self.path, columns=columns, filters=[("record_id", "in", keys)]).to_pydict()
+            return framed(found["record_id"], found["series"], {name: found[name] for name in BLOBS})
 
         yield fetch
 
@@ -344,6 +366,7 @@ def compare(n: int, repeats: int, sides: list[type[Side]], folder: Path) -> pd.D
     """Times (s) and sizes (bytes a record) of every side: one row a measurement."""
     found: list[tuple[str, str, float]] = []
     made = []
+    order = random.Random(0)  # each round goes through the sides in another order
     for kind in tqdm(sides, desc=f"{n:,} records: fill", leave=False, disable=None):
         if kind in (LabbenchProcess, SQLiteNormal) and n > BOTH:
             continue
@@ -353,20 +376,23 @@ def compare(n: int, repeats: int, sides: list[type[Side]], folder: Path) -> pd.D
         made.append(side)
     keys = made[0].load()["record_id"].sample(LOOKUPS, random_state=0).tolist()
     for _ in tqdm(range(repeats), desc=f"{n:,} records: load", leave=False, disable=None):
-        for side in made:
+        for side in order.sample(made, len(made)):
             found.append((side.name, "load all", seconds(side.load)))
             found.append((side.name, "model", seconds(lambda side=side: side.load(MODEL))))
     with contextlib.ExitStack() as stack:
         fetchers = {side.name: stack.enter_context(side.fetcher()) for side in made}
         for i, key in enumerate(tqdm(keys, desc=f"{n:,} records: samples", leave=False, disable=None)):
-            for name, fetch in fetchers.items():
+            for name, fetch in order.sample(list(fetchers.items()), len(fetchers)):
                 if i < SLOW.get(name, LOOKUPS):
-                    found.append((name, "samples", seconds(lambda fetch=fetch, key=key: fetch(key))))
+                    found.append((name, "one", seconds(lambda fetch=fetch, key=key: fetch([key]))))
+        for _ in range(repeats):
+            for name, fetch in order.sample(list(fetchers.items()), len(fetchers)):
+                found.append((name, "hundred", seconds(lambda fetch=fetch: fetch(keys))))
     with contextlib.ExitStack() as stack:
         opened = {side.name: side.appender() for side in made}
         appenders = {name: stack.enter_context(one) for name, one in opened.items() if one is not None}
         for i in tqdm(range(APPENDS), desc=f"{n:,} records: append", leave=False, disable=None):
-            for name, append in appenders.items():
+            for name, append in order.sample(list(appenders.items()), len(appenders)):
                 found.append((name, "append", seconds(lambda append=append, i=i: append(AFTER + i))))
     check(made)
     return pd.DataFrame(found, columns=["side", "what", "value"]).assign(records=n)
@@ -397,8 +423,8 @@ def _told(value: float, quartiles: pd.Series, what: str) -> str:
 
 def report(found: pd.DataFrame) -> bool:
     """Print tables, ratios and goals; returns whether all were met."""
-    middle = found.groupby(["records", "what", "side"], sort=False)["value"].median()
-    spread = found.groupby(["records", "what", "side"], sort=False)["value"].quantile([0.25, 0.75]).unstack()
+    middle = found.groupby(["records", "what", "side"])["value"].median()
+    spread = found.groupby(["records", "what", "side"])["value"].quantile([0.25, 0.75]).unstack().sort_index()
     for n, part in middle.groupby(level=0):
         print(f"\n{n:,} records: median (quartiles)")
         columns = {

@@ -39,7 +39,7 @@ from labbench import __version__
 from labbench.records import SCHEMA_VERSION
 from labbench.store import chart, disk
 from labbench.store.chart import Chart, plain
-from labbench.store.columns import Column, baseline_columns
+from labbench.store.columns import INT_NULL, SAMPLE_COLUMNS, Column, baseline_columns, series_columns
 from labbench.store.errors import StoreError, damaged
 from labbench.store.table import Coded, Contents, Table, TableName, Values, lengths, spans
 
@@ -48,7 +48,8 @@ FORMAT = "labbench"
 ABOUT = "labbench database; https://docs.hdfgroup.org tells how to read HDF5. See the attributes of each dataset."
 CHUNK = 8192  # rows: a chunk is the least that is read, 64 KiB of floats
 SAMPLE_CHUNK = 2048  # of samples, which are read a record at a time
-COMPRESSIBLE = 4  # times smaller: below that, inflating costs more than reading
+COMPRESSIBLE = 4  # times smaller: below that, inflating a column costs more than reading it
+COMPRESSIBLE_SAMPLES = 1.5  # the same for samples, of which few are read at once
 ROOM_OF_LAYOUTS = 4096  # bytes: the chart of a small database takes 3200
 ROOM_OF_CHUNK = 10  # bytes more for each chunk
 TRIAL = 1 << 15  # bytes compressed to find out
@@ -104,40 +105,73 @@ def _write_everything(file: h5py.File, contents: Contents) -> None:
     order = np.argsort(contents.record_ids, kind="stable").astype(np.uint32)
     _write(file, "index/record_id", order, "rows of /records in ascending order of record_id")
     for name, (unit, text) in reversed(SAMPLE_TEXT.items()):  # `seconds` last
-        _write(file, f"samples/{name}", contents.raw[name], text, unit=unit)
+        values = contents.raw[name]
+        if values.dtype.kind == "u":
+            values = values.astype(np.min_scalar_type(values.max(initial=0)))
+        _write(file, f"samples/{name}", values, text, unit=unit)
 
 
 def _write_table(file: h5py.File, name: str, table: Table) -> None:
     for column in table.columns:
-        values = table.values[column.name]
+        values, null = table.values[column.name], column.null
         path, categories = f"{name}/{column.name}", f"categories/{name}/{column.name}"
-        more: dict[str, str] = {"kind": column.kind}
+        more: dict[str, Any] = {"kind": column.kind}
         if isinstance(values, Coded):
             _write_texts(file, categories, list(values.categories), f"texts of /{path}")
             more["categories"] = f"/{categories}"
-            values = values.codes.astype(_code_type(len(values.categories)))
-        _write(file, path, values, column.description, column.unit, column.null, **more)
+            values = values.codes.astype(_integer_type(-1, len(values.categories)))
+        elif column.kind == "int":
+            values, null = _narrowed(values)
+        _write(file, path, values, column.description, column.unit, null, **more)
 
 
-def _code_type(categories: int) -> type[np.signedinteger[Any]]:
-    return next(t for t in (np.int8, np.int16, np.int32) if categories <= np.iinfo(t).max)
+def _integer_type(low: int, high: int) -> type[np.signedinteger[Any]]:
+    """The smallest that holds both and has its least value to spare, for null."""
+    kinds: tuple[type[np.signedinteger[Any]], ...] = (np.int8, np.int16, np.int32, np.int64)
+    return next(t for t in kinds if np.iinfo(t).min < low and high <= np.iinfo(t).max)
+
+
+def _narrowed(values: np.ndarray) -> tuple[np.ndarray, int]:
+    """Integers in the smallest type that holds them, and what is null in it: less to inflate."""
+    null = values == INT_NULL
+    known = values[~null]
+    kind = _integer_type(int(known.min(initial=0)), int(known.max(initial=0)))
+    narrow = values.astype(kind)
+    narrow[null] = np.iinfo(kind).min
+    return narrow, np.iinfo(kind).min
+
+
+def widened(column: Column, values: np.ndarray) -> np.ndarray:
+    """A column as it is in memory, of what :func:`_narrowed` made of it."""
+    if column.kind != "int" or values.dtype.itemsize == 8:
+        return values
+    wide = values.astype(np.int64)
+    wide[values == np.iinfo(values.dtype).min] = INT_NULL
+    return wide
 
 
 def _write(
     file: h5py.File, path: str, values: np.ndarray, text: str, unit: str = "", null: Any = None, **more: Any
 ) -> None:
-    chunk = SAMPLE_CHUNK if path.startswith("samples/") else CHUNK
-    chunks = (min(len(values), chunk),) if len(values) else None
+    samples = path.startswith("samples/")
+    chunks = _chunks(len(values), SAMPLE_CHUNK if samples else CHUNK)
     filters: dict[str, Any] = {}
     if chunks:
         filters = {"chunks": chunks, "fletcher32": True}
-        if _compressible(values):
+        if _compressible(values, COMPRESSIBLE_SAMPLES if samples else COMPRESSIBLE):
             filters |= {"compression": "gzip", "compression_opts": 1, "shuffle": True}
     if len(values) and null is not None and _all_null(values, null):  # takes no room: nothing is written
         dataset = file.create_dataset(path, shape=values.shape, dtype=values.dtype, fillvalue=null, **filters)
     else:
         dataset = file.create_dataset(path, data=values, **filters)
+    if null is not None and values.dtype.kind == "i":
+        more["null"] = values.dtype.type(null)
     _describe(dataset, description=text, unit=unit, crc32=np.uint32(crc32(values)), **more)
+
+
+def _chunks(length: int, most: int) -> tuple[int] | None:
+    """Chunks of equal size, so that the last is not filled up with what nobody needs."""
+    return (-(-length // -(-length // most)),) if length else None
 
 
 def _describe(thing: h5py.Group | h5py.Dataset, **attributes: Any) -> None:
@@ -146,7 +180,7 @@ def _describe(thing: h5py.Group | h5py.Dataset, **attributes: Any) -> None:
         if isinstance(value, str) and value:
             raw = value.encode()
             thing.attrs.create(key, np.array(raw, dtype=h5py.string_dtype("utf-8", len(raw))))
-        elif value != "":
+        elif not isinstance(value, str):
             thing.attrs[key] = value
 
 
@@ -159,14 +193,14 @@ def _all_null(values: np.ndarray, null: Any) -> bool:
     return bool(np.isnan(values).all() if null != null else (values == null).all())
 
 
-def _compressible(values: np.ndarray) -> bool:
-    """Whether gzip makes the values several times smaller; few values always are, next to a chunk's padding."""
+def _compressible(values: np.ndarray, times: float) -> bool:
+    """Whether gzip makes the values so many times smaller; few values always are, next to a chunk's padding."""
     if len(values) < CHUNK:
         return True
     width = values.dtype.itemsize
     trial = values[: TRIAL // width]
     shuffled = trial.view(np.uint8).reshape(-1, width).T.tobytes()
-    return len(zlib.compress(shuffled, 1)) * COMPRESSIBLE <= len(shuffled)
+    return len(zlib.compress(shuffled, 1)) * times <= len(shuffled)
 
 
 def _write_texts(file: h5py.File, path: str, texts: list[str], about: str) -> None:
@@ -242,19 +276,26 @@ class File:
 
     def _read(self, name: str, rows: np.ndarray | None = None) -> np.ndarray:
         """The same; raises :class:`_Missing` if there is no such dataset."""
+        if rows is None:
+            return self._span(name, 0, self._dataset(name).shape[0])
+        if not len(rows):
+            return self._span(name, 0, 0)
+        runs = np.split(rows, np.flatnonzero(np.diff(rows // CHUNK, prepend=rows[0] // CHUNK) > 1))
+        parts = [self._span(name, run[0], run[-1] + 1)[run - run[0]] for run in runs]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _span(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows of a dataset from one on up to another."""
         dataset = self._dataset(name)
-        try:
-            if rows is None:
-                return _read_span(dataset, 0, dataset.shape[0])
-            if not len(rows):
-                return np.empty(0, dataset.dtype)
-            if rows[-1] - rows[0] == len(rows) - 1:
-                return _read_span(dataset, int(rows[0]), int(rows[-1]) + 1)
-            runs = np.flatnonzero(np.diff(rows // CHUNK, prepend=rows[0] // CHUNK) > 1)
-            parts = [_read_span(dataset, int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in np.split(rows, runs)]
-            return parts[0] if len(parts) == 1 else np.concatenate(parts)
-        except (OSError, RuntimeError) as error:
-            raise damaged(self.path, f"/{name}", error) from None
+        out = np.empty(stop - start, dataset.dtype)
+        if stop > start:
+            try:
+                space = dataset.get_space()
+                space.select_hyperslab((int(start),), (int(stop - start),))
+                dataset.read(h5py.h5s.create_simple(out.shape), space, out)
+            except (OSError, RuntimeError) as error:
+                raise damaged(self.path, f"/{name}", error) from None
+        return out
 
     def _dataset(self, name: str) -> Any:
         """The open dataset."""
@@ -286,7 +327,15 @@ class File:
 
     def column(self, table: TableName, column: Column, rows: np.ndarray | None = None) -> Values:
         """See :class:`labbench.store.table.Source`. A column that the file does not have is all null."""
+        if (
+            table == "series" and column.name == "name" and rows is not None
+        ):  # asked for with the samples of every record
+            return self._series_names[rows]
         return self._column(table, column, rows)
+
+    @cached_property
+    def _series_names(self) -> Values:
+        return self._column("series", next(column for column in series_columns() if column.name == "name"))
 
     def _column(self, table: str, column: Column, rows: np.ndarray | None = None) -> Values:
         name = f"{table}/{column.name}"
@@ -297,7 +346,7 @@ class File:
             owner = self.first_series if table == "records" else self.first_sample
             values = np.full(len(owner) - 1 if rows is None else len(rows), column.null, column.dtype)
             return Coded(values, np.array([], dtype=object)) if coded else values
-        return Coded(values, self._texts(f"categories/{name}")) if coded else values
+        return Coded(values, self._texts(f"categories/{name}")) if coded else widened(column, values)
 
     def _texts(self, name: str) -> np.ndarray:
         cached = self._open_datasets.get(f"texts {name}")
@@ -313,9 +362,14 @@ class File:
 
     def samples(self, name: str, series: np.ndarray | None = None) -> np.ndarray:
         """See :class:`labbench.store.table.Source`."""
+        return self._samples(f"samples/{name}", series).astype(SAMPLE_COLUMNS[name], copy=False)
+
+    def _samples(self, name: str, series: np.ndarray | None) -> np.ndarray:
         if series is None:
-            return self.read(f"samples/{name}")
-        return self.read(f"samples/{name}", spans(self.first_sample[series], lengths(self.first_sample, series)))
+            return self.read(name)
+        if len(series) and series[-1] - series[0] == len(series) - 1:  # as the series of one record are
+            return self._span(name, self.first_sample[series[0]], self.first_sample[series[-1] + 1])
+        return self.read(name, spans(self.first_sample[series], lengths(self.first_sample, series)))
 
     @cached_property
     def record_ids(self) -> np.ndarray:
@@ -371,15 +425,6 @@ def _open(path: Path) -> h5py.File:
         raise
     except OSError:
         return h5py.File(path, "r", locking=False)
-
-
-def _read_span(dataset: Any, start: int, stop: int) -> np.ndarray:
-    out = np.empty(stop - start, dataset.dtype)
-    if stop > start:
-        space = dataset.get_space()
-        space.select_hyperslab((start,), (stop - start,))
-        dataset.read(h5py.h5s.create_simple((stop - start,)), space, out)
-    return out
 
 
 def read_texts(

@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -149,7 +149,8 @@ def read_snapshot(path: Path, earlier: Snapshot | None = None) -> Snapshot:
         warnings.warn(_about_damage(journal_path(path), log), StoreWarning, stacklevel=4)
     if earlier is not None:
         earlier.close()
-    return Snapshot(base, build(fresh(log, base)).build(), state, log)
+    entries = fresh(log, base)
+    return Snapshot(base, build(entries).build() if entries else _nothing(), state, log)
 
 
 def _appended(path: Path, earlier: Snapshot, state: State) -> Snapshot | None:
@@ -217,6 +218,11 @@ def fresh(log: journal.Log, base: File | Contents) -> list[Entry]:
     if log.version == 1:  # its entries have no numbers
         return [e for e in log.entries if e.type != "record" or not len(base.find([json.loads(e.text)["record_id"]]))]
     return [entry for entry in log.entries if entry.number > base.folded]
+
+
+@cache
+def _nothing() -> Contents:
+    return Contents.of()
 
 
 def build(entries: list[Entry]) -> Builder:

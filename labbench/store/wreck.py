@@ -108,7 +108,7 @@ class Wreck:
             series=series.take(rows),
             first_series=offsets(counts),
             first_sample=offsets(sample_counts[rows]),
-            raw={name: array[positions] for name, array in raw.items()},
+            raw={name: array[positions].astype(SAMPLE_COLUMNS[name], copy=False) for name, array in raw.items()},
             environments=self._environments(),
             baselines=self._table("baselines", baseline_columns()),
             folded=int(self.chart.attributes["folded"]),
@@ -162,7 +162,7 @@ class Wreck:
             return np.where(np.abs(values.astype(float)) < YEARS, values, INT_NULL)
         if column.kind == "id":
             return np.array([one if re.match(RECORD_ID.encode(), one) else b"" for one in values.tolist()], "S32")
-        return values
+        return hdf5.widened(column, values)
 
     def _texts(self, name: str) -> list[str]:
         try:
