@@ -31,14 +31,28 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {one.name: one.read_bytes() for one in folder.iterdir() if not one.name.endswith((".lock", ".writer"))}
 
 
-def test_an_old_database_is_read_as_it_is(tmp_path):
-    path = copied(tmp_path, 1, "", ".journal")
+@pytest.mark.parametrize("schema", range(1, SCHEMA_VERSION + 1))
+def test_a_frozen_database_is_read_as_it_is(tmp_path, schema):
+    path = copied(tmp_path, schema, "", ".journal")
     before = contents(tmp_path)
     store = Store(path)
-    assert store.records() == expected(1)
-    assert len(store.frame()) >= len(expected(1))
+    assert store.records() == expected(schema)
+    assert not store.frame().empty
     assert {record.environment_id for record in store.records()} - {None} <= store.environments().keys()
     assert contents(tmp_path) == before
+
+
+def test_the_frozen_database_of_today_is_what_today_writes(tmp_path):
+    """If this fails the layout has changed: give it a new schema version, a migration and a frozen database of its own."""
+    path = copied(tmp_path, SCHEMA_VERSION, "", ".journal")
+    old = {name: (one.dtype, one.shape, dict(one.attrs)) for name, one in datasets(path).items()}
+    store = Store(path)
+    [pin] = store.baselines()
+    assert (pin.name, pin.note) == ("v1", "frozen")
+    with Store(tmp_path / "new.h5", writable=True) as new:
+        new.extend(store.records()[:4], store.environments().values(), store.baselines())
+    now = {name: (one.dtype, one.shape, dict(one.attrs)) for name, one in datasets(tmp_path / "new.h5").items()}
+    assert now == old
 
 
 def test_the_first_writer_brings_it_up_to_date_and_keeps_the_old_file(tmp_path):

@@ -6,8 +6,7 @@ that counts all entries a database ever had, and ``record``, ``environment`` or 
 overwriting is made durable in about half the time that growing takes.
 
 An entry that a crash cut short fails its checksum; it was never acknowledged and is dropped when the next writer opens the journal.
-HDF5 alone offers no such thing: a writer killed between two flushes leaves columns of unequal length, and SWMR
-leaves a flag that blocks the file (measured in ``benchmarks/store_crash.py``).
+Why not HDF5 alone, or its SWMR mode: ``docs/store.md``.
 """
 
 from __future__ import annotations
