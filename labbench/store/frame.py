@@ -111,7 +111,8 @@ def frame(
     import pandas as pd
 
     view = _View(source, records, where)
-    table = pd.DataFrame({name: view.column(name) for name in columns or COLUMNS}, index=pd.RangeIndex(len(view)))
+    values = {name: view.column(name) for name in columns or COLUMNS}
+    table = pd.DataFrame(values, index=pd.RangeIndex(len(view)), copy=False)
     return table if columns else table.join(view.by_class())
 
 
@@ -136,8 +137,17 @@ class _View:
         has = np.repeat(counts > 0, np.maximum(counts, 1))
         self.series[has] = (first[self.record] + within)[has]
         self.primary = within == 0
+        self._look()
         for name, wanted in (where or {}).items():
             self._keep(name, wanted)
+
+    def _look(self) -> None:
+        """What is true of all columns: which rows there are, and whether those are the whole table."""
+        self._rows: dict[TableName, np.ndarray] = {"records": self.record, "series": self.series[self.series >= 0]}
+        self._whole = {
+            name: len(rows) == len(_owner(self.source, name)) - 1 and _is_everything(rows)
+            for name, rows in self._rows.items()
+        }
 
     def __len__(self) -> int:
         return len(self.record)
@@ -149,6 +159,7 @@ class _View:
         values = wanted if isinstance(wanted, list | tuple | set | frozenset | pd.Series | pd.Index) else [wanted]
         mask = np.asarray(pd.Series(self.column(name)).isin(list(values)), dtype=bool)
         self.record, self.series, self.primary = self.record[mask], self.series[mask], self.primary[mask]
+        self._look()
 
     def column(self, name: str) -> Any:
         """A column as a pandas array of its natural type."""
@@ -171,26 +182,23 @@ class _View:
 
     def values(self, table: TableName, stored: str) -> tuple[Column, Values]:
         """The stored column at the view's rows; rows without a series are null."""
-        column = _columns(table)[stored]
-        rows = self.record if table == "records" else self.series
-        if len(rows) == len(_owner(self.source, table)) - 1 and (len(rows) == 0 or _is_everything(rows)):
-            return column, self.source.column(table, column)
-        there = rows >= 0
-        found = self.source.column(table, column, rows[there])
-        if there.all():
+        column, rows = _columns(table)[stored], self._rows[table]
+        found = self.source.column(table, column, None if self._whole[table] else rows)
+        if len(rows) == len(self):
             return column, found
         codes = found.codes if isinstance(found, Coded) else found
-        spread = np.full(len(rows), column.null, codes.dtype)
-        spread[there] = codes
+        spread = np.full(len(self), column.null, codes.dtype)
+        spread[self.series >= 0] = codes
         return column, Coded(spread, found.categories) if isinstance(found, Coded) else spread
 
     def _latency(self) -> tuple[np.ndarray, pd.Categorical]:
         import pandas as pd
 
-        median, mean = (self.values("series", name)[1] for name in ("median_s.value", "mean_s"))
+        median = self.values("series", "median_s.value")[1]
         assert isinstance(median, np.ndarray)
-        assert isinstance(mean, np.ndarray)
         missing = np.isnan(median)
+        mean = self.values("series", "mean_s")[1] if missing.any() else median
+        assert isinstance(mean, np.ndarray)
         codes = np.where(missing, np.where(np.isnan(mean), -1, 1), 0).astype(np.int8)
         return np.where(missing, mean, median), pd.Categorical.from_codes(codes, ["median", "mean"], validate=False)
 
@@ -232,7 +240,7 @@ class _View:
 
 
 def _is_everything(rows: np.ndarray) -> bool:
-    return bool(rows[0] == 0 and rows[-1] == len(rows) - 1 and (np.diff(rows) == 1).all())
+    return not len(rows) or bool(rows[0] == 0 and rows[-1] == len(rows) - 1 and (np.diff(rows) == 1).all())
 
 
 def _owner(source: Source, table: TableName) -> np.ndarray:
