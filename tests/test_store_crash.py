@@ -57,3 +57,22 @@ def test_after_a_power_cut_a_journal_that_nobody_waited_for_may_have_holes(tmp_p
     assert len(Store(tmp_path / "process-cut.h5")) == 4
     with pytest.raises(StoreError, match="is damaged"):
         Store(tmp_path / "power-cut.h5")
+
+
+@pytest.mark.parametrize("hole", [1, 2, 3])
+def test_a_batch_that_a_power_cut_went_through_was_never_acknowledged(tmp_path, hole):
+    path = tmp_path / "s.h5"
+    store = Store(path, writable=True)
+    store.append(store_crash.numbered(0))
+    store.extend(map(store_crash.numbered, range(1, 5)))
+    lines = journal_path(path).read_bytes().rstrip(b"\0").splitlines(keepends=True)
+    lines[1 + hole] = bytes(len(lines[1 + hole]))
+    cut = tmp_path / "cut.h5"
+    journal_path(cut).write_bytes(b"".join(lines))
+    with pytest.warns(StoreWarning, match="incomplete"):
+        assert Store(cut).records() == [store_crash.numbered(i) for i in range(5) if i != hole]
+    store.append(store_crash.numbered(9))  # now the batch was acknowledged, and a hole in it is damage
+    lines += journal_path(path).read_bytes().rstrip(b"\0").splitlines(keepends=True)[-1:]
+    journal_path(cut).write_bytes(b"".join(lines))
+    with pytest.raises(StoreError, match="is damaged"):
+        Store(cut)

@@ -1,9 +1,10 @@
 r"""An append-only journal of JSON lines with checksums: what makes an acknowledged record survive ``kill -9``.
 
-Each line is ``<length> <crc32> <number> <type> <JSON>\n``: length and CRC-32 of the rest of the line (8 hex digits each), a number
-that counts all entries a database ever had, and ``record``, ``environment`` or ``baseline``. Its first entry, of type
-``journal``, says which entry was the last before it. Behind the last entry the file may hold zeros: room made in advance, because
-overwriting is made durable in about half the time that growing takes.
+Each line is ``<length> <crc32> <number> <type> <JSON>\n``: length and CRC-32 of the rest of the line (8 hex digits each), a
+number that counts all entries a database ever had, and ``record``, ``environment`` or ``baseline``. Of entries that were written
+at once the number is ``<number>:<number of the first>``. The first line, of type ``journal``, says which entry was the last
+before it. Behind the last entry the file may hold zeros: room made in advance, because overwriting is made durable in about
+half the time that growing takes.
 
 An entry that a crash cut short fails its checksum; it was never acknowledged and is dropped when the next writer opens the journal.
 Why not HDF5 alone, or its SWMR mode: ``docs/store.md``.
@@ -31,11 +32,12 @@ FIRST_LINE_OF_SCHEMA_1 = b'{"type":'  # after its checksum; it had no length
 
 
 class Entry(NamedTuple):
-    """One thing that was appended, as canonical JSON."""
+    """One thing that was appended, as JSON, and the number of the first thing that was written together with it."""
 
     number: int
     type: str
     text: str
+    first: int
 
 
 class Gap(NamedTuple):
@@ -78,8 +80,8 @@ def read(path: Path) -> Log:
     Raises
     ------
     StoreError
-        If an entry before the last one is damaged (that is no torn write, and must not pass silently, unless its writer chose
-        not to wait for the disk), or the journal is a newer version's.
+        If an entry before those that were written last is damaged (that is no torn write, and must not pass silently, unless
+        its writer chose not to wait for the disk), or the journal is a newer version's.
     """
     try:
         with path.open("rb") as file:
@@ -93,17 +95,23 @@ def read(path: Path) -> Log:
 
         return Log(read_journal_of_schema_1(path, data), version=1)
     log, durable = Log(end=len(data.rstrip(b"\0")), inode=inode), True
+    last: int | None = None  # number of the last entry before a gap
+    gap: Gap | None = None
     for found in salvage(data):
         if isinstance(found, Gap):
-            if durable and not found.last:
-                raise damaged(path.with_suffix(""), f"its journal, from byte {found.at} on,")
-            log.end = min(log.end, found.at)
+            gap = gap or found
+            log.end = gap.at
             log.damage += data[found.at : found.at + found.size]
-            log.lost |= not found.last
-        elif found.type == "journal":
+            continue
+        if gap is not None and (last is None or found.first > last + 1):  # the gap was not in the last write
+            if durable:
+                raise damaged(path.with_suffix(""), f"its journal, from byte {gap.at} on,")
+            log.lost = True
+        if found.type == "journal":
             log.version, durable = schema_of(path, found), is_durable(found)
         else:
             log.entries.append(found)
+        last = last if gap is not None else found.number
     return log
 
 
@@ -158,8 +166,10 @@ def _entry(data: bytes, start: int) -> tuple[Entry, int] | None:
     body = data[start + HEADER : start + HEADER + length]
     if len(body) != length or zlib.crc32(body) != crc:
         return None
-    number, kind, text = body.split(b" ", 2)
-    return Entry(int(number), kind.decode(), text.decode().rstrip("\n")), start + HEADER + length
+    numbers, kind, text = body.split(b" ", 2)
+    number, _, first = numbers.partition(b":")
+    entry = Entry(int(number), kind.decode(), text.decode().rstrip("\n"), int(first or number))
+    return entry, start + HEADER + length
 
 
 def _next_entry(data: bytes, start: int) -> int | None:
@@ -184,7 +194,8 @@ def salvage(data: bytes) -> Iterator[Entry | Gap]:
 
 def line(entry: Entry) -> bytes:
     """An entry as it stands in the file."""
-    body = f"{entry.number} {entry.type} {entry.text}\n".encode()
+    number = f"{entry.number}" if entry.first == entry.number else f"{entry.number}:{entry.first}"
+    body = f"{number} {entry.type} {entry.text}\n".encode()
     return b"%08x %08x " % (len(body), zlib.crc32(body)) + body
 
 
@@ -212,7 +223,8 @@ class Journal:
         if self._descriptor is None:
             self._start()
         assert self._descriptor is not None
-        data = b"".join(line(Entry(self.last + 1 + i, kind, text)) for i, (kind, text) in enumerate(entries))
+        first = self.last + 1
+        data = b"".join(line(Entry(first + i, kind, text, first)) for i, (kind, text) in enumerate(entries))
         if self._end + len(data) > self._size:
             self._make_room(len(data))
         try:
@@ -230,9 +242,8 @@ class Journal:
 
     def _start(self) -> None:
         """A new file that says which entry was the last before it, put in the old one's place."""
-        head = line(
-            Entry(self.last, "journal", json.dumps({"schema_version": SCHEMA_VERSION, "durable": self.durable}))
-        )
+        about = json.dumps({"schema_version": SCHEMA_VERSION, "durable": self.durable})
+        head = line(Entry(self.last, "journal", about, self.last))
         disk.write_whole(self.path, head)
         self._descriptor = disk.reopen(self.path)
         self._end = self._size = len(head)

@@ -50,7 +50,7 @@ def read_journal_of_schema_1(path: Path, data: bytes) -> list[Entry]:
                 raise damaged(path, f"line {index + 1} of the journal")
             break
         entry = json.loads(line[9:])
-        entries.append(Entry(0, entry["type"], _up_to_date(entry["type"], entry["value"])))
+        entries.append(Entry(0, entry["type"], _up_to_date(entry["type"], entry["value"]), 0))
     return entries
 
 
