@@ -118,7 +118,8 @@ class Writer:
             count += len(fresh_ones)
         if baselines := list(baselines):
             pinned = to_baselines(self.snapshot().baselines)
-            self._keep("baseline", {one.name: one for one in baselines if one not in pinned})
+            new_pins = [one for i, one in enumerate(baselines) if one not in [*pinned, *baselines[:i]]]
+            self._keep("baseline", {f"pin {i}": one for i, one in enumerate(new_pins)})
         return count
 
     def _new(self, batch: list[Record]) -> dict[str, Record]:
