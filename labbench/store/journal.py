@@ -91,7 +91,7 @@ def read(path: Path) -> Log:
     if is_schema_1(data):
         from labbench.store.migrate import read_journal_of_schema_1
 
-        return Log(read_journal_of_schema_1(path, data), version=1)
+        return Log(*read_journal_of_schema_1(path, data), version=1)
     log, durable = Log(end=len(data.rstrip(b"\0")), inode=inode), True
     for found in salvage(data):
         if isinstance(found, Gap):

@@ -33,25 +33,25 @@ def read_older(path: Path, version: int) -> Contents:
         with h5py.File(path, "r", locking=False) as file:
             for kind, value in READERS[version](file):
                 builder.add(kind, _up_to_date(kind, value))
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:  # it has no checksums
         raise damaged(path, "the file", error) from None
     contents = builder.build()
     contents.version = version
     return contents
 
 
-def read_journal_of_schema_1(path: Path, data: bytes) -> list[Entry]:
-    """Entries of a journal of schema 1: lines ``<crc32> {"type": ..., "value": ...}``, not numbered."""
+def read_journal_of_schema_1(path: Path, data: bytes) -> tuple[list[Entry], bytes]:
+    """Entries of a journal of schema 1, lines ``<crc32> {"type": ..., "value": ...}``, not numbered; and its torn end."""
     entries = []
-    lines = data.split(b"\n")
-    for index, line in enumerate(lines[:-1]):
-        if line[:8] != b"%08x" % zlib.crc32(line[9:]):
-            if index < len(lines) - 2:
-                raise damaged(path, f"line {index + 1} of the journal")
-            break
+    lines = data.splitlines(keepends=True)
+    for index, line in enumerate(lines):
+        if line[:8] != b"%08x" % zlib.crc32(line[9:-1]) or not line.endswith(b"\n"):
+            if index < len(lines) - 1:
+                raise damaged(path.with_suffix(""), f"line {index + 1} of the journal")
+            return entries, line
         entry = json.loads(line[9:])
         entries.append(Entry(0, entry["type"], _up_to_date(entry["type"], entry["value"])))
-    return entries
+    return entries, b""
 
 
 def _up_to_date(kind: str, value: dict[str, Any]) -> str:
