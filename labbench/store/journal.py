@@ -150,13 +150,12 @@ def is_durable(first: Entry) -> bool:
 
 def _entry(data: bytes, start: int) -> tuple[Entry, int] | None:
     """The entry at ``start`` and where the next one begins; None if there is no intact one."""
-    head = data[start : start + HEADER]
     try:
-        length, crc = int(head[:8], 16), int(head[9:17], 16)
+        length = int(data[start : start + 8], 16)
     except ValueError:
         return None
     body = data[start + HEADER : start + HEADER + length]
-    if len(body) != length or zlib.crc32(body) != crc:
+    if not body or data[start : start + HEADER] != header(body):
         return None
     number, kind, text = body.split(b" ", 2)
     return Entry(int(number), kind.decode(), text.decode().rstrip("\n")), start + HEADER + length
@@ -182,10 +181,15 @@ def salvage(data: bytes) -> Iterator[Entry | Gap]:
             yield entry
 
 
+def header(body: bytes) -> bytes:
+    """What stands before the rest of a line."""
+    return b"%08x %08x " % (len(body), zlib.crc32(body))
+
+
 def line(entry: Entry) -> bytes:
     """An entry as it stands in the file."""
     body = f"{entry.number} {entry.type} {entry.text}\n".encode()
-    return b"%08x %08x " % (len(body), zlib.crc32(body)) + body
+    return header(body) + body
 
 
 class Journal:
