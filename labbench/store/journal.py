@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -190,6 +191,12 @@ def line(entry: Entry) -> bytes:
     """An entry as it stands in the file."""
     body = f"{entry.number} {entry.type} {entry.text}\n".encode()
     return header(body) + body
+
+
+def set_aside(path: Path, damage: bytes) -> None:
+    """Keep, out of the way, what was never acknowledged or is damaged, before its journal goes."""
+    if damage:
+        path.with_name(f"{path.name}.torn-{time.time_ns()}").write_bytes(damage)
 
 
 class Journal:

@@ -19,7 +19,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from labbench.records import Environment, Record, upgrade
+from labbench.records import SCHEMA_VERSION, Environment, Record, upgrade
+from labbench.store import disk
 from labbench.store.columns import EPOCH, INT_NULL, MICROSECOND, canonical_json
 from labbench.store.errors import damaged
 from labbench.store.journal import Entry
@@ -38,6 +39,13 @@ def read_older(path: Path, version: int) -> Contents:
     contents = builder.build()
     contents.version = version
     return contents
+
+
+def keep_older(path: Path, version: int) -> None:
+    """Give a file of an earlier schema a second name, before a new one takes its place."""
+    keep = path.with_suffix(f".schema{version}{path.suffix}")
+    if version < SCHEMA_VERSION and not keep.exists():
+        disk.link(path, keep)
 
 
 def read_journal_of_schema_1(path: Path, data: bytes) -> tuple[list[Entry], bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,8 @@ from labbench.store.errors import Refused, StoreError, StoreWarning, conflict
 from labbench.store.hdf5 import File
 from labbench.store.journal import Entry, Journal, Log
 from labbench.store.lock import WriterLock
-from labbench.store.snapshot import Snapshot, beside, build, fresh, journal_path, read_base
+from labbench.store.migrate import keep_older
+from labbench.store.snapshot import Snapshot, build, fresh, journal_path, read_base
 from labbench.store.table import Builder, Contents, gather, to_baselines
 
 FOLD_AT = 2000  # journal entries: reading that many back takes about as long as a fold
@@ -50,8 +50,7 @@ class Writer:
         for target in (self.path, place):
             disk.remove_leftovers(target)
         log = journal.read(place)
-        if log.damage:  # never acknowledged, or damaged: out of the way, but not thrown away
-            beside(self.path, f".journal.torn-{time.time_ns()}").write_bytes(log.damage)
+        journal.set_aside(place, log.damage)
         base = read_base(self.path)
         entries = fresh(log, base)
         if min(log.version, base.version) < SCHEMA_VERSION:
@@ -69,10 +68,7 @@ class Writer:
 
     def _bring_up_to_date(self, base: File | Contents, entries: list[Entry]) -> File | Contents:
         """Write a database of an older schema anew, in one step; the old file stays beside it."""
-        if base.version < SCHEMA_VERSION:
-            keep = self.path.with_suffix(f".schema{base.version}{self.path.suffix}")
-            if not keep.exists():
-                disk.link(self.path, keep)
+        keep_older(self.path, base.version)
         hdf5.write(self.path, gather(base) + build(entries).build())
         disk.remove(journal_path(self.path))
         return read_base(self.path)
