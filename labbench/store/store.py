@@ -65,6 +65,8 @@ class Store:
         self.path = Path(path)
         if durability not in ("power", "process"):
             raise StoreError(f"unknown durability {durability!r}; known: 'power', 'process'")
+        if not (wait is None or (isinstance(wait, int | float) and wait >= 0)):
+            raise StoreError(f"wait = {wait!r} is no time; give seconds, or True to wait for ever")
         self._writer = Writer(self.path, durable=durability == "power", wait=wait) if writable else None
         self._read: Snapshot | None = None
         if self._writer is None:

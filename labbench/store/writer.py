@@ -35,7 +35,7 @@ class Writer:
             raise StoreError(f"cannot write to {path}: {error.strerror} ({path.parent})") from None
         self._durable = durable
         self._torn = False  # whether Ctrl-C or the like came while memory and disk were not the same
-        self._lock = WriterLock(path, wait_s=float("inf") if wait is True else float(wait or 0))
+        self._lock = WriterLock(path, wait_s=float("inf") if wait is True else wait or 0.0)
         try:
             self._open()
         except OSError as error:
