@@ -256,7 +256,7 @@ class File:
     def _attributes(self) -> dict[str, Any]:
         try:
             return plain(self._file.attrs)
-        except (OSError, RuntimeError, KeyError) as error:
+        except (OSError, RuntimeError, KeyError, TypeError) as error:
             raise damaged(self.path, "its header", error) from None
 
     def close(self) -> None:
