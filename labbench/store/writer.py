@@ -104,7 +104,10 @@ class Writer:
     ) -> int:
         """Keep records, environments and pins that are not there yet; returns how many records those were."""
         self._mend()
-        new = {key: one for one in environments if (key := one.id) not in self._recent}
+        try:
+            new = {key: one for one in environments if (key := one.id) not in self._recent}
+        except ValueError as error:  # no id can be made of what JSON cannot say
+            raise Refused(f"cannot append to {self.path}: {error}; nothing was kept") from None
         self._keep("environment", {key: one for key, one in new.items() if key not in self._base.environments})
         count = 0
         records = iter(records)
