@@ -50,7 +50,7 @@ def keep_older(path: Path, version: int) -> None:
 
 def read_journal_of_schema_1(path: Path, data: bytes) -> tuple[list[Entry], bytes]:
     """Entries of a journal of schema 1, lines ``<crc32> {"type": ..., "value": ...}``, not numbered; and its torn end."""
-    entries = []
+    entries: list[Entry] = []
     lines = data.splitlines(keepends=True)
     for index, line in enumerate(lines):
         if line[:8] != b"%08x" % zlib.crc32(line[9:-1]) or not line.endswith(b"\n"):
