@@ -25,7 +25,16 @@ else:
 Status = Literal["ok", "failed", "unsupported", "out_of_memory", "timeout", "retraction"]
 Provenance = Literal["measured", "imported", "simulated", "predicted"]
 NoiseVerdict = Literal["quiet", "noisy", "unstable"]
-Moment = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"in UTC, {error}") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 UNKNOWN_HOST = "unknown"  # hostname of an environment whose source does not tell it
 RECORD_ID = r"^[0-9a-f]{32}$"  # what uuid4().hex gives; fixed length, so the store needs no dictionary of them
 

@@ -136,7 +136,7 @@ class Chart:
 
 def plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes as Python numbers and texts."""
-    values = {key: value.item() if hasattr(value, "item") else value for key, value in attributes.items()}
+    values = {key: value.tolist() if hasattr(value, "tolist") else value for key, value in attributes.items()}
     return {key: value.decode() if isinstance(value, bytes) else value for key, value in values.items()}
 
 

@@ -214,7 +214,7 @@ def to_json(thing: Record | Environment | Baseline) -> str:
         If it holds what JSON cannot say, or a number that does not fit into its column, naming it.
     """
     if not isinstance(thing, Record):
-        return canonical_json(thing.model_dump(mode="json"))
+        return _that_comes_back(thing)
     text = thing.model_dump_json(exclude_none=True)
     if thing.started_at is None or any(sign in text for sign in SIGNS) or not _fits(thing):
         data = thing.to_dict()
@@ -224,6 +224,19 @@ def to_json(thing: Record | Environment | Baseline) -> str:
         for series in data.get("series", ()):
             flatten(series, series_columns())
         flatten_record(data)
+    return text
+
+
+def _that_comes_back(thing: Environment | Baseline) -> str:
+    """JSON of something of which there are few, so that it can be read at once, as it will be read later."""
+    what = type(thing).__name__.lower()
+    try:
+        text = canonical_json(thing.model_dump(mode="json", warnings=False))
+        back = type(thing).model_validate_json(text)
+    except ValueError as error:
+        raise ValueError(f"the {what} would not come back ({error})") from None
+    if back != thing:
+        raise ValueError(f"the {what} would not come back as it is")
     return text
 
 

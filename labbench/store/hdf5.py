@@ -256,7 +256,7 @@ class File:
     def _attributes(self) -> dict[str, Any]:
         try:
             return plain(self._file.attrs)
-        except (OSError, RuntimeError, KeyError) as error:
+        except (OSError, RuntimeError, KeyError, TypeError) as error:
             raise damaged(self.path, "its header", error) from None
 
     def close(self) -> None:
@@ -387,7 +387,7 @@ class File:
         ids, order = self.record_ids, self._order
         rows = []
         for text in record_ids:
-            key = text.encode()
+            key = text.encode(errors="surrogatepass")
             at = bisect_left(order, key, key=ids.__getitem__)
             if at < len(order) and ids[order[at]] == key:
                 rows.append(int(order[at]))
@@ -408,7 +408,10 @@ def schema_of(path: Path, attributes: Mapping[str, Any]) -> int:
     """The schema of a file with the given attributes; raises ``StoreError`` if it is not ours, or newer than we are."""
     if attributes.get("format") != FORMAT:
         raise StoreError(f"{path} is an HDF5 file, but not a labbench database; choose another path")
-    version = int(attributes["schema_version"])
+    try:
+        version = int(attributes["schema_version"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(path, "its schema_version", error) from None
     if version > SCHEMA_VERSION:
         raise StoreError(
             f"{path} has schema {version}; this labbench ({__version__}) reads up to {SCHEMA_VERSION}: "

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -93,7 +94,7 @@ def read(path: Path) -> Log:
     if is_schema_1(data):
         from labbench.store.migrate import read_journal_of_schema_1
 
-        return Log(read_journal_of_schema_1(path, data), version=1)
+        return Log(*read_journal_of_schema_1(path, data), version=1)
     log, durable = Log(end=len(data.rstrip(b"\0")), inode=inode), True
     last: int | None = None  # number of the last entry before a gap
     gap: Gap | None = None
@@ -158,13 +159,12 @@ def is_durable(first: Entry) -> bool:
 
 def _entry(data: bytes, start: int) -> tuple[Entry, int] | None:
     """The entry at ``start`` and where the next one begins; None if there is no intact one."""
-    head = data[start : start + HEADER]
     try:
-        length, crc = int(head[:8], 16), int(head[9:17], 16)
+        length = int(data[start : start + 8], 16)
     except ValueError:
         return None
     body = data[start + HEADER : start + HEADER + length]
-    if len(body) != length or zlib.crc32(body) != crc:
+    if not body or data[start : start + HEADER] != header(body):
         return None
     numbers, kind, text = body.split(b" ", 2)
     number, _, first = numbers.partition(b":")
@@ -192,11 +192,22 @@ def salvage(data: bytes) -> Iterator[Entry | Gap]:
             yield entry
 
 
+def header(body: bytes) -> bytes:
+    """What stands before the rest of a line."""
+    return b"%08x %08x " % (len(body), zlib.crc32(body))
+
+
 def line(entry: Entry) -> bytes:
     """An entry as it stands in the file."""
     number = f"{entry.number}" if entry.first == entry.number else f"{entry.number}:{entry.first}"
     body = f"{number} {entry.type} {entry.text}\n".encode()
-    return b"%08x %08x " % (len(body), zlib.crc32(body)) + body
+    return header(body) + body
+
+
+def set_aside(path: Path, damage: bytes) -> None:
+    """Keep, out of the way, what was never acknowledged or is damaged, before its journal goes."""
+    if damage:
+        path.with_name(f"{path.name}.torn-{time.time_ns()}").write_bytes(damage)
 
 
 class Journal:

@@ -43,8 +43,14 @@ class WriterLock:
             raise StoreLocked(
                 f"{path} is being written by {holder(path)}{after}; wait for it (Store(..., wait=SECONDS)) or stop it"
             ) from None
-        except NotImplementedError:
-            raise StoreError(f"{path} is on a file system without locks; write to a local disk, then copy") from None
+        except RuntimeError as error:  # of filelock, where waiting would last for ever
+            if isinstance(error, NotImplementedError):
+                raise StoreError(
+                    f"{path} is on a file system without locks; write to a local disk, then copy"
+                ) from None
+            raise StoreLocked(
+                f"{path} is being written by {holder(path)}, this process itself; close it first"
+            ) from None
         except OSError as error:
             raise StoreError(f"cannot write to {path}: {error.strerror or error} ({path.parent})") from None
         text = {

@@ -16,6 +16,7 @@ from labbench.store import disk, hdf5, journal
 from labbench.store.columns import baseline_columns, canonical_json, flatten
 from labbench.store.errors import StoreError, conflict
 from labbench.store.lock import WriterLock
+from labbench.store.migrate import keep_older
 from labbench.store.snapshot import journal_path, read_snapshot
 from labbench.store.table import Coded, Contents, Table, to_baselines
 
@@ -41,8 +42,10 @@ def merge(paths: Sequence[str | Path], output: str | Path) -> int:
             if target.exists() or journal_path(target).exists():
                 present = _contents(target)
                 merged = union([present, merged])
-                numbers = [entry.number for entry in journal.read(journal_path(target)).entries]
-                last = max([present.folded, *numbers])
+                log = journal.read(journal_path(target))
+                last = max([present.folded, *(entry.number for entry in log.entries)])
+                journal.set_aside(journal_path(target), log.damage)
+                keep_older(target, present.version)
             hdf5.write(target, merged, folded=last)
             disk.remove(journal_path(target))
         finally:
@@ -55,7 +58,7 @@ def merge(paths: Sequence[str | Path], output: str | Path) -> int:
 def _contents(path: Path) -> Contents:
     snapshot = read_snapshot(path)
     contents = snapshot.contents()
-    contents.folded = snapshot.base.folded
+    contents.folded, contents.version = snapshot.base.folded, snapshot.base.version
     snapshot.close()
     return contents
 

@@ -19,7 +19,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from labbench.records import Environment, Record, upgrade
+from labbench.records import SCHEMA_VERSION, Environment, Record, upgrade
+from labbench.store import disk
 from labbench.store.columns import EPOCH, INT_NULL, MICROSECOND, canonical_json
 from labbench.store.errors import damaged
 from labbench.store.journal import Entry
@@ -33,25 +34,32 @@ def read_older(path: Path, version: int) -> Contents:
         with h5py.File(path, "r", locking=False) as file:
             for kind, value in READERS[version](file):
                 builder.add(kind, _up_to_date(kind, value))
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:  # it has no checksums
         raise damaged(path, "the file", error) from None
     contents = builder.build()
     contents.version = version
     return contents
 
 
-def read_journal_of_schema_1(path: Path, data: bytes) -> list[Entry]:
-    """Entries of a journal of schema 1: lines ``<crc32> {"type": ..., "value": ...}``, not numbered."""
-    entries = []
-    lines = data.split(b"\n")
-    for index, line in enumerate(lines[:-1]):
-        if line[:8] != b"%08x" % zlib.crc32(line[9:]):
-            if index < len(lines) - 2:
-                raise damaged(path, f"line {index + 1} of the journal")
-            break
+def keep_older(path: Path, version: int) -> None:
+    """Give a file of an earlier schema a second name, before a new one takes its place."""
+    keep = path.with_suffix(f".schema{version}{path.suffix}")
+    if version < SCHEMA_VERSION and not keep.exists():
+        disk.link(path, keep)
+
+
+def read_journal_of_schema_1(path: Path, data: bytes) -> tuple[list[Entry], bytes]:
+    """Entries of a journal of schema 1, lines ``<crc32> {"type": ..., "value": ...}``, not numbered; and its torn end."""
+    entries: list[Entry] = []
+    lines = data.splitlines(keepends=True)
+    for index, line in enumerate(lines):
+        if line[:8] != b"%08x" % zlib.crc32(line[9:-1]) or not line.endswith(b"\n"):
+            if index < len(lines) - 1:
+                raise damaged(path.with_suffix(""), f"line {index + 1} of the journal")
+            return entries, line
         entry = json.loads(line[9:])
         entries.append(Entry(0, entry["type"], _up_to_date(entry["type"], entry["value"]), 0))
-    return entries
+    return entries, b""
 
 
 def _up_to_date(kind: str, value: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import time
 import warnings
+from collections import Counter, deque
 from collections.abc import Iterable
 from functools import cache, cached_property
 from pathlib import Path
@@ -105,16 +106,31 @@ class Snapshot:
             return Retractions(rows, {})
         part = gather(self, rows)
         found = {row["record_id"]: (row["retracts"], row["reason"]) for row in part.records.rows()}
-
-        def stands(retraction: str) -> bool:
-            return not any(target == retraction and stands(other) for other, (target, _) in found.items())
-
-        reasons = {target: reason for key, (target, reason) in found.items() if stands(key)}
+        standing = _standing({key: target for key, (target, _) in found.items()})
+        reasons = {target: reason for key, (target, reason) in found.items() if key in standing}
         return Retractions(np.union1d(rows, self.find(reasons)), reasons)
 
     def close(self) -> None:
         """Close the file."""
         self.base.close()
+
+
+def _standing(targets: dict[str, str]) -> set[str]:
+    """Those retractions (id to what each takes back) that no standing one takes back; of a ring, none."""
+    waiting = Counter(targets.values())  # for that many that take it back
+    ready = deque(key for key in targets if not waiting[key])
+    standing: set[str] = set()
+    fallen: set[str] = set()
+    while ready:
+        key = ready.popleft()
+        target = targets[key]
+        if key not in fallen:
+            standing.add(key)
+            fallen.add(target)
+        waiting[target] -= 1
+        if target in targets and not waiting[target]:
+            ready.append(target)
+    return standing
 
 
 def beside(path: Path, suffix: str) -> Path:

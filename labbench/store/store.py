@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +12,7 @@ import numpy as np
 
 from labbench.cells import Cell, Grid
 from labbench.records import Baseline, Environment, Record
-from labbench.store.columns import series_columns
+from labbench.store.columns import EPOCH, INT_NULL, MICROSECOND, series_columns
 from labbench.store.errors import StoreError
 from labbench.store.frame import frame, matching, to_pandas
 from labbench.store.snapshot import Snapshot, read_snapshot
@@ -22,7 +22,7 @@ from labbench.store.writer import Writer
 if TYPE_CHECKING:
     import pandas as pd
 
-Moment = str | datetime
+Moment = str | date | datetime
 NAME = next(column for column in series_columns() if column.name == "name")
 
 
@@ -65,6 +65,8 @@ class Store:
         self.path = Path(path)
         if durability not in ("power", "process"):
             raise StoreError(f"unknown durability {durability!r}; known: 'power', 'process'")
+        if not (wait is None or (isinstance(wait, int | float) and wait >= 0)):
+            raise StoreError(f"wait = {wait!r} is no time; give seconds, or True to wait for ever")
         self._writer = Writer(self.path, durable=durability == "power", wait=wait) if writable else None
         self._read: Snapshot | None = None
         if self._writer is None:
@@ -173,7 +175,8 @@ class Store:
         columns : sequence of str, optional
             Only these (default: all).
         since, until : str or datetime, optional
-            Only records that started at or after ``since`` and before ``until``; a date means its midnight, UTC.
+            Only records that started at or after ``since`` and before ``until``; a date means its midnight, UTC. A record
+            of which nobody knows when it started is in no such period.
         retracted : bool
             Include retracted records and the retractions, with the columns ``retracts`` and ``retracted_because``.
         **equals
@@ -348,7 +351,8 @@ def _rows(snapshot: Snapshot, since: Moment | None, until: Moment | None, retrac
     if since is not None or until is not None:
         started = snapshot.record_column("started_at")
         assert isinstance(started, np.ndarray)
-        keep = np.ones(len(snapshot), dtype=bool) if keep is None else keep
+        known = started != INT_NULL
+        keep = known if keep is None else keep & known
         if since is not None:
             keep &= started >= _microseconds(since)
         if until is not None:
@@ -368,11 +372,9 @@ def _resolved(cell: Cell) -> Cell:
 
 
 def _microseconds(moment: Moment) -> int:
-    from labbench.store.columns import EPOCH, MICROSECOND
-
-    if isinstance(moment, str):
+    if not isinstance(moment, datetime):
         try:
-            moment = datetime.fromisoformat(moment)
+            moment = datetime.fromisoformat(str(moment))
         except ValueError:
             raise StoreError(f"{moment!r} is no date; write it like 2026-11-25 or 2026-11-25T18:30:00Z") from None
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // MICROSECOND

@@ -271,7 +271,7 @@ class Contents:
 
     def find(self, record_ids: Iterable[str]) -> np.ndarray:
         """Rows of the records with the given ids, ascending; ids that are not there are left out."""
-        wanted = {key.encode() for key in record_ids}
+        wanted = {key.encode(errors="surrogatepass") for key in record_ids}
         return np.array([row for row, key in enumerate(self.record_ids.tolist()) if key in wanted], dtype=np.int64)
 
     def close(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,8 @@ from labbench.store.errors import Refused, StoreError, StoreWarning, conflict
 from labbench.store.hdf5 import File
 from labbench.store.journal import Entry, Journal, Log
 from labbench.store.lock import WriterLock
-from labbench.store.snapshot import Snapshot, beside, build, fresh, journal_path, read_base
+from labbench.store.migrate import keep_older
+from labbench.store.snapshot import Snapshot, build, fresh, journal_path, read_base
 from labbench.store.table import Builder, Contents, gather, to_baselines
 
 FOLD_AT = 2000  # journal entries: reading that many back takes about as long as a fold
@@ -35,7 +35,7 @@ class Writer:
             raise StoreError(f"cannot write to {path}: {error.strerror} ({path.parent})") from None
         self._durable = durable
         self._torn = False  # whether Ctrl-C or the like came while memory and disk were not the same
-        self._lock = WriterLock(path, wait_s=float("inf") if wait is True else float(wait or 0))
+        self._lock = WriterLock(path, wait_s=float("inf") if wait is True else wait or 0.0)
         try:
             self._open()
         except OSError as error:
@@ -50,8 +50,7 @@ class Writer:
         for target in (self.path, place):
             disk.remove_leftovers(target)
         log = journal.read(place)
-        if log.damage:  # never acknowledged, or damaged: out of the way, but not thrown away
-            beside(self.path, f".journal.torn-{time.time_ns()}").write_bytes(log.damage)
+        journal.set_aside(place, log.damage)
         base = read_base(self.path)
         entries = fresh(log, base)
         if min(log.version, base.version) < SCHEMA_VERSION:
@@ -69,10 +68,7 @@ class Writer:
 
     def _bring_up_to_date(self, base: File | Contents, entries: list[Entry]) -> File | Contents:
         """Write a database of an older schema anew, in one step; the old file stays beside it."""
-        if base.version < SCHEMA_VERSION:
-            keep = self.path.with_suffix(f".schema{base.version}{self.path.suffix}")
-            if not keep.exists():
-                disk.link(self.path, keep)
+        keep_older(self.path, base.version)
         hdf5.write(self.path, gather(base) + build(entries).build())
         disk.remove(journal_path(self.path))
         return read_base(self.path)
@@ -108,7 +104,10 @@ class Writer:
     ) -> int:
         """Keep records, environments and pins that are not there yet; returns how many records those were."""
         self._mend()
-        new = {key: one for one in environments if (key := one.id) not in self._recent}
+        try:
+            new = {key: one for one in environments if (key := one.id) not in self._recent}
+        except ValueError as error:  # no id can be made of what JSON cannot say
+            raise Refused(f"cannot append to {self.path}: {error}; nothing was kept") from None
         self._keep("environment", {key: one for key, one in new.items() if key not in self._base.environments})
         count = 0
         records = iter(records)
@@ -118,7 +117,8 @@ class Writer:
             count += len(fresh_ones)
         if baselines := list(baselines):
             pinned = to_baselines(self.snapshot().baselines)
-            self._keep("baseline", {one.name: one for one in baselines if one not in pinned})
+            new_pins = [one for i, one in enumerate(baselines) if one not in [*pinned, *baselines[:i]]]
+            self._keep("baseline", {f"pin {i}": one for i, one in enumerate(new_pins)})
         return count
 
     def _new(self, batch: list[Record]) -> dict[str, Record]:
