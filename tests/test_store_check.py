@@ -166,7 +166,8 @@ def journaled(tmp_path):
     path = tmp_path / "s.h5"
     store = Store(path, writable=True)
     records = study(4)
-    store.extend(records, [ENVIRONMENT])
+    for one in records:
+        store.append(one, ENVIRONMENT)
     abandon(store)
     return path, records, tmp_path / "s.h5.journal"
 
