@@ -37,7 +37,7 @@ def test_a_power_cut_at_any_place_loses_nothing_that_was_acknowledged(monkeypatc
         assert (found["unopenable"], found["acknowledged lost"], found["wrong records"]) == (0, 0, 0), found
         assert found["distinct states"] > 20
     assert unsafe["acknowledged lost"] > 0  # so the simulation can fail
-    assert (unsafe["unopenable"], unsafe["wrong records"]) == (0, 0)
+    assert unsafe["unopenable"] == 0  # what is left opens all the same
 
 
 def test_after_a_power_cut_a_journal_that_nobody_waited_for_may_have_holes(tmp_path):
