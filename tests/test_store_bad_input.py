@@ -6,6 +6,7 @@ import signal
 import subprocess
 import warnings
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from labbench.records import Environment, Record, Samples
 from labbench.store import Refused, Store, StoreError, StoreWarning, hdf5, journal, snapshot
 from labbench.store.merge import merge
 from labbench.store.snapshot import journal_path
+
+EAST = timezone(timedelta(hours=5))
 
 
 @pytest.fixture
@@ -68,6 +71,67 @@ def test_what_slipped_past_validation_is_refused_at_append_and_nothing_is_kept(p
         assert len(store) == 1
         store.append(after, ENVIRONMENT)
     assert Store(path).records() == [before, after]
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"machine": {"a": float("nan")}},
+        {"machine": {"a": [float("inf")]}},
+        {"machine": {"a": nested(250)}},  # deeper than what reads it goes
+        {"hostname": "\ud800"},
+        {"machine": {"\ud800": 1}},
+        {"hostname": None},
+    ],
+)
+def test_an_environment_that_would_not_come_back_is_refused_and_nothing_is_kept(path, change):
+    record = make_record()
+    with Store(path, writable=True) as store:
+        with pytest.raises(Refused, match="nothing was kept"):
+            store.append(make_record(), ENVIRONMENT.model_copy(update=change))
+        assert len(store) == len(store.environments()) == 0
+        store.append(record, ENVIRONMENT)
+    assert Store(path).records() == [record]
+    assert Store(path).environments() == {ENVIRONMENT.id: ENVIRONMENT}
+
+
+def test_a_pin_that_would_not_come_back_is_refused(path):
+    with Store(path, writable=True) as store:
+        store.append(make_record())
+        with pytest.raises(Refused, match="nothing was kept"):
+            store.pin("v1", note="\ud800")
+        store.pin("v1", note="fine")
+    assert [pin.note for pin in Store(path).baselines()] == ["fine"]
+
+
+def test_integers_of_any_size_come_back_where_no_column_limits_them(path):
+    record = make_record(protocol={"seed": [2**64, -(2**200)]})
+    environment = Environment(machine_id="m", hostname="h", machine={"a": 2**70}, software={})
+    with Store(path, writable=True) as store:
+        store.append(record, environment)
+        assert store.records() == [record]
+    assert Store(path).records() == [record]
+    assert Store(path).environments() == {environment.id: environment}
+
+
+def test_a_moment_that_utc_cannot_tell_is_refused_by_name():
+    for moment in (datetime.max.replace(tzinfo=timezone(-timedelta(hours=5))), datetime.min.replace(tzinfo=EAST)):
+        with pytest.raises(ValidationError, match=r"started_at\n.*out of range"):
+            make_record(started_at=moment)
+
+
+def test_the_first_and_the_last_moment_come_back(path):
+    records = [make_record(started_at=moment.replace(tzinfo=UTC)) for moment in (datetime.min, datetime.max)]
+    filled(path, *records)
+    assert Store(path).records() == records
+    assert Store(path).history(records[0].cell)["record_id"].tolist() == [record.record_id for record in records]
 
 
 def test_texts_of_every_kind_come_back(path):
@@ -146,8 +210,8 @@ def test_wrong_bits_in_the_journal_are_noticed(path):
     data = place.read_bytes().rstrip(b"\0")
     last = data.rindex(b"\n", 0, len(data) - 1) + 1
     rng = random.Random(0)
-    for _ in range(200):
-        bit = rng.randrange(8 * len(data))
+    heads = [8 * at + bit for at in (data.index(b"\n") + 1, last) for bit in range(8 * journal.HEADER)]
+    for bit in [*heads, *(rng.randrange(8 * len(data)) for _ in range(500 - len(heads)))]:
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
         place.write_bytes(damaged)
@@ -157,6 +221,40 @@ def test_wrong_bits_in_the_journal_are_noticed(path):
         else:  # like an entry that a crash cut short
             with pytest.warns(StoreWarning, match="incomplete"):
                 assert read_everything(path)[0] == expected[0][:-1]
+
+
+def test_a_journal_of_nonsense_is_set_aside_not_thrown_away(path):
+    record = make_record()
+    for text in (b"hello\n", b"\xff" * 3000, b"00000000 00000000 ", b"ffffffff ffffffff "):
+        filled(path, record)
+        journal_path(path).write_bytes(text)
+        with pytest.warns(StoreWarning, match="incomplete"):
+            assert Store(path).records() == [record]
+        Store(path, writable=True).close()
+        [kept] = path.parent.glob("*.torn-*")
+        assert kept.read_bytes() == text
+        assert Store(path).records() == [record]
+        kept.unlink()
+
+
+@pytest.mark.parametrize("damage", ["flips", "cuts"])
+def test_a_damaged_file_of_schema_1_is_an_error_of_the_store(path, damage):
+    """It had no checksums, so a number may be wrong; but whatever is noticed is said in one way."""
+    data = (Path(__file__).parent / "frozen" / "store_v1.h5").read_bytes()
+    rng = random.Random(1)
+    noticed = 0
+    for _ in range(50):
+        damaged = bytearray(data)
+        if damage == "flips":  # where the structure is rather than the values: the second half
+            damaged[rng.randrange(len(data) // 2, len(data))] ^= 1 << rng.randrange(8)
+        else:
+            del damaged[rng.randrange(len(data)) :]
+        path.write_bytes(damaged)
+        try:
+            read_everything(path)
+        except StoreError:
+            noticed += 1
+    assert noticed > 10
 
 
 def test_a_file_that_was_cut_short_is_refused_wherever_the_cut(path):
@@ -174,12 +272,26 @@ def test_a_file_that_was_cut_short_is_refused_wherever_the_cut(path):
 def foreign_hdf5(path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["x"] = 1
+        file.attrs.update({"axes": [1.0, 2.0], "title": ["a", "b"], "none": h5py.Empty("f"), "at": file["x"].ref})
+
+
+def partly(**attributes: Any) -> Callable[[Path], None]:
+    """What makes a file that says it is ours and little else."""
+
+    def make(path: Path) -> None:
+        with h5py.File(path, "w") as file:
+            file.attrs.update({"format": "labbench", **attributes})
+
+    return make
 
 
 @pytest.mark.parametrize(
     ("make", "hint"),
     [
         (foreign_hdf5, "not a labbench database"),
+        (partly(), "schema_version.* is damaged"),
+        (partly(schema_version="two"), "schema_version.* is damaged"),
+        (partly(schema_version=[1, 2]), "schema_version.* is damaged"),
         (lambda path: path.write_text("no HDF5"), "no HDF5 file"),
         (lambda path: path.write_bytes(b""), "no HDF5 file"),
     ],
@@ -390,6 +502,10 @@ def test_wrong_arguments_are_named(path):
         Store(path).frame(["latency"])
     with pytest.raises(ConfigError, match="did you mean 'model'"):
         Store(path).frame(modell="bert-tiny")
-    with pytest.raises(StoreError, match=r"s\.h5 has no record 0000"):
-        Store(path).records(["0" * 32])
+    for unknown in ("0" * 32, "", "x", "\ud800"):
+        with pytest.raises(StoreError, match=r"s\.h5 has no record"):
+            Store(path).records([unknown])
+    for moment in ("yesterday", 5, object()):
+        with pytest.raises(StoreError, match="is no date"):
+            Store(path).frame(since=moment)
     assert Store(path).samples(["0" * 32]).empty

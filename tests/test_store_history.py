@@ -1,15 +1,19 @@
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_store import ENVIRONMENT, make_record
 
 from labbench.cells import Cell, Grid
 from labbench.config import ConfigError
-from labbench.records import Environment, Record, Series
+from labbench.records import Baseline, Environment, Record, Series
 from labbench.store import Store, StoreError
+from labbench.store.snapshot import Snapshot
+from labbench.store.table import Contents
 
 NEWER = Environment(machine_id="m1", hostname="host", machine={"cores": 2}, software={"torch": "2.14.0", "onnx": "1"})
 OTHER = Environment(machine_id="m2", hostname="other", machine={"cores": 8}, software={"torch": "2.13.0"})
@@ -59,8 +63,17 @@ def test_latest_is_one_of_each_cell_machine_and_provenance(store):
 def test_since_and_until_are_moments_or_dates(store):
     assert days(store.frame(since="2026-11-04")) == [3, 4, 5]
     assert days(store.frame(since=DAY + timedelta(days=2), until="2026-11-04T00:00:00Z", mode="inference")) == [2]
+    assert days(store.frame(since=date(2026, 11, 4))) == [3, 4, 5]
     with pytest.raises(StoreError, match="'yesterday' is no date"):
         store.frame(since="yesterday")
+
+
+def test_a_record_of_unknown_time_is_in_no_period(store):
+    with writing(store) as changing:
+        changing.append(on(0).model_copy(update={"started_at": None}))
+    assert len(store.frame()) == 6
+    for period in ({"since": "1900-01-01"}, {"until": "2100-01-01"}, {"since": "1900-01-01", "until": "2100-01-01"}):
+        assert len(store.frame(**period)) == 5
 
 
 def test_a_retracted_record_is_left_out_and_stays_visible_on_request(store):
@@ -89,6 +102,49 @@ def test_a_retraction_can_be_retracted(store):
     assert mistaken.record_id not in set(store.frame()["record_id"])
 
 
+def retraction(target: str, own: str | None = None, reason: str = "wrong") -> Record:
+    more = {} if own is None else {"record_id": own}
+    return make_record(status="retraction", retracts=target, reason=reason, **more)
+
+
+def test_retractions_in_a_ring_take_nothing_back_and_stop_nobody(store):
+    """Made by hand; each takes back one that takes it back."""
+    a, b, alone = "a" * 32, "b" * 32, "c" * 32
+    before = set(store.frame()["record_id"])
+    with writing(store) as changing:
+        changing.extend([retraction(b, own=a), retraction(a, own=b), retraction(alone, own=alone)])
+        assert set(changing.frame()["record_id"]) == before
+    assert set(store.frame()["record_id"]) == set(store.samples()["record_id"]) == before
+    assert {a, b, alone} < set(store.frame(retracted=True)["record_id"])
+
+
+@pytest.mark.parametrize("length", [1999, 2000])
+def test_a_long_chain_of_retractions_ends(store, length):
+    [mistaken, *_] = (record.record_id for record in store.records())
+    chain = [retraction(mistaken)]
+    while len(chain) < length:
+        chain.append(retraction(chain[-1].record_id))
+    with Store(store.path, writable=True, durability="process") as changing:
+        changing.extend(chain)
+        assert (mistaken in set(changing.frame()["record_id"])) == (length % 2 == 0)
+
+
+@given(st.lists(st.integers(0, 9), max_size=9))
+@settings(deadline=None, max_examples=60)
+def test_a_record_counts_unless_a_retraction_that_counts_takes_it_back(targets):
+    """Retraction ``i`` takes back the record, 0, or an earlier retraction; they are read in any order."""
+    ids = [f"{i:032x}" for i in range(len(targets) + 1)]
+    chain = [retraction(ids[target % (i + 1)], own=ids[i + 1], reason=str(i)) for i, target in enumerate(targets)]
+    counts = dict.fromkeys(ids, True)
+    for one in reversed(chain):
+        assert one.retracts is not None
+        counts[one.retracts] &= not counts[one.record_id]
+    for order in (chain, chain[::-1]):
+        snapshot = Snapshot(Contents.of(), Contents.of([make_record(record_id=ids[0]), *order]))
+        assert set(snapshot.retractions.reasons) == {key for key, counted in counts.items() if not counted}
+        assert (0 in snapshot.retractions.rows) == (not counts[ids[0]])
+
+
 def test_what_cannot_be_retracted_is_refused(store):
     with writing(store) as changing:
         with pytest.raises(StoreError, match=r"s\.h5 has no record 0000"):
@@ -112,6 +168,25 @@ def test_a_pin_keeps_its_records_and_its_earlier_versions(store):
     assert days(store.baseline("all")) == [2, 3, 4, 5]
     with pytest.raises(ConfigError, match="did you mean 'v1'"):
         store.baseline("v11")
+
+
+def test_pins_of_one_name_that_come_together_are_all_kept(store):
+    """As from an export: earlier versions of a pin come along."""
+    pins = [Baseline(name="v1", record_ids=[], note=note) for note in ("first", "second")]
+    with writing(store) as changing:
+        changing.extend([], baselines=[*pins, pins[0]])
+        assert changing.baselines() == pins
+        changing.extend([], baselines=pins)
+    assert store.baselines() == pins
+    assert store.baseline("v1").empty
+
+
+def test_a_pin_may_be_called_like_a_record(store):
+    late = on(6)
+    with writing(store) as changing:
+        changing.pin(late.record_id)
+        changing.append(late)
+    assert late in store.records()
 
 
 def test_coverage_tells_what_is_there_of_a_grid(store):

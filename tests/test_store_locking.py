@@ -111,3 +111,29 @@ def test_one_process_can_read_what_it_writes(path):
             Store(path, writable=True)
     with pytest.raises(StoreError, match="open for reading"):
         writer.append(make_record())
+
+
+@pytest.mark.parametrize("wait", [None, 0.1, True])
+def test_who_waits_for_itself_is_told_so(path, wait):
+    """It would wait for ever."""
+    with Store(path, writable=True) as store:
+        with pytest.raises(StoreLocked, match=f"process {os.getpid()}"):
+            Store(path, writable=True, wait=wait)
+        store.append(make_record())
+    assert len(Store(path)) == 2
+
+
+@pytest.mark.parametrize("wait", [-1, float("nan"), "soon"])
+def test_a_wait_that_is_no_time_is_refused(path, wait):
+    with pytest.raises(StoreError, match=f"wait = {wait!r}"):
+        Store(path, writable=True, wait=wait)
+    Store(path, writable=True).close()
+
+
+def test_two_databases_can_be_written_at_once(path, tmp_path):
+    with Store(path, writable=True) as one, Store(tmp_path / "other.h5", writable=True) as other:
+        records = [make_record() for _ in range(4)]
+        for i, record in enumerate(records):
+            (one, other)[i % 2].append(record, ENVIRONMENT)
+    assert Store(path).records()[1:] == records[::2]
+    assert Store(tmp_path / "other.h5").records() == records[1::2]

@@ -1,4 +1,6 @@
 import itertools
+import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -6,10 +8,12 @@ from hypothesis import strategies as st
 from test_store import ENVIRONMENT, abandon, make_record
 
 from labbench.records import Baseline, Environment
-from labbench.store import Store, StoreError, StoreLocked
+from labbench.store import Store, StoreError, StoreLocked, hdf5
 from labbench.store.merge import content_hash, merge, union
+from labbench.store.snapshot import journal_path
 from labbench.store.table import Contents
 
+FROZEN = Path(__file__).parent / "frozen"
 OTHER = Environment(machine_id="m2", hostname="other", machine={"cores": 8}, software={"torch": "2.12.0"})
 POOL = [make_record(reason=f"number {i}", environment_id=one.id) for i, one in enumerate([ENVIRONMENT, OTHER] * 3)]
 PINS = [Baseline(name=name, record_ids=[record.record_id]) for name, record in zip("aab", POOL, strict=False)]
@@ -71,6 +75,27 @@ def test_merged_files_do_not_depend_on_order_or_repetition(tmp_path_factory, ord
     assert output.read_bytes() == data
 
 
+@given(databases(), databases(), databases())
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_files_may_be_merged_in_steps(tmp_path_factory, a, b, c):
+    folder = tmp_path_factory.mktemp("steps")
+
+    def merged(name, *paths):
+        merge(paths, folder / name)
+        return folder / name
+
+    for name, contents in zip("abc", (a, b, c), strict=True):
+        hdf5.write(folder / name, contents)
+    first, second, third = (folder / name for name in "abc")
+    at_once = merged("abc.h5", first, second, third)
+    in_steps = merged("ab,c.h5", merged("ab.h5", first, second), third)
+    other_steps = merged("a,bc.h5", first, merged("bc.h5", second, third))
+    assert at_once.read_bytes() == in_steps.read_bytes() == other_steps.read_bytes()
+    records = [one.to_dict() for one in Store(at_once).records()]
+    assert records == [one.to_dict() for one in union([a, b, c]).to_records()]
+    assert Store(at_once).content_hash() == content_hash(union([a, b, c]))
+
+
 def test_different_records_under_one_id_are_shown_and_nothing_is_written(tmp_path):
     mistaken = POOL[0].model_copy(update={"duration_s": 12.5})
     a, b = filled(tmp_path / "a.h5", POOL[:2]), filled(tmp_path / "b.h5", [mistaken])
@@ -104,6 +129,50 @@ def test_an_output_that_is_being_written_is_left_alone(tmp_path):
         with pytest.raises(StoreLocked, match=r"all\.h5 is being written"):
             merge([a], tmp_path / "all.h5")
     assert [record.record_id for record in Store(tmp_path / "all.h5").records()] == [POOL[1].record_id]
+
+
+@pytest.mark.parametrize("suffixes", [("",), ("", ".journal"), (".journal",)])
+def test_an_output_of_an_older_schema_is_kept_beside(tmp_path, suffixes):
+    output = tmp_path / "all.h5"
+    for suffix in suffixes:
+        shutil.copy(FROZEN / f"store_v1.h5{suffix}", f"{output}{suffix}")
+    old = Store(output).records()
+    merge([filled(tmp_path / "a.h5", POOL[:1])], output)
+    merged = Store(output).records()
+    assert len(merged) == len(old) + 1
+    assert all(record in merged for record in [*old, POOL[0]])
+    kept = tmp_path / "all.schema1.h5"
+    assert kept.exists() == ("" in suffixes)
+    if kept.exists():
+        assert kept.read_bytes() == (FROZEN / "store_v1.h5").read_bytes()
+
+
+def test_an_input_of_an_older_schema_stays_as_it_is(tmp_path):
+    for suffix in ("", ".journal"):
+        shutil.copy(FROZEN / f"store_v1.h5{suffix}", tmp_path / f"old.h5{suffix}")
+    before = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    old = Store(tmp_path / "old.h5").records()
+    assert merge([tmp_path / "old.h5"], tmp_path / "all.h5") == len(old)
+    assert all(record in old for record in Store(tmp_path / "all.h5").records())
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def test_what_is_damaged_at_the_end_of_the_outputs_journal_is_set_aside(tmp_path):
+    output = filled(tmp_path / "all.h5", POOL[:2], fold=False)
+    place = journal_path(output)
+    place.write_bytes(place.read_bytes()[:-7])
+    last = place.read_bytes().splitlines()[-1]
+    assert merge([filled(tmp_path / "a.h5", POOL[2:3])], output) == 2
+    [kept] = tmp_path.glob("all.h5.journal.torn-*")
+    assert kept.read_bytes() == last
+    assert not place.exists()
+
+
+def test_inputs_are_left_as_they_are(tmp_path):
+    paths = [filled(tmp_path / "a.h5", POOL[:2]), filled(tmp_path / "b.h5", POOL[1:3], fold=False)]
+    before = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    merge(paths, tmp_path / "all.h5")
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
 def test_a_database_that_cannot_be_read_stops_the_merge(tmp_path):

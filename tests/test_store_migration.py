@@ -10,7 +10,7 @@ import pytest
 from test_store import ENVIRONMENT, filled, make_record, make_series
 
 from labbench.records import SCHEMA_VERSION, Record, upgrade
-from labbench.store import Store
+from labbench.store import Store, StoreError, StoreWarning
 from labbench.store.columns import UNITS
 
 FROZEN = Path(__file__).parent / "frozen"
@@ -80,6 +80,34 @@ def test_its_file_and_its_journal_come_alone_too(tmp_path, suffix):
     assert all(record in expected(1) for record in before)
     Store(path, writable=True).close()
     assert Store(path).records() == before
+
+
+@pytest.mark.parametrize("cut", [1, 20])
+def test_the_torn_end_of_an_old_journal_is_told_and_set_aside(tmp_path, cut):
+    path = copied(tmp_path, 1, "", ".journal")
+    place = tmp_path / "old.h5.journal"
+    whole = Store(path).records()
+    place.write_bytes(place.read_bytes()[:-cut])
+    last = place.read_bytes().splitlines()[-1]
+    with pytest.warns(StoreWarning, match="incomplete"):
+        assert Store(path).records() == whole[:-1]
+    Store(path, writable=True).close()
+    [kept] = tmp_path.glob("*.torn-*")
+    assert kept.read_bytes() == last
+    assert Store(path).records() == whole[:-1]
+
+
+def test_a_flip_in_an_earlier_line_of_an_old_journal_is_an_error(tmp_path):
+    path = copied(tmp_path, 1, "", ".journal")
+    place = tmp_path / "old.h5.journal"
+    [line, *_] = place.read_bytes().splitlines(keepends=True)
+    damaged = bytearray(line + place.read_bytes())
+    damaged[len(line) // 2] ^= 1
+    place.write_bytes(damaged)
+    for writable in (False, True):
+        with pytest.raises(StoreError, match="line 1 of the journal is damaged"):
+            Store(path, writable=writable)
+    assert place.read_bytes() == damaged
 
 
 @pytest.fixture(scope="module")
