@@ -4,7 +4,7 @@ Two tables hold everything: ``records`` (one row a record) and ``series`` (one r
 samples elsewhere). A column is a leaf of the model, named by its path; its kind follows from the annotation:
 
 ======== ============================================ =====================
-kind     stored as                                    null
+kind     in memory                                    null
 ======== ============================================ =====================
 float    float64                                      NaN (records hold none)
 int      int64                                        -2**63
@@ -15,8 +15,8 @@ json     integer code + list of texts                 -1
 id       32 hex digits, fixed length                  (never)
 ======== ============================================ =====================
 
-Lists and free dictionaries are ``json``: each distinct text is stored once, so a protocol shared by a thousand
-records costs a thousand integers.
+In the file integers have the smallest type that holds them (:func:`labbench.store.hdf5.widened`). Lists and free dictionaries
+are ``json``: each distinct text is stored once, so a protocol shared by a thousand records costs a thousand integers.
 """
 
 from __future__ import annotations
