@@ -11,7 +11,7 @@ writing), is every acknowledged record there with exactly its content, is any th
 
 Plain h5py appends a row to 30 resizable datasets and 20 samples, flushes and acknowledges: as it is, and in SWMR mode.
 
-    python benchmarks/store_crash.py [--kills 600]
+    python benchmarks/store_crash.py [--kills 800]
 
 Exits with status 1 if labbench's store lost, repeated, tore or could not open anything.
 """
@@ -299,7 +299,9 @@ def trials(job: Job, kills: int, rng: random.Random, bar: tqdm) -> Found:
             if not again:
                 shutil.rmtree(folder)
                 folder, acknowledged = fresh(job, Path(name) / f"{i}"), set()
-            more, killed, _ = run(job, folder, rng.uniform(0, usual / (KILLS_EACH if isinstance(job, Append) else 1)))
+            more, killed, _ = run(
+                job, folder, rng.uniform(0, usual / (2 * KILLS_EACH if isinstance(job, Append) else 1))
+            )
             acknowledged |= more
             total += job.examine(folder, acknowledged) + Found(landed=int(killed))
             bar.update()
@@ -331,7 +333,7 @@ def main() -> int:
     """Print the table and whether the goal is met."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--kills", type=int, default=600, help="of labbench's store, over all operations (default: %(default)s)"
+        "--kills", type=int, default=800, help="of labbench's store, over all operations (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

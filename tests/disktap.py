@@ -156,7 +156,7 @@ class Tap:
 
     def _replace(self, source: Any, target: Any, **at: Any) -> None:
         old, new = self._path(source, **at), self._path(target, **at)
-        if old is None or new is None or not (self.folder / old).exists():
+        if old is None or new is None or not (self.folder / old).exists() or self._same(old, new):
             self._real["replace"](source, target, **at)
             return
         self._notice(old)
@@ -167,6 +167,11 @@ class Tap:
         self._paths = {number: moved.get(path, path) if path else path for number, path in self._paths.items()}
 
     _rename = _replace
+
+    def _same(self, old: str, new: str) -> bool:
+        """Whether both are names of one file: then a rename does nothing (rename(2))."""
+        target = self.folder / new
+        return target.exists() and os.path.samefile(self.folder / old, target)
 
     def _link(self, source: Any, target: Any, **options: Any) -> None:
         old, new = self._path(source), self._path(target)

@@ -333,3 +333,35 @@ def test_a_reader_notices_a_change_that_no_clock_tells(path, monkeypatch):
     assert journal.stat().st_size == before.journal[2]
     assert len(reader) == 2
     abandon(writer)
+
+
+def test_a_symbolic_link_stays_one_and_leads_to_the_same_journal(path):
+    filled(path, make_record())
+    link = path.with_name("link.h5")
+    link.symlink_to(path)
+    with Store(link, writable=True) as store:
+        store.append(make_record())
+        assert len(Store(path)) == len(Store(link)) == 2
+        with pytest.raises(StoreLocked):
+            Store(path, writable=True)
+    assert link.is_symlink()
+    assert len(Store(path)) == len(Store(link)) == 2
+
+
+def test_the_first_fold_is_no_moment_without_a_database(path, monkeypatch):
+    """A reader looks at the journal, and the file, while the writer makes the one and removes the other."""
+    from labbench.store import snapshot
+
+    store = Store(path, writable=True)
+    store.append(make_record())
+    look = snapshot._look
+
+    def folding_in_between(one):
+        found = look(one)
+        if store._writer._journal.count:
+            store.fold()
+        return found
+
+    monkeypatch.setattr(snapshot, "_look", folding_in_between)
+    assert len(Store(path)) == 1
+    store.close()

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from labbench.records import SCHEMA_VERSION, Record
 from labbench.store import hdf5, journal, lock
 from labbench.store.columns import canonical_json, digest, record_columns
+from labbench.store.disk import real
 from labbench.store.errors import StoreError
 from labbench.store.journal import Entry, Gap
 from labbench.store.snapshot import journal_path
@@ -114,7 +115,7 @@ def check(path: str | Path, *, progress: bool = False) -> Report:
     StoreError
         If there is no database there at all, or it was written by a newer version.
     """
-    report = Report(Path(path))
+    report = Report(real(path))
     log, data = _read(journal_path(report.path)), _read(report.path)  # in this order: see `read_snapshot`
     if log is None and data is None:
         raise StoreError(f"no database at {path}")

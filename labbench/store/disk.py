@@ -49,9 +49,18 @@ def replace(source: Path, target: Path) -> None:
     os.replace(source, target)
 
 
-def link(source: Path, target: Path) -> None:
-    """Give a file a second name."""
-    os.link(source, target)
+def keep(source: Path, target: Path) -> None:
+    """Give a file a second name; on a file system without hard links, copy it."""
+    try:
+        os.link(source, target)
+    except OSError:
+        write_whole(target, source.read_bytes())
+
+
+def real(path: str | Path) -> Path:
+    """The file that a path leads to: a symbolic link stays one when the file is replaced, and both names have one journal."""
+    path = Path(path)
+    return path.resolve() if path.is_symlink() else path
 
 
 def remove(path: Path) -> None:

@@ -33,8 +33,8 @@ def merge(paths: Sequence[str | Path], output: str | Path) -> int:
     StoreLocked
         If ``output`` is being written to.
     """
-    target = Path(output)
-    merged = union(_contents(Path(path)) for path in paths)
+    target = disk.real(output)
+    merged = union(_contents(disk.real(path)) for path in paths)
     try:
         lock = WriterLock(target)
         try:

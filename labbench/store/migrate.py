@@ -45,7 +45,7 @@ def keep_older(path: Path, version: int) -> None:
     """Give a file of an earlier schema a second name, before a new one takes its place."""
     keep = path.with_suffix(f".schema{version}{path.suffix}")
     if version < SCHEMA_VERSION and not keep.exists():
-        disk.link(path, keep)
+        disk.keep(path, keep)
 
 
 def read_journal_of_schema_1(path: Path, data: bytes) -> tuple[list[Entry], bytes]:

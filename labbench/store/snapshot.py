@@ -201,7 +201,10 @@ class State(NamedTuple):
     def of(cls, path: Path) -> State:
         """As it is now."""
         now = time.time_ns()
-        file, log = _look(path), _look(journal_path(path))
+        log, file = (
+            _look(journal_path(path)),
+            _look(path),
+        )  # in this order: the first fold makes the file, then the journal goes
         return cls(file, log, settled=all(one is None or now - one[1] > TICK_NS for one in (file, log)))
 
 

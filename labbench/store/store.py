@@ -13,6 +13,7 @@ import numpy as np
 from labbench.cells import Cell, Grid
 from labbench.records import Baseline, Environment, Record
 from labbench.store.columns import EPOCH, INT_NULL, MICROSECOND, series_columns
+from labbench.store.disk import real
 from labbench.store.errors import StoreError
 from labbench.store.frame import frame, matching, to_pandas
 from labbench.store.snapshot import Snapshot, read_snapshot
@@ -62,7 +63,7 @@ class Store:
         durability: Literal["power", "process"] = "power",
         wait: float | bool | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = real(path)
         if durability not in ("power", "process"):
             raise StoreError(f"unknown durability {durability!r}; known: 'power', 'process'")
         if not (wait is None or (isinstance(wait, int | float) and wait >= 0)):
