@@ -97,7 +97,7 @@ def _latency_label(rows: pd.DataFrame) -> str:
     label = "median latency (ms), 95 % interval"
     others = sorted(set(rows["provenance"].astype("str")) - {"measured"})
     if others:
-        label += f"; hollow: {', '.join(others)}"
+        label += f"\nhollow: {', '.join(others)}"
     return label + (", mean where no median is known" if (rows["latency_statistic"] == "mean").any() else "")
 
 
