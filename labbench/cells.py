@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Mode = Literal["inference", "training"]
 Precision = Literal["fp32", "bf16", "fp16", "int8", "amp"]  # amp: fp32 weights, products in half precision (autocast)
+MemoryFormat = Literal["channels_last"]
 
 ID_LENGTH = 16  # hex digits: 64 bits, a collision among a million cells has probability 3e-8
 
@@ -49,6 +50,7 @@ class Workload(Frozen):
     image_size: int | None = Field(None, ge=1, description="pixels along each side of a square image")
     frames: int | None = Field(None, ge=1, description="frames of a video clip")
     audio_s: float | None = Field(None, gt=0, description="seconds of audio in a sample")
+    kv_cache: bool | None = Field(None, description="false: decode reads the whole context again; null: with a cache")
 
     @property
     def shape_label(self) -> str:
@@ -59,6 +61,8 @@ class Workload(Frozen):
                 parts.append(f"{prefix}{value}")
         if self.audio_s is not None:
             parts.append(f"{self.audio_s:g}s")
+        if self.kv_cache is False:
+            parts.append("uncached")
         return " ".join(parts)
 
 
@@ -69,11 +73,13 @@ class Platform(Frozen):
     runtime: str = Field("eager", description="eager, compile, onnxruntime, openvino, wasm, webgpu, ...")
     threads: int | None = Field(None, ge=1, description="CPU threads; null: all physical cores")
     world_size: int = Field(1, ge=1, description="number of processes that share the work")
+    memory_format: MemoryFormat | None = Field(None, description="layout of images and convolutions; null: NCHW")
 
     @property
     def label(self) -> str:
-        """``device/runtime``, with threads and world size where they are not the default."""
+        """``device/runtime``, with threads, memory format and world size where they are not the default."""
         extra = f"·{self.threads}t" if self.threads else ""
+        extra += f"·{self.memory_format}" if self.memory_format else ""
         ranks = f"×{self.world_size}" if self.world_size > 1 else ""
         return f"{self.device}/{self.runtime}{extra}{ranks}"
 
@@ -191,9 +197,9 @@ def _matches(cell: Cell, rule: dict[str, Any]) -> bool:
 
 
 def by_workload(cells: Iterable[Cell]) -> list[list[Cell]]:
-    """Cells grouped by what runs, whatever the precision or the platform: those a reader will compare."""
+    """Cells grouped by what runs, whatever the precision, cache or platform: those a reader will compare."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        key = content_id(cell.workload.model_dump(exclude={"precision"}, exclude_none=True))
+        key = content_id(cell.workload.model_dump(exclude={"precision", "kv_cache"}, exclude_none=True))
         groups.setdefault(key, []).append(cell)
     return list(groups.values())

@@ -197,8 +197,16 @@ def _json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable output, SI units")
 
 
+def _true_or_false(text: str) -> bool:
+    """A yes-or-no value of a cell's field."""
+    values = {"true": True, "false": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return values[text.lower()]
+
+
 # Written out, not read from labbench.cells: --help must not wait for pydantic. A test holds the two together.
-CELL_OPTIONS: dict[str, type] = {
+CELL_OPTIONS: dict[str, Callable[[str], Any]] = {
     "model": str,
     "mode": str,
     "runtime": str,
@@ -210,6 +218,8 @@ CELL_OPTIONS: dict[str, type] = {
     "frames": int,
     "audio_s": float,
     "threads": int,
+    "memory_format": str,
+    "kv_cache": _true_or_false,
 }
 
 

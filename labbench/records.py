@@ -15,7 +15,8 @@ from pydantic import AfterValidator, AwareDatetime, Field, JsonValue, TypeAdapte
 
 from labbench.cells import Cell, Frozen, content_id
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+FIRST_LASTING_SCHEMA = 2  # later ones only added fields that may be missing: records from here on are valid as they are
 
 if TYPE_CHECKING:
     Json: TypeAlias = Any
@@ -97,6 +98,15 @@ class Footprint(Frozen):
     by_class: dict[str, OperatorClass] = Field(description="flops, bytes and kernels by class of operator")
 
 
+class Profile(Frozen):
+    """Where the time of one call goes, by a profiler, in a pass of its own (a profiled call is slower than a timed one)."""
+
+    seconds: dict[str, Annotated[float, Field(ge=0)]] = Field(description="time in operators of each class, one call")
+    kernels: dict[str, Annotated[float, Field(ge=0)]] = Field(description="operators of each class that ran, one call")
+    wall_s: float = Field(gt=0, description="time of one call while it was profiled")
+    method: str = Field(description="which profiler")
+
+
 class Series(Frozen):
     """Steady-state timing of one callable: ``forward``, ``prefill``, ``decode`` (one token) or ``step`` (training).
 
@@ -123,6 +133,7 @@ class Series(Frozen):
         None, description="which rule ended the sampling"
     )
     footprint: Footprint | None = Field(None, description="what one call demands")
+    profile: Profile | None = Field(None, description="where the time goes, if a profile was asked for")
     samples: Samples = Samples()
 
     @model_validator(mode="after")
@@ -221,6 +232,18 @@ class Baseline(Frozen):
     note: str | None = Field(None, description="what it is for")
 
 
+class Advice(Frozen):
+    """A promise that a record was taken to test: from a baseline cell to this one, something gets better by so much."""
+
+    change: str = Field(
+        description="what the advice changes: runtime, precision, batch, threads, memory_format, kv_cache"
+    )
+    baseline_cell_id: str = Field(description="the cell it starts from, measured again in the same campaign")
+    series: str = Field(description="the series whose time per item was to fall")
+    gain: Estimate = Field(description="promised time per item before / after")
+    evidence: list[str] = Field(description="ids of the records that the promise was estimated from")
+
+
 class Record(Frozen):
     """What came of a cell. One record is one cell in one campaign: all its processes, rounds and samples.
 
@@ -258,6 +281,7 @@ class Record(Frozen):
     energy: Energy = Field(Energy(), description="energy")
     noise: Noise | None = Field(None, description="noise")
     check: Check | None = Field(None, description="check of the output")
+    advice: Advice | None = Field(None, description="the advice that this record was taken to test")
     metrics: dict[str, float] = Field(default_factory=dict, description="further metrics, unit in the name")
     series: list[Series] = Field(default_factory=list, description="first entry is the primary one")
 
@@ -306,7 +330,7 @@ class BaselineLine(Frozen):
 
 
 def upgrade(record: dict[str, Any]) -> dict[str, Any]:
-    """A record's JSON form, of any earlier schema, in today's.
+    """A record's JSON form, of any earlier schema, in one that is valid today.
 
     Raises
     ------
@@ -316,7 +340,7 @@ def upgrade(record: dict[str, Any]) -> dict[str, Any]:
     version = record.get("schema_version", SCHEMA_VERSION)
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise ValueError(f"schema_version {version!r}; this labbench reads up to {SCHEMA_VERSION}: install a newer one")
-    return {**record, "schema_version": SCHEMA_VERSION}  # from 1 to 2 no field got another name or meaning
+    return {**record, "schema_version": max(version, FIRST_LASTING_SCHEMA)}  # no field got another name or meaning
 
 
 def json_schema() -> dict[str, Any]:

@@ -215,3 +215,18 @@ def test_an_output_that_is_no_answer_fails_the_check_with_a_finite_error(outputs
     check = compare(outputs, [torch.ones(3)], "fp32")
     assert not check.passed
     assert check.max_error == WRONG
+
+
+def test_channels_last_lays_out_images_and_convolutions_and_gives_the_same_result():
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3)).eval()
+    x = torch.randn(2, 3, 16, 16)
+    prepared, [output] = run("eager", module.requires_grad_(False), (x,), memory_format="channels_last")
+    assert torch.allclose(output, module(x), atol=1e-5)
+    assert prepared().is_contiguous(memory_format=torch.channels_last)
+    assert module[0].weight.is_contiguous()
+
+
+def test_channels_last_means_nothing_without_a_convolution(module):
+    with pytest.raises(Unsupported, match="no two-dimensional convolution"):
+        run("eager", module, (torch.randn(3, 16),), memory_format="channels_last")

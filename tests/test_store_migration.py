@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from test_store import ENVIRONMENT, filled, make_record, make_series
 
-from labbench.records import SCHEMA_VERSION, Record, upgrade
+from labbench.records import FIRST_LASTING_SCHEMA, SCHEMA_VERSION, Record, upgrade
 from labbench.store import Store, StoreError, StoreWarning
+from labbench.store.check import check
 from labbench.store.columns import UNITS
 
 FROZEN = Path(__file__).parent / "frozen"
@@ -50,7 +51,7 @@ def test_the_frozen_database_of_today_is_what_today_writes(tmp_path):
     [pin] = store.baselines()
     assert (pin.name, pin.note) == ("v1", "frozen")
     with Store(tmp_path / "new.h5", writable=True) as new:
-        new.extend(store.records()[:4], store.environments().values(), store.baselines())
+        new.extend(store.records()[:5], store.environments().values(), store.baselines())
     now = {name: (one.dtype, one.shape, dict(one.attrs)) for name, one in datasets(tmp_path / "new.h5").items()}
     assert now == old
 
@@ -62,7 +63,7 @@ def test_the_first_writer_brings_it_up_to_date_and_keeps_the_old_file(tmp_path):
     with Store(path, writable=True) as store:
         store.append(record, ENVIRONMENT)
     assert Store(path).records() == [*expected(1), record]
-    assert {one.schema_version for one in Store(path).records()} == {SCHEMA_VERSION}
+    assert {one.schema_version for one in Store(path).records()} == {FIRST_LASTING_SCHEMA, SCHEMA_VERSION}
     after = contents(tmp_path)
     assert after.keys() == {"old.h5", "old.schema1.h5"}
     assert after["old.schema1.h5"] == before["old.h5"]
@@ -70,6 +71,20 @@ def test_the_first_writer_brings_it_up_to_date_and_keeps_the_old_file(tmp_path):
         assert file.attrs["schema_version"] == SCHEMA_VERSION
     Store(path, writable=True).close()
     assert contents(tmp_path) == after
+
+
+@pytest.mark.parametrize("schema", range(FIRST_LASTING_SCHEMA, SCHEMA_VERSION))
+def test_a_schema_that_only_lacks_fields_is_checked_and_written_on_with_its_records_unchanged(tmp_path, schema):
+    path = copied(tmp_path, schema, "", ".journal")
+    assert check(path).ok
+    old, frozen = Store(path).records(), path.read_bytes()
+    digests = Store(path).content_hash()
+    with Store(path, writable=True) as store:
+        store.fold()
+    assert Store(path).records() == old == expected(schema)
+    assert Store(path).content_hash() == digests
+    assert (tmp_path / f"old.schema{schema}.h5").read_bytes() == frozen
+    assert check(path).ok
 
 
 @pytest.mark.parametrize("suffix", ["", ".journal"])

@@ -9,6 +9,7 @@ import torch
 from labbench import zoo
 from labbench.cells import Workload
 from labbench.config import ConfigError
+from labbench.runtimes import Unsupported
 from labbench.store import Store
 
 FAMILIES = list(zoo.families())
@@ -98,6 +99,21 @@ def test_decoding_with_the_cache_agrees_with_reading_everything_at_once(family):
             source, start = prefill.inputs
             whole = prefill.module(source, torch.cat([start, token], dim=1))[0]
     assert torch.allclose(logits, whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5", "whisper", "llava"])
+def test_decoding_without_a_cache_gives_the_same_token(family):
+    cached, uncached = (zoo.build(workload(zoo.smallest(family), kv_cache=flag)) for flag in (None, False))
+    assert [p.name for p in uncached.programs] == ["prefill", "decode"]
+    with torch.inference_mode():
+        with_cache, without = (m.programs[1].module(*m.programs[1].inputs) for m in (cached, uncached))
+    assert torch.allclose(with_cache[0], without, atol=1e-4)
+
+
+def test_a_cache_is_the_default_and_only_of_models_that_generate():
+    assert workload("gpt2-tiny", kv_cache=True) == workload("gpt2-tiny")
+    with pytest.raises(Unsupported, match="does not generate"):
+        zoo.build(workload("bert-tiny", kv_cache=False))
 
 
 @pytest.mark.parametrize("family", ["llava", "llava_next"])

@@ -90,6 +90,10 @@ class Session:
             reason = (
                 f"runtime {platform.runtime!r} has no {work.precision}; it has {', '.join(self._runtime.precisions)}"
             )
+        if reason is None and platform.memory_format is not None and work.mode == "training":
+            reason = f"training in {platform.memory_format} is not offered"
+        if reason is None and platform.memory_format is not None and not self._runtime.lays_out:
+            reason = f"runtime {platform.runtime!r} chooses memory layouts itself, so {platform.memory_format} means nothing to it"
         if reason is not None:
             raise Unsupported(reason)
 

@@ -43,12 +43,15 @@ class Runtime(ABC):
         Distributions whose versions identify the runtime.
     modes, precisions : tuple of str
         What it can run at all.
+    lays_out : bool
+        Whether the memory format of a platform means anything to it.
     """
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
     modes: ClassVar[tuple[Mode, ...]] = ("inference",)
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+    lays_out: ClassVar[bool] = False
 
     @abstractmethod
     def available(self, device: str = "cpu") -> str | None:

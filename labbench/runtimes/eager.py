@@ -52,6 +52,7 @@ class Eager(Runtime):
     packages = ("torch",)
     modes: ClassVar[tuple[Mode, ...]] = ("inference", "training")
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "bf16", "fp16", "int8")
+    lays_out: ClassVar[bool] = True
 
     def available(self, device: str = "cpu") -> str | None:
         """None where torch has the device."""
@@ -63,6 +64,8 @@ class Eager(Runtime):
         """Move a copy to the device in the precision asked for."""
         device = torch_device(platform.device)
         module, inputs = _converted(module, inputs, device, precision)
+        if platform.memory_format is not None:
+            module, inputs = _laid_out(module, inputs)
         return TorchPrepared(self.transform(module), inputs, size_of(module), device)
 
     def transform(self, call: Any) -> Any:
@@ -110,6 +113,19 @@ def _converted(
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     moved = tuple(x.to(device, dtype if x.is_floating_point() else None) for x in inputs)
     return copy.deepcopy(module).to(device, dtype), moved
+
+
+def _laid_out(
+    module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
+) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
+    """A copy of the module, and its inputs, with images and convolutions in channels-last layout."""
+    import torch
+
+    if not any(parameter.dim() == 4 for parameter in module.parameters()):
+        raise Unsupported("channels_last: the model has no two-dimensional convolution whose layout it could change")
+    layout = torch.channels_last
+    moved: torch.nn.Module = copy.deepcopy(module).to(memory_format=layout)  # type: ignore[call-overload]
+    return moved, tuple(x.contiguous(memory_format=layout) if x.dim() == 4 else x for x in inputs)
 
 
 def _quantized(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from labbench.records import SCHEMA_VERSION, Record
+from labbench.records import FIRST_LASTING_SCHEMA, Record
 from labbench.store import hdf5, journal, lock
 from labbench.store.columns import canonical_json, digest, record_columns
 from labbench.store.disk import real
@@ -165,7 +165,7 @@ def _check_file(data: bytes, report: Report, progress: bool) -> Contents:
     if wreck.chart is None:
         report.add(str(report.path), "neither HDF5's metadata nor the chart of it can be read", lost=True)
         return Contents.of()
-    if wreck.version < SCHEMA_VERSION:
+    if wreck.version < FIRST_LASTING_SCHEMA:
         from labbench.store.migrate import read_older
 
         try:

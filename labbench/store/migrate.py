@@ -6,6 +6,7 @@ Every schema that was ever released has a small frozen file in ``tests/frozen``;
 schema  what changed with it
 ======= ============================================================================================
 2       retractions, licences; medians and intervals may be missing (imports); samples and series by offset; checksums
+3       only further fields that may be missing: memory format, KV cache, profile, advice. Read as it is, null where it lacks one
 ======= ============================================================================================
 """
 

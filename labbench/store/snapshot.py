@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labbench.records import SCHEMA_VERSION
+from labbench.records import FIRST_LASTING_SCHEMA
 from labbench.store import journal, lock
 from labbench.store.columns import record_columns
 from labbench.store.errors import StoreError, StoreWarning
@@ -224,7 +224,7 @@ def read_base(path: Path) -> File | Contents:
         file = File(path)
     except FileNotFoundError:
         return Contents.of()
-    if file.version == SCHEMA_VERSION:
+    if file.version >= FIRST_LASTING_SCHEMA:
         return file
     file.close()
     from labbench.store.migrate import read_older

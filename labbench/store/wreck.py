@@ -15,7 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from labbench.records import RECORD_ID, Environment
+from labbench.records import RECORD_ID, SCHEMA_VERSION, Environment
 from labbench.store import hdf5
 from labbench.store.chart import Chart
 from labbench.store.columns import (
@@ -148,6 +148,11 @@ class Wreck:
 
     def _column(self, name: str, column: Column, length: int) -> Values:
         values = self._arrays.get(name)
+        if (
+            values is None and self.version < SCHEMA_VERSION
+        ):  # a field that came later; a lost one fails its record's digest
+            nothing = np.full(length, column.null, column.dtype)
+            return Coded(nothing, np.array([], dtype=object)) if column.kind in ("str", "json") else nothing
         if values is None or len(values) != length:
             what = "missing" if values is None else f"{len(values)} values instead of {length}"
             self._damage(name, what, lost=True)

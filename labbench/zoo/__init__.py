@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
@@ -171,6 +172,7 @@ def resolve(workload: Workload) -> Workload:
         used = ", ".join(family.shape) or "no shape field"
         raise ConfigError(f"{workload.model} has no {', '.join(sorted(useless))}; it uses {used}")
     changes: dict[str, Any] = {"task": workload.task or family.task, **family.shape, **given}
+    changes["kv_cache"] = workload.kv_cache and None  # with a cache is the default, and needs no second name
     return workload.model_copy(update=changes)
 
 
@@ -182,5 +184,17 @@ def build(workload: Workload, seed: int = 0) -> Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = family.build(size, workload)
+    if workload.kv_cache is False:
+        model = _without_cache(model, workload)
     model.module.requires_grad_(workload.mode == "training")
     return model
+
+
+def _without_cache(model: Model, workload: Workload) -> Model:
+    """The model with a ``decode`` that reads the whole context again."""
+    from labbench.runtimes.base import Unsupported
+
+    if model.uncached is None:
+        raise Unsupported(f"{workload.model} does not generate with a KV cache, so it cannot do without one")
+    programs = [program for program in model.programs if program.name != "decode"]
+    return replace(model, programs=(*programs, model.uncached))

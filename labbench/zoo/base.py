@@ -74,6 +74,8 @@ class Model:
         ``loss(module) -> scalar tensor``: one training forward pass on the workload's own batch (module in ``train()``).
     items_per_step, unit
         What the throughput of a training step counts.
+    uncached : Program or None
+        ``decode`` without a KV cache, of generative models.
     """
 
     module: torch.nn.Module
@@ -81,6 +83,7 @@ class Model:
     loss: Callable[[torch.nn.Module], torch.Tensor] | None
     items_per_step: float
     unit: Unit
+    uncached: Program | None = None
 
 
 @dataclass(frozen=True)

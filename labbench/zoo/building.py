@@ -9,7 +9,7 @@ import transformers
 from torch import nn
 
 from labbench.zoo.base import Model, Program, Size
-from labbench.zoo.generation import Decode, EncoderDecode, EncoderPrefill, Prefill
+from labbench.zoo.generation import Decode, EncoderDecode, EncoderPrefill, EncoderReread, Prefill, Reread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +108,9 @@ def decoder_model(module: nn.Module, inputs: dict[str, torch.Tensor], length: in
         Program("prefill", prefill, arguments, batch * length, "tokens"),
         Program("decode", Decode(module).eval(), (token, *cache), batch, "tokens"),
     )
-    return Model(module, programs, loss_of(inputs | {"labels": labels}), batch * length, "tokens")
+    longer = inputs | {"input_ids": torch.cat([inputs["input_ids"], token], dim=1)}
+    uncached = Program("decode", Reread(module, tuple(longer)).eval(), tuple(longer.values()), batch, "tokens")
+    return Model(module, programs, loss_of(inputs | {"labels": labels}), batch * length, "tokens", uncached)
 
 
 def encoder_decoder_model(
@@ -126,4 +128,6 @@ def encoder_decoder_model(
         Program("prefill", prefill, (value, start), items, unit),
         Program("decode", EncoderDecode(module).eval(), (token, encoded, *cache), len(value), "tokens"),
     )
-    return Model(module, programs, loss_of(source | {"labels": labels}), items, unit)
+    written = torch.cat([start, token], dim=1)
+    uncached = Program("decode", EncoderReread(module).eval(), (written, encoded), len(value), "tokens")
+    return Model(module, programs, loss_of(source | {"labels": labels}), items, unit, uncached)

@@ -52,6 +52,21 @@ class Decode(nn.Module):
         return (output.logits[:, -1], *_flat(output.past_key_values))
 
 
+class Reread(nn.Module):
+    """One further token of a decoder-only model without a cache: everything before it is read again."""
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Logits of the last position (batch × vocabulary); ``input_ids`` end with the new token."""
+        output = self.model(**dict(zip(self.names, inputs, strict=True)), use_cache=False, logits_to_keep=1)
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits
+
+
 class EncoderPrefill(nn.Module):
     """An encoder–decoder model: the encoder over its input, then the decoder's first token."""
 
@@ -81,3 +96,17 @@ class EncoderDecode(nn.Module):
         caches = EncoderDecoderCache(_cache(cache[:half]), _cache(cache[half:]))
         output: Any = self.model(encoder_outputs=(encoded,), decoder_input_ids=token, cache=caches, use_cache=True)
         return (output.logits[:, -1], *_flat(output.past_key_values.self_attention_cache))
+
+
+class EncoderReread(nn.Module):
+    """One further token of an encoder–decoder model without a cache: the decoder reads what it wrote again."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, written: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        """Logits of the last position. ``written``: batch × tokens, the new one last."""
+        output: Any = self.model(encoder_outputs=(encoded,), decoder_input_ids=written, use_cache=False)
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits

@@ -15,7 +15,7 @@ sys.path.append(str(HERE.parent))
 from test_store import ENVIRONMENT, abandon, make_record, make_series  # noqa: E402
 
 from labbench.cells import Cell  # noqa: E402
-from labbench.records import SCHEMA_VERSION, Record, Series  # noqa: E402
+from labbench.records import SCHEMA_VERSION, Advice, Estimate, Profile, Record, Series  # noqa: E402
 from labbench.store import Store  # noqa: E402
 
 START = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -32,11 +32,21 @@ def records() -> list[Record]:
         "series": [mean],
     }
     two = [make_series("prefill", (0.5, 0.6, 0.7)), make_series("decode", (0.01, 0.02))]
+    profile = Profile(seconds={"matmul": 0.2}, kernels={"matmul": 3}, wall_s=0.4, method="torch.profiler")
+    [one] = make_record().series
+    advice = Advice(
+        change="memory_format", baseline_cell_id="0" * 16, series="forward",
+        gain=Estimate(value=1.2, ci_low=1.1, ci_high=1.3), evidence=["1" * 32],
+    )  # fmt: skip
+    laid_out = Cell.of(model="bert-tiny", memory_format="channels_last", kv_cache=False)
     many = [
         make_record(started_at=START),
         make_record(started_at=START + timedelta(hours=1), series=two, metrics={"joules_total_j": 3.5}),
         make_record(started_at=START + timedelta(hours=2), status="failed", reason="no room\0 \\ é 😀", series=[]),
         make_record(started_at=START + timedelta(hours=3), protocol={"rounds": [1, None, {"a": 0.1}]}),
+        make_record(
+            started_at=START + timedelta(hours=5), series=[one.model_copy(update={"profile": profile})], advice=advice
+        ).model_copy(update={"cell": laid_out}),
         Record(cell=Cell.of(model="resnet50", batch_size=4, precision="amp", device="cuda:0"), status="ok", **imported),
     ]
     mistaken = many[3]
@@ -49,7 +59,7 @@ if __name__ == "__main__":
     if path.exists():
         sys.exit(f"{path} is frozen")
     everything = records()
-    folded, late = everything[:4], everything[4:]
+    folded, late = everything[:5], everything[5:]
     store = Store(path, writable=True)
     store.extend(folded, [ENVIRONMENT])
     store.pin("v1", [folded[0].record_id], note="frozen")
