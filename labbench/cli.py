@@ -145,11 +145,18 @@ def _parser() -> argparse.ArgumentParser:
     compare = command(
         "compare",
         _compare,
-        "differences between platforms, with intervals and verdicts",
-        "labbench compare --baseline cpu/eager",
+        "differences between platforms, precisions, versions or machines, with intervals and verdicts",
+        "labbench compare --by version_torch --baseline 2.12.0",
     )
-    compare.add_argument("--baseline", default="cpu/eager", help="platform to compare with (default: %(default)s)")
-    compare.add_argument("--by", default="platform", help="platform or precision (default: %(default)s)")
+    compare.add_argument("--baseline", help="what to compare with (default for platforms: cpu/eager)")
+    compare.add_argument(
+        "--by",
+        default="platform",
+        metavar="COLUMN",
+        help="platform, runtime, precision, threads, hostname, version_<package>, ... (default: %(default)s)",
+    )
+    compare.add_argument("--summary", action="store_true", help="geometric means over models instead of every cell")
+    compare.add_argument("--families", action="store_true", help="geometric means within each family of models")
     _store(compare)
     _json(compare)
 
@@ -324,14 +331,26 @@ def _show(options: Any) -> int:
 
 
 def _compare(options: Any) -> int:
-    from labbench.analysis.compare import compare
+    from labbench.analysis.compare import compare, summary, with_versions
+    from labbench.analysis.tables import comparison_table
+    from labbench.config import ConfigError
     from labbench.store import Store
 
     store = Store(options.store)
-    table = store.latest(status="ok")
-    print_frame(
-        compare(table, store.samples(table["record_id"]), baseline=options.baseline, by=options.by), options.json
-    )
+    versions = options.by.startswith("version_")
+    table = with_versions(store.frame(status="ok") if versions else store.latest(status="ok"), store.environments())
+    if versions and options.by in table:  # the newest of each version
+        table = table.sort_values("started_at").drop_duplicates(
+            ["cell_id", "series", "machine_id", options.by], keep="last"
+        )
+    baseline = options.baseline or ("cpu/eager" if options.by == "platform" else None)
+    if baseline is None:
+        raise ConfigError(f"compare by {options.by} with what? give --baseline, a value of that column")
+    found = compare(table, store.samples(table["record_id"]), baseline=baseline, by=options.by)
+    if options.summary or options.families:
+        print_frame(summary(found, options.by, families=options.families), options.json)
+    else:
+        print_frame(found if options.json else comparison_table(found, options.by), options.json)
     return 0
 
 

@@ -1,85 +1,13 @@
 import numpy as np
-import pandas as pd
 import pytest
 from test_store import filled, make_record, make_series
 
 from labbench.analysis import costs, matrix, roofline, sentences, tables
-from labbench.analysis.compare import benjamini_hochberg, compare, compare_pair, fastest, rounds_of, summary
+from labbench.analysis.compare import compare, family, fastest, summary, with_versions
 from labbench.config import ConfigError
 from labbench.records import Environment, Noise
 from labbench.store import Store
 from labbench.words import count
-
-
-def simulated(rng, processes: int, rounds: int, slower: float = 1.0, drift=None) -> pd.DataFrame:
-    """Samples as a noisy machine gives them: processes differ, rounds drift together, samples spike."""
-    drift = np.zeros((processes, rounds)) if drift is None else drift
-    rows = []
-    for p in range(processes):
-        process = rng.normal(0, 0.004)
-        for k in range(rounds):
-            round_effect = drift[p, k] + rng.normal(0, 0.006)
-            noise = rng.normal(0, 0.01, 20) + (rng.random(20) < 0.05) * rng.exponential(0.5, 20)
-            seconds = 1e-3 * slower * np.exp(process + round_effect + noise)
-            rows.append(pd.DataFrame({"process": p, "round": k, "seconds": seconds}))
-    return pd.concat(rows, ignore_index=True)
-
-
-def slow_drift(rng, processes: int, rounds: int) -> np.ndarray:
-    return np.cumsum(rng.normal(0, 0.01, (processes, rounds)), axis=1)
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_cell_compared_with_itself_is_called_different_in_at_most_five_per_cent(processes):
-    rng = np.random.default_rng(0)
-    different = 0
-    for _ in range(300):
-        drift = slow_drift(rng, processes, 10)
-        a, b = (simulated(rng, processes, 10, drift=drift) for _ in range(2))
-        different += compare_pair(rounds_of(a), rounds_of(b), paired=True).verdict in ("faster", "slower")
-    assert different <= 15
-
-
-def test_a_naive_test_on_raw_samples_would_have_failed_that():
-    from scipy.stats import ttest_ind
-
-    rng = np.random.default_rng(0)
-    wrong = 0
-    for _ in range(100):
-        a, b = (simulated(rng, 1, 10, drift=slow_drift(rng, 1, 10)) for _ in range(2))
-        wrong += ttest_ind(np.log(a["seconds"]), np.log(b["seconds"]), equal_var=False).pvalue < 0.05
-    assert wrong > 15
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_five_per_cent_slower_is_found_in_nine_of_ten(processes):
-    rng = np.random.default_rng(1)
-    found = 0
-    for _ in range(200):
-        drift = slow_drift(rng, processes, 10)
-        slow = simulated(rng, processes, 10, slower=1.05, drift=drift)
-        found += (
-            compare_pair(rounds_of(slow), rounds_of(simulated(rng, processes, 10, drift=drift)), paired=True).verdict
-            == "slower"
-        )
-    assert found >= 180
-
-
-def test_a_significant_but_tiny_difference_is_no_verdict():
-    rng = np.random.default_rng(2)
-    result = compare_pair(
-        rounds_of(simulated(rng, 20, 40, slower=1.01)),
-        rounds_of(simulated(rng, 20, 40)),
-        paired=False,
-        process_sd=0.004,
-    )
-    assert result.verdict in ("same", "undecided")
-
-
-def test_adjusting_for_many_comparisons_is_benjamini_hochberg():
-    adjusted = benjamini_hochberg(np.array([0.01, 0.02, 0.03, 0.04, 0.8]))
-    assert adjusted == pytest.approx([0.05, 0.05, 0.05, 0.05, 0.8])
-    assert len(benjamini_hochberg(np.array([]))) == 0
 
 
 def timed(runtime: str, latency: float, model: str = "bert-tiny", **changes):
@@ -126,6 +54,60 @@ def test_nothing_is_concluded_from_an_unstable_measurement(store):
     assert "cpu/onnxruntime" not in set(summary(table)["platform"])
     best = fastest(frame, store.samples()).set_index("model")
     assert not best.loc["bert-tiny", "real"]
+
+
+def test_what_is_undecided_says_how_many_more_samples_would_decide(store):
+    table = compare(store.frame(), store.samples(), baseline="cpu/eager").set_index("platform")
+    assert table.loc["cpu/openvino", "more_samples"] == 0
+    assert table.loc["cpu/compile", "more_samples"] == 60 * table.loc["cpu/compile", "more_processes"]
+
+
+def test_what_else_differs_between_two_sides_is_said(tmp_path):
+    from labbench.records import Check
+
+    check = Check(passed=True, max_error=0, tolerance=1)
+    alike = timed("eager", 1e-2, check=check, protocol_id="a", threads=1)
+    others = [timed("compile", 1e-2, check=check, protocol_id="a", threads=1)]
+    others += [timed("openvino", 1e-2, check=None, protocol_id="b", threads=2)]
+    store = Store(filled(tmp_path / "s.h5", alike, *others))
+    table = compare(store.frame(), store.samples(), baseline="cpu/eager").set_index("platform")
+    assert table.loc["cpu/compile", "differs"] == ""
+    assert table.loc["cpu/openvino", "differs"] == "threads, protocol, output not checked"
+
+
+def test_versions_and_machines_are_compared_like_platforms(tmp_path):
+    path = tmp_path / "s.h5"
+    with Store(path, writable=True) as writer:
+        for version, machine, latency in (("1.0", "m1", 1e-2), ("2.0", "m1", 5e-3), ("2.0", "m2", 1e-3)):
+            software = {"torch": version}
+            environment = Environment(machine_id=machine, hostname=machine, machine={}, software=software)
+            record = timed("eager", latency, machine_id=machine, campaign_id=f"{version} {machine}")
+            writer.append(record.model_copy(update={"environment_id": environment.id}), environment)
+    store = Store(path)
+    frame = with_versions(store.frame(), store.environments())
+    [row] = compare(frame, store.samples(), baseline="1.0", by="version_torch").to_dict("records")
+    assert (row["version_torch"], row["verdict"], row["paired"]) == ("2.0", "faster", False)
+    assert "software" in row["differs"]
+    newest = frame[frame["version_torch"] == "2.0"]
+    [row] = compare(newest, store.samples(), baseline="m1", by="hostname").to_dict("records")
+    assert row["ratio"] == pytest.approx(0.2, rel=0.02)
+
+
+def test_families_have_geometric_means_with_intervals(store):
+    comparison = compare(store.frame(), store.samples(), baseline="cpu/eager")
+    table = summary(comparison, families=True)
+    row = table.set_index(["platform", "family"]).loc[("cpu/openvino", "bert")]
+    assert row["ci_low"] < row["speedup"] < row["ci_high"]
+    assert row["models"] == 1
+    assert [family(name) for name in ("bert-base", "resnet50d.ra2_in1k", "vgg16")] == ["bert", "resnet", "vgg"]
+
+
+def test_nothing_to_compare_is_said(tmp_path):
+    store = Store(filled(tmp_path / "s.h5", make_record(status="failed", reason="no")))
+    with pytest.raises(ConfigError, match="no record with status ok"):
+        compare(store.frame(), store.samples(), baseline="cpu/eager")
+    with pytest.raises(ConfigError, match="did you mean 'platform'"):
+        compare(store.frame(), store.samples(), baseline="cpu/eager", by="platfrm")
 
 
 def test_an_unknown_baseline_is_refused_with_the_nearest(store):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from labbench.words import digits
+from labbench.words import about, digits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,28 @@ def bounds_table(placed: pd.DataFrame) -> pd.DataFrame:
 def _counts(rows: pd.DataFrame, column: str, names: tuple[str, ...]) -> pd.DataFrame:
     sizes = rows.groupby(["platform", column], observed=True).size().unstack(fill_value=0)
     return sizes.reindex(columns=list(names), fill_value=0).rename_axis(columns=None).reset_index()
+
+
+def comparison_table(comparison: pd.DataFrame, by: str = "platform") -> pd.DataFrame:
+    """Every comparison with its interval, its verdict, and what would decide it."""
+    import pandas as pd
+
+    columns = {name: comparison[name] for name in dict.fromkeys(("model", "mode", "batch_size", "series", by))}
+    rows = list(comparison.itertuples(index=False))
+    more = ["" if not r.more_samples > 0 else about(r.more_samples) if r.more_samples < math.inf else "∞" for r in rows]
+    return pd.DataFrame(
+        {
+            **columns,
+            "ms": [digits(value * MS) for value in comparison["latency_s"]],
+            "speed-up": [f"{value:.3f}×" for value in comparison["speedup"]],
+            "95 % interval": [
+                "" if r.ci_low != r.ci_low else f"{1 / r.ci_high:.3f} to {1 / r.ci_low:.3f}" for r in rows
+            ],
+            "verdict": ["undecided (unstable)" if r.unstable else r.verdict for r in rows],
+            "samples to decide": more,
+            "differs": comparison["differs"],
+        }
+    )
 
 
 def speedup_table(totals: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:

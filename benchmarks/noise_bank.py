@@ -1,0 +1,67 @@
+"""Record this machine's real noise: the same cell measured twice at the same time, in interleaved rounds, over and over.
+
+Each draw is one worker process of a cell and one of its twin (the same cell under another name), with the default protocol. The
+true ratio of the two is exactly 1, whatever the machine did meanwhile, so a bank of draws is what the simulations of
+``verdicts.py`` take their process effects, drift and spikes from.
+
+    python benchmarks/noise_bank.py BANK.parquet [--draws 30] [--models bert-tiny vit-tiny ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+MODELS = ("bert-tiny", "gpt2-tiny", "vit-tiny", "resnet-tiny", "clip-tiny", "wav2vec2-tiny")
+
+
+def twin(cell: object) -> object:
+    """The same cell under another id: a task name is all that differs, and it does not change what runs."""
+    work = cell.workload.model_copy(update={"task": "the same again"})  # type: ignore[attr-defined]
+    return cell.model_copy(update={"workload": work})  # type: ignore[attr-defined]
+
+
+def draw(model: str) -> pd.DataFrame:
+    """One process of a cell and one of its twin: ``side``, ``round``, ``seconds``, of the primary series."""
+    from labbench import zoo
+    from labbench.cells import Cell
+    from labbench.measure import group
+    from labbench.measure.protocol import preset
+
+    cell = Cell.of(model=model, threads=1)
+    cell = cell.model_copy(update={"workload": zoo.resolve(cell.workload)})
+    found = list(group.measure([cell, twin(cell)], preset("standard", processes=1), threads=1))
+    if bad := [record for record in found if record.status != "ok"]:
+        raise SystemExit(str(bad[0]))
+    found.sort(key=lambda record: record.cell.workload.task != cell.workload.task)
+    parts = [(side, record.series[0].samples) for side, record in enumerate(found)]
+    return pd.concat(
+        [pd.DataFrame({"side": side, "round": taken.round, "seconds": taken.seconds}) for side, taken in parts]
+    )
+
+
+def main() -> None:
+    """Record a bank; what is recorded so far is kept when interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bank", type=Path)
+    parser.add_argument("--draws", type=int, default=30, help="of each model")
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    options = parser.parse_args()
+    parts: list[pd.DataFrame] = []
+    try:
+        for number in tqdm(range(options.draws), "draws", smoothing=0):
+            for model in options.models:
+                started = pd.Timestamp.now(tz="UTC")
+                parts.append(draw(model).assign(model=model, draw=number, started_at=started))
+    except KeyboardInterrupt:
+        pass
+    bank = pd.concat(parts, ignore_index=True)
+    bank.to_parquet(options.bank)
+    print(f"{options.bank}: {len(parts)} draws, {len(bank)} samples")
+
+
+if __name__ == "__main__":
+    main()
