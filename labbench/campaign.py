@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydantic import Field
 
 from labbench.cells import Cell, Frozen, Grid, by_workload
 from labbench.measure.protocol import PRESETS, Protocol, preset
-from labbench.records import Environment, Footprint, Record
+from labbench.records import Advice, Environment, Footprint, Record
 from labbench.store import Store
 from labbench.words import count
 
@@ -131,6 +131,8 @@ class Campaign:
         Measure again what is stored and valid.
     retry : bool
         Measure again what is stored with a status other than ``ok``.
+    advice : mapping of str to Advice
+        Cell id to the promise that its record tests.
 
     Examples
     --------
@@ -146,12 +148,14 @@ class Campaign:
         *,
         rerun: bool = False,
         retry: bool = False,
+        advice: Mapping[str, Advice] | None = None,
     ) -> None:
         self.cells = resolve(cells.cells() if isinstance(cells, Grid) else cells)
         self.store_path = Path(store)
         self.protocol = protocol or preset("standard")
         self.rerun = rerun
         self.retry = retry
+        self.advice = advice or {}
         _own(self.cells)  # refuses what cannot be sent to a worker, before anything runs
         self.id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{self.protocol.id[:6]}"
 
@@ -181,6 +185,7 @@ class Campaign:
                             "campaign_id": self.id,
                             "environment_id": environment.id,
                             "machine_id": environment.machine_id,
+                            "advice": self.advice.get(record.cell_id),
                         }
                     )
                     store.append(record, environment)

@@ -128,6 +128,18 @@ class Cell(Frozen):
         return content_id(payload)
 
     @property
+    def command(self) -> str:
+        """The command line that measures it; values that are the default are left out."""
+        import shlex
+
+        words = ["labbench", "run"]
+        for name, value in self.flat().items():
+            part = Workload if name in Workload.model_fields else Platform
+            if value is not None and name not in ("task", "world_size") and value != part.model_fields[name].default:
+                words += [f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else str(value)]
+        return shlex.join(words)
+
+    @property
     def label(self) -> str:
         """One line for people: model, mode, input size, precision, platform."""
         work = self.workload

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -106,10 +106,10 @@ def compare(
     values = rows[by].astype("str").where(rows[by].notna())
     if str(baseline) not in set(values.dropna()):
         raise unknown_name(f"baseline {by}", str(baseline), values.dropna().unique())
-    pairs = _pairs(rows[values.notna() & (values != str(baseline))], rows[values == str(baseline)], by)
+    pairs = beside(rows[values.notna() & (values != str(baseline))], rows[values == str(baseline)], _fixed(by))
     table = pairs[[*_identity(by)]].assign(baseline=str(baseline))
     table["latency_s"], table["latency_baseline_s"] = pairs["latency_s"], pairs["latency_s_baseline"]
-    judged = _judged(pairs, samples, alpha, threshold)
+    judged = judge_pairs(pairs, samples, alpha, threshold)
     table["unstable"] = (pairs["noise"] == "unstable") | (pairs["noise_baseline"] == "unstable")
     table = table.join(judged)
     table["differs"] = _differences(pairs, by)
@@ -128,17 +128,18 @@ def _fixed(by: str) -> list[str]:
     return [name for name in (*WORKLOAD, *asked) if name != by and name not in elsewhere]
 
 
-def _pairs(rows: pd.DataFrame, baselines: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Each row beside its baseline, whose columns end in ``_baseline``; rows without one are left out."""
-    fixed = _fixed(by)
-    keys = {name: _key(rows[name], baselines[name]) for name in fixed}
-    left = rows.assign(**{f"key {name}": pair[0] for name, pair in keys.items()})
-    right = baselines.add_suffix("_baseline").assign(**{f"key {name}": pair[1] for name, pair in keys.items()})
-    names = [f"key {name}" for name in fixed]
-    return left.merge(right.drop_duplicates(names, keep="last"), on=names, how="inner").drop(columns=names)
+def beside(
+    rows: pd.DataFrame, others: pd.DataFrame, keys: list[str], how: Literal["inner", "left"] = "inner"
+) -> pd.DataFrame:
+    """Each row beside the last of ``others`` that agrees in all keys, whose columns end in ``_baseline``; missing ones agree."""
+    codes = {name: _alike(rows[name], others[name]) for name in keys}
+    left = rows.assign(**{f"key {name}": pair[0] for name, pair in codes.items()})
+    right = others.add_suffix("_baseline").assign(**{f"key {name}": pair[1] for name, pair in codes.items()})
+    names = [f"key {name}" for name in keys]
+    return left.merge(right.drop_duplicates(names, keep="last"), on=names, how=how).drop(columns=names)
 
 
-def _key(left: pd.Series, right: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+def _alike(left: pd.Series, right: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Both columns as integers that are equal where the values are, missing ones being alike."""
     import pandas as pd
 
@@ -151,8 +152,10 @@ def _identity(by: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _judged(pairs: pd.DataFrame, samples: pd.DataFrame, alpha: float, threshold: float) -> pd.DataFrame:
-    """Ratio, interval and what would decide, of each pair; without samples (imported results) the ratio is all there is."""
+def judge_pairs(
+    pairs: pd.DataFrame, samples: pd.DataFrame, alpha: float = ALPHA, threshold: float = THRESHOLD
+) -> pd.DataFrame:
+    """Ratio, interval and what would decide, of each pair of :func:`beside`; without samples (imported results) only the ratio."""
     import pandas as pd
 
     taken = rounds_by_series(samples)
@@ -282,13 +285,9 @@ def fastest(frame: pd.DataFrame, samples: pd.DataFrame, *, alpha: float = ALPHA)
     rows = frame[(frame["status"] == "ok") & frame["series"].notna()].sort_values("latency_s", kind="stable")
     keys = [*WORKLOAD, "precision", "kv_cache", "machine_id"]
     place = rows.groupby(keys, observed=True, dropna=False, sort=False).cumcount()
-    best, other = rows[place == 0], rows[place == 1]
-    joined = {name: _key(best[name], other[name]) for name in keys}
-    left = best.assign(**{f"key {name}": pair[0] for name, pair in joined.items()})
-    right = other.add_suffix("_baseline").assign(**{f"key {name}": pair[1] for name, pair in joined.items()})
-    pairs = left.merge(right, on=[f"key {name}" for name in keys], how="left")
+    pairs = beside(rows[place == 0], rows[place == 1], keys, how="left")
     table = pairs[_identity("platform")].assign(latency_s=pairs["latency_s"], runner_up=pairs["platform_baseline"])
-    judged = _judged(pairs, samples, alpha, THRESHOLD)
+    judged = judge_pairs(pairs, samples, alpha, THRESHOLD)
     unstable = (pairs["noise"] == "unstable") | (pairs["noise_baseline"] == "unstable")
     real = (judged["p_adjusted"] <= alpha) & (judged["ratio"] < 1 - THRESHOLD) & ~unstable
     return table.assign(lead=judged["speedup"], p_value=judged["p_value"], unstable=unstable, real=real)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from labbench.analysis.tables import CHANGED
 from labbench.words import about, count, listed, percent
 
 if TYPE_CHECKING:
@@ -109,3 +110,32 @@ def failures(coverage: Coverage) -> str:
         return "Every cell ran."
     lines = [f"- `{r.model}` on `{r.platform}`: {r.status}: {r.reason}" for r in coverage.reasons.itertuples()]
     return f"{count(len(lines), 'cell')} did not run:\n\n" + "\n".join(lines)
+
+
+def opportunities(best: pd.DataFrame) -> str:
+    """The best single change of each model, as advice."""
+    if best.empty:
+        return "No single change of what was measured promises a gain."
+    lines = []
+    for r in best.itertuples():
+        cost = [f"{r.memory_bytes / 1e6:+.0f} MB"] if r.memory_bytes == r.memory_bytes else []
+        if r.break_even_calls == r.break_even_calls and r.break_even_calls > 0:
+            cost.append(f"{r.one_off_s:.2g} s once, earned after {about(r.break_even_calls)} calls")
+        rests = "measured" if r.source == "measured" else f"estimated from {r.models} other models"
+        what = f"{CHANGED[r.change]} {r.before} → {r.after}"
+        name = f"`{r.model}`" + ("" if r.series == "forward" else f" ({r.series})")
+        lines.append(
+            f"- {name}: **{what}** is {r.gain:.2f} times as fast per item ({r.gain_ci_low:.2f} to {r.gain_ci_high:.2f}; {rests})"
+            + (f"; costs {', '.join(cost)}" if cost else "")
+        )
+    return f"{count(len(lines), 'piece')} of advice:\n\n" + "\n".join(lines)
+
+
+def hit_rate(outcomes: pd.DataFrame) -> str:
+    """How often advice kept its promise when it was tested."""
+    if outcomes.empty:
+        return "None of this advice was tested yet: `labbench verify-advice` does."
+    kept = int(outcomes["kept"].sum())
+    middle = outcomes["share"].median()
+    text = f"Of {count(len(outcomes), 'piece')} of advice that was tested, **{kept} brought at least half of the promised gain**"
+    return text + (f"; the median brought {percent(middle)} of it." if middle == middle else ".")

@@ -14,6 +14,14 @@ NOISE = ("quiet", "noisy", "unstable")
 BOUNDS = ("memory", "compute", "dispatch", "unexplained")
 PHASES = {"prefill": "first token", "decode": "further token"}
 MS, MB = 1e3, 1e-6
+CHANGED = {
+    "runtime": "runtime",
+    "precision": "precision",
+    "batch_size": "batch",
+    "threads": "threads",
+    "memory_format": "memory format",
+    "kv_cache": "KV cache",
+}
 
 
 def noise_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -50,6 +58,54 @@ def comparison_table(comparison: pd.DataFrame, by: str = "platform") -> pd.DataF
             "verdict": ["undecided (unstable)" if r.unstable else r.verdict for r in rows],
             "samples to decide": more,
             "differs": comparison["differs"],
+        }
+    )
+
+
+def advice_table(advice: pd.DataFrame) -> pd.DataFrame:
+    """Advice in words: what to change, what it brings, what it costs, how to test it."""
+    import pandas as pd
+
+    rows = list(advice.itertuples(index=False))
+    return pd.DataFrame(
+        {
+            "model": [r.model for r in rows],
+            "series": [r.series for r in rows],
+            "change": [f"{CHANGED[r.change]}: {r.before} → {r.after}" for r in rows],
+            "gain": [f"{r.gain:.2f}×" for r in rows],
+            "95 % interval": [_interval(r.gain_ci_low, r.gain_ci_high) for r in rows],
+            "rests on": [r.source if r.source == "measured" else f"{r.models} other models" for r in rows],
+            "ms before": [digits(r.latency_s * MS) for r in rows],
+            "ms after": [digits(r.latency_after_s * MS) for r in rows],
+            "memory": ["–" if r.memory_bytes != r.memory_bytes else f"{r.memory_bytes * MB:+.0f} MB" for r in rows],
+            "one-off": ["–" if r.one_off_s != r.one_off_s else f"{r.one_off_s:+.2g} s" for r in rows],
+            "pays after calls": [about(r.break_even_calls) for r in rows],
+            "output error": [
+                f"{r.check_error:.1g} of {r.check_tolerance:g}" if r.check_error == r.check_error else "–" for r in rows
+            ],
+            "test it": [r.command for r in rows],
+        }
+    )
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{low:.2f} to {high:.2f}" if low == low and low > 0 and high < math.inf else "unknown"
+
+
+def outcome_table(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """What advice promised and what came."""
+    import pandas as pd
+
+    rows = list(outcomes.itertuples(index=False))
+    return pd.DataFrame(
+        {
+            "model": [r.model for r in rows],
+            "series": [r.series for r in rows],
+            "change": [CHANGED[r.change] for r in rows],
+            "promised": [f"{r.promised:.2f}×" for r in rows],
+            "came": ["–" if r.gain != r.gain else f"{r.gain:.2f}×" for r in rows],
+            "95 % interval": [_interval(r.gain_ci_low, r.gain_ci_high) for r in rows],
+            "kept": ["yes" if r.kept else "no" if r.gain == r.gain else f"no: {r.status} ({r.reason})" for r in rows],
         }
     )
 

@@ -26,6 +26,7 @@ RECORD_VIEW = {
     **{name: f"cell.workload.{name}" for name in ("seq_len", "image_size", "frames", "audio_s", "kv_cache")},
     **{name: f"cell.platform.{name}" for name in ("device", "runtime", "world_size", "memory_format")},
     "threads": "threads",
+    "threads_asked": "cell.platform.threads",
     "device_name": "device_name",
     "status": "status",
     "reason": "reason",
@@ -72,7 +73,12 @@ SERIES_VIEW = {
 }
 FEW_TEXTS = 100  # of a column; types of longer ones are not remembered
 FOOTPRINT_CLASSES = "footprint.by_class"
-ON_REQUEST = {"retracts": "retracts"}  # columns that are not among the default ones
+ON_REQUEST = {  # columns that are not among the default ones
+    "retracts": "retracts",
+    **{f"advice_{name}": f"advice.{name}" for name in ("change", "baseline_cell_id", "series")},
+    "advice_gain": "advice.gain.value",
+    **{f"advice_gain_{end}": f"advice.gain.{end}" for end in ("ci_low", "ci_high")},
+}
 COLUMNS = (*RECORD_VIEW, "platform", "series", "primary", "latency_s", "latency_statistic", *list(SERIES_VIEW)[1:])
 
 
