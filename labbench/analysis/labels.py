@@ -5,24 +5,28 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 if TYPE_CHECKING:
     import pandas as pd
 
-# What a name leaves open: the column, within which others it must differ to be worth telling, and how it is told.
-OF_PLACE = (
+# What a name leaves open: the column, within which others it must differ to be told (None: it always is), and how it is told.
+OPEN = tuple[tuple[str, tuple[str, ...] | None, str], ...]
+OF_PLACE: OPEN = (
     ("precision", (), "{}"),
     ("device_name", ("platform",), "{}"),
     ("machine_id", ("platform", "device_name"), "machine {:.6}"),
 )
-OF_WORK = (
+OF_WORK: OPEN = (
     ("task", ("model", "mode"), "{}"),
     ("seq_len", ("model", "mode"), "{} tokens"),
     ("image_size", ("model", "mode"), "{} px"),
     ("frames", ("model", "mode"), "{} frames"),
     ("audio_s", ("model", "mode"), "{:g} s of audio"),
+    ("kv_cache", None, "uncached"),  # false or not given: with a cache is the default
 )
 # What must agree for two rows to be the same work on the same input.
-WORK = ("model", "task", "mode", "series", "batch_size", "seq_len", "image_size", "frames", "audio_s")
+WORK = ("model", "task", "mode", "series", "batch_size", "seq_len", "image_size", "frames", "audio_s", "kv_cache")
 
 
 def place(frame: pd.DataFrame) -> pd.Series:
@@ -43,13 +47,14 @@ def side(frame: pd.DataFrame, by: Literal["platform", "model"]) -> pd.Series:
     return _told(frame, by, OF_PLACE + OF_WORK)
 
 
-def _told(frame: pd.DataFrame, base: str, columns: tuple[tuple[str, tuple[str, ...], str], ...]) -> pd.Series:
+def _told(frame: pd.DataFrame, base: str, columns: OPEN) -> pd.Series:
     text = frame[base].astype("str")
     for name, within, form in columns:
-        known = frame[name].notna()
-        values = frame[name].astype("str").where(known)
-        kinds = values.groupby([frame[key].astype("str") for key in within]).transform("nunique") if within else None
-        told = known & ((kinds if kinds is not None else values.nunique()) > 1)
+        told = frame[name].notna()
+        if within is not None:
+            values = frame[name].astype("str").where(told)
+            groups = [frame[key].astype("str") for key in within] or np.zeros(len(frame))
+            told &= values.groupby(groups).transform("nunique") > 1
         if told.any():
             text = text.mask(told, text + " · " + frame.loc[told, name].astype(object).map(form.format))
     return text

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KIND = ("mode", "series", "throughput_unit")  # a forward pass, reading a prompt and a further token are told apart
+SERIES_NAMES = {
+    "forward": "a forward pass",
+    "prefill": "reading the prompt",
+    "decode": "a further token",
+    "step": "a training step",
+}
 INPUT = ("task", "seq_len", "image_size", "frames", "audio_s")
 PHASES = ("start_s", "load_s", "prepare_s", "first_run_s")
 ASSUMED = (
@@ -74,7 +80,7 @@ def _smallest(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def side_by_side(profile: pd.DataFrame) -> pd.DataFrame:
-    """Every side at its smallest batch size, a row a series, the fastest first; one that did not run has its reason.
+    """Every side at its smallest batch size, a row a series, the fastest of a size first; one that did not run has its reason.
 
     Columns: those named in ``FACTS``.
     """
@@ -189,15 +195,15 @@ def pareto(curve: pd.DataFrame) -> pd.DataFrame:
         The rows, with ``dominated_by`` (position of the fastest row that clearly dominates it, -1 if none does),
         ``efficient`` (none does) and ``objectives`` (how many counted).
     """
-    found = curve.assign(dominated_by=-1, objectives=0)
-    for _, at in curve.groupby([*KIND, *INPUT], observed=True, dropna=False).indices.items():
+    dominated_by, objectives = np.full(len(curve), -1), np.zeros(len(curve), dtype=int)
+    fastest_first = np.argsort(curve["latency_s"].to_numpy(dtype=float), kind="stable")
+    groups = curve.iloc[fastest_first].groupby([*KIND, *INPUT], observed=True, dropna=False).indices
+    for at in (fastest_first[group] for group in groups.values()):
         low, high = _costs(curve.iloc[at])
-        beats = (high[:, None] <= low[None]).all(axis=2) & (high[:, None] < low[None]).any(axis=2)
-        first = np.argsort(curve["latency_s"].to_numpy()[at], kind="stable")
-        best = first[beats[first].argmax(axis=0)]  # the fastest of those that beat each
-        found.iloc[at, found.columns.get_loc("dominated_by")] = np.where(beats.any(axis=0), at[best], -1)
-        found.iloc[at, found.columns.get_loc("objectives")] = low.shape[1]
-    return found.assign(efficient=found["dominated_by"] < 0)
+        beats: np.ndarray = np.all(high[:, None] <= low[None], axis=2) & np.any(high[:, None] < low[None], axis=2)
+        dominated_by[at] = np.where(beats.any(axis=0), at[beats.argmax(axis=0)], -1)
+        objectives[at] = low.shape[1]
+    return curve.assign(dominated_by=dominated_by, efficient=dominated_by < 0, objectives=objectives)
 
 
 def _costs(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from labbench.plots.base import (
 )
 from labbench.plots.comparison import plot_latency, plot_latency_pairs, plot_latency_shares, plot_speedup
 from labbench.plots.cost import plot_one_off, plot_roofline
+from labbench.plots.profile import panels, plot_cold_start, plot_curve, plot_memory, plot_pareto
 from labbench.plots.table import plot_matrix
 
 __all__ = [
@@ -22,13 +23,18 @@ __all__ = [
     "WIDTH_IN",
     "legend_above",
     "new_axes",
+    "panels",
     "plain_ticks",
     "platform_colors",
+    "plot_cold_start",
+    "plot_curve",
     "plot_latency",
     "plot_latency_pairs",
     "plot_latency_shares",
     "plot_matrix",
+    "plot_memory",
     "plot_one_off",
+    "plot_pareto",
     "plot_roofline",
     "plot_speedup",
     "theme",
