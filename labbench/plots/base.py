@@ -17,12 +17,13 @@ ROW_IN = 0.27  # inches of height a model takes
 WIDTH_IN = 5.2  # of every figure: a phone then shows it whole, its text at some 9 pixels
 TICKS = ((0.9, (1, 1.5, 2, 3, 5, 7)), (2.5, (1, 2, 5)), (np.inf, (1,)))  # of a log axis: up to so many decades, these
 LEGEND_CHARACTERS, MARK_CHARACTERS = 60, 5  # what fits into WIDTH_IN, and what a mark and its gaps take of it
+MOST_ROWS = 100  # of a table on a page; pandas leaves out the middle of a longer one
 MANY = 40  # rows above which a figure shows a distribution instead of every name: it would be taller than a screen
 ENDS = 15  # rows then named at either end
 
 
 def theme() -> None:
-    """Defaults of a notebook: figures with a white panel, light grid and text for a phone; tables with whole texts."""
+    """Defaults of a notebook: figures with a white panel, light grid and text for a phone; tables with whole texts and up to 100 rows."""
     import pandas as pd
     import seaborn as sns
 
@@ -35,6 +36,7 @@ def theme() -> None:
     sns.set_theme(style="whitegrid", rc=rc)
     _draw_once()
     pd.set_option("display.max_colwidth", None)
+    pd.set_option("display.max_rows", MOST_ROWS)
 
 
 def _draw_once() -> None:
