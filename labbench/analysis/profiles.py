@@ -109,7 +109,7 @@ def growth(curve: pd.DataFrame) -> pd.DataFrame:
     smallest) and ``bytes_per_sample`` (further memory a further sample takes). Sides with one batch size are left out.
     """
     grouped = curve.groupby(["side", *KIND, "provenance"], observed=True, sort=False)
-    ends = grouped.first(skipna=False).join(grouped.last(skipna=False), rsuffix="_end").reset_index()
+    ends = grouped.first(skipna=False).join(grouped.last(skipna=False).add_suffix("_end")).reset_index()
     ends = ends[(ends["batch_size_end"] > ends["batch_size"]).fillna(False).astype(bool)]
     further = (ends["batch_size_end"] - ends["batch_size"]).astype(float)
     memory = (ends["memory_increase_bytes_end"] - ends["memory_increase_bytes"]).astype(float)

@@ -23,7 +23,7 @@ ENDS = 15  # rows then named at either end
 
 
 def theme() -> None:
-    """Defaults of a notebook: figures with a white panel, light grid and text for a phone; tables with whole texts and up to 100 rows."""
+    """Defaults of a notebook: figures with a white panel, light grid, text for a phone; tables of 100 rows, texts whole."""
     import pandas as pd
     import seaborn as sns
 
