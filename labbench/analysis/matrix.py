@@ -76,7 +76,7 @@ def pairs(frame: pd.DataFrame) -> pd.DataFrame:
         One row a pair: ``model``, ``mode``, ``platform``; ``status`` (``ok`` if every record of the pair is, ``not run`` if there
         is none, else that of the first that is not ok), ``reason``; and of those that are not ok ``cells`` (how many to run),
         ``estimated_s`` (from ``duration_s`` of that platform's and that model's other cells; NaN if neither is known),
-        ``command`` that runs them (None if none can) and ``way_out``, a sentence.
+        ``command`` that runs them (missing if none can) and ``way_out``, a sentence.
     """
     import pandas as pd
 
@@ -101,9 +101,7 @@ def pairs(frame: pd.DataFrame) -> pd.DataFrame:
         command, way_out = _way_out(str(gap.status), cells, platforms.loc[gap.platform])
         found.append((len(cells), len(cells) * seconds, command, way_out))
     columns = ["cells", "estimated_s", "command", "way_out"]
-    table = table.join(
-        pd.DataFrame(found, columns=columns, index=gaps.index).astype({"command": object, "way_out": object})
-    )
+    table = table.join(pd.DataFrame(found, columns=columns, index=gaps.index))
     return table.sort_values(keys, kind="stable", ignore_index=True)
 
 
