@@ -120,34 +120,6 @@ def _parser() -> argparse.ArgumentParser:
     _store(run)
     _json(run)
 
-    study = command(
-        "study",
-        _study,
-        "measure, compare, predict and select, and publish the executed notebooks as an offline site",
-        "labbench study --output reports/laptop",
-    )
-    study.add_argument(
-        "--config", metavar="FILE", help="a benchmark_config.json (default: the one beside the notebooks)"
-    )
-    study.add_argument("--output", default="reports/study", metavar="FOLDER", help="default: %(default)s")
-    study.add_argument(
-        "--kernel", choices=("fork", "fresh"), default="fork", help="how kernels start (default: %(default)s)"
-    )
-    study.add_argument("--pdf", action="store_true", help="print each page as PDF too (needs Chromium or Chrome)")
-    _store(study)
-
-    publish = command(
-        "publish",
-        _publish,
-        "publish a folder of executed notebooks as an offline site, and as PDF if asked",
-        "labbench publish reports/study/notebooks --output reports/site --pdf",
-    )
-    publish.add_argument("folder", metavar="FOLDER", help="with the executed notebooks")
-    publish.add_argument("--output", metavar="FOLDER", help="of the site (default: FOLDER/site)")
-    publish.add_argument("--title", help="of the site (default: the folder's name)")
-    publish.add_argument("--headline", help="what it found; Markdown (default: how many notebooks there are)")
-    publish.add_argument("--pdf", action="store_true", help="print each page as PDF too (needs Chromium or Chrome)")
-
     show = command("show", _show, "what a store holds", "labbench show --matrix")
     show.add_argument("--matrix", action="store_true", help="models against platforms: status or latency")
     show.add_argument("--status", help="only records of this status")
@@ -203,8 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     _store(select)
     _json(select)
 
-    from labbench import cli_store
+    from labbench import cli_report, cli_store
 
+    cli_report.add(command, _store)
     cli_store.add(command, _store, _json)
     return parser
 
@@ -313,28 +286,6 @@ def _run(options: Any) -> int:
             print_frame(summary.frame(), as_json=False)
         print(summary)
     return 130 if summary.interrupted else 0
-
-
-def _study(options: Any) -> int:
-    from labbench.study import run_study
-
-    index = run_study(
-        config=options.config, store=options.store, output=options.output, kernel=options.kernel, pdf=options.pdf
-    )
-    print(index)
-    return 0
-
-
-def _publish(options: Any) -> int:
-    from labbench.pdf import browser, print_site
-    from labbench.publish import publish_folder
-
-    if options.pdf:
-        browser()  # refused before anything is written
-    index = publish_folder(options.folder, options.output, title=options.title, headline=options.headline)
-    for path in [index, *(print_site(index.parent) if options.pdf else [])]:
-        print(path)
-    return 0
 
 
 def _show(options: Any) -> int:

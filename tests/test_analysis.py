@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from test_store import filled, make_record, make_series
 

@@ -16,7 +16,7 @@ from test_imported_rows import imported
 from labbench import plots
 from labbench.analysis import profile_report as report
 from labbench.analysis import profiles
-from labbench.analysis.labels import family, place, side, usual_batch, work
+from labbench.analysis.labels import place, side, usual_batch, work
 from labbench.config import ConfigError
 from labbench.notebooks import folder, run
 from labbench.plots.base import MANY
@@ -74,10 +74,6 @@ def test_input_sizes_are_told_where_one_model_has_several():
 def test_decoding_without_a_cache_is_never_taken_for_decoding_with_one():
     rows = made_frame(record("gpt2-tiny"), record("gpt2-tiny", kv_cache=False))
     assert work(rows).tolist() == ["gpt2-tiny", "gpt2-tiny · uncached"]
-
-
-def test_families_are_the_letters_that_a_name_begins_with():
-    assert family(pd.Series(["resnet50d", "vit_base", "ResNet18", "3d"])).tolist() == ["resnet", "vit", "resnet", "3d"]
 
 
 def test_the_usual_batch_is_what_most_platforms_have_and_the_smallest_of_equals():

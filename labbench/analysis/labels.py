@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -58,11 +57,6 @@ def _told(frame: pd.DataFrame, base: str, columns: OPEN) -> pd.Series:
         if told.any():
             text = text.mask(told, text + " · " + frame.loc[told, name].astype(object).map(form.format))
     return text
-
-
-def family(models: pd.Series) -> pd.Series:
-    """The letters that a model's name begins with: ``resnet`` of ``resnet50d``, ``vit`` of ``vit_base_patch16``."""
-    return models.astype("str").map(lambda name: found[0].lower() if (found := re.match("[A-Za-z]+", name)) else name)
 
 
 def usual_batch(frame: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labbench.analysis.labels import WORK, family, place, work
+from labbench.analysis.compare import family
+from labbench.analysis.labels import WORK, place, work
 from labbench.plots.base import (
     ENDS,
     MANY,
@@ -126,9 +127,12 @@ def plot_latency_pairs(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax = new_axes(ax, 4.6)
     x, y = both["latency_s"].to_numpy() * MS, both["latency_s_other"].to_numpy() * MS
     measured = ((both["provenance"] == "measured") & (both["provenance_other"] == "measured")).to_numpy()
-    colors = _family_colors(family(both["model"]))
+    names_of = {name: family(name) for name in both["model"].astype("str").unique()}
+    families = both["model"].astype("str").map(names_of)
+    colors = _family_colors(families)
+    shown = families.where(families.isin(list(colors)), "other")
     for i, (name, color) in enumerate(colors.items()):
-        chosen = (family(both["model"]).where(lambda names: names.isin(list(colors)), "other") == name).to_numpy()
+        chosen = (shown == name).to_numpy()
         scatter(ax, x[chosen], y[chosen], measured[chosen], color=color, marker=MARKERS[i % len(MARKERS)], size=13)
     ends = np.array([min(x.min(), y.min()) * 0.8, max(x.max(), y.max()) * 1.25])
     ratio = float(np.exp(np.mean(np.log(x / y))))
