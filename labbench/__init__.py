@@ -20,6 +20,7 @@ _LAZY = {
     "Store": "labbench.store",
     "Campaign": "labbench.campaign",
     "Protocol": "labbench.measure.protocol",
+    "explore": "labbench.explorer",
 }
 
 __all__ = ["__version__", *_LAZY]

@@ -121,21 +121,6 @@ def _parser() -> argparse.ArgumentParser:
     _store(run)
     _json(run)
 
-    study = command(
-        "study",
-        _study,
-        "measure, compare, predict and select, and publish the executed notebooks as an offline site",
-        "labbench study --output reports/laptop",
-    )
-    study.add_argument(
-        "--config", metavar="FILE", help="a benchmark_config.json (default: the one beside the notebooks)"
-    )
-    study.add_argument("--output", default="reports/study", metavar="FOLDER", help="default: %(default)s")
-    study.add_argument(
-        "--kernel", choices=("fork", "fresh"), default="fork", help="how kernels start (default: %(default)s)"
-    )
-    _store(study)
-
     show = command("show", _show, "what a store holds", "labbench show --matrix")
     show.add_argument("--matrix", action="store_true", help="models against platforms: status or latency")
     show.add_argument("--status", help="only records of this status")
@@ -191,8 +176,9 @@ def _parser() -> argparse.ArgumentParser:
     _store(select)
     _json(select)
 
-    from labbench import cli_advice, cli_store
+    from labbench import cli_advice, cli_report, cli_store
 
+    cli_report.add(command, _store)
     cli_advice.add(command, _store, _json)
     cli_store.add(command, _store, _json)
     return parser
@@ -302,14 +288,6 @@ def _run(options: Any) -> int:
             print_frame(summary.frame(), as_json=False)
         print(summary)
     return 130 if summary.interrupted else 0
-
-
-def _study(options: Any) -> int:
-    from labbench.study import run_study
-
-    index = run_study(config=options.config, store=options.store, output=options.output, kernel=options.kernel)
-    print(index)
-    return 0
 
 
 def _show(options: Any) -> int:

@@ -25,11 +25,13 @@ from markupsafe import Markup
 from labbench import markup
 from labbench.manifest import read_manifest
 from labbench.notebooks import NotebookError
+from labbench.words import count
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup
     from nbformat import NotebookNode
 
+SCRIPTS = ("script.js", "sort.js")  # of every page, run at its end
 PROVENANCE_ORDER = ("measured", "imported", "simulated", "predicted")
 
 
@@ -121,6 +123,39 @@ def publish(
     return index
 
 
+def publish_folder(
+    folder: str | Path, site_dir: str | Path | None = None, *, title: str | None = None, headline: str | None = None
+) -> Path:
+    """Publish all executed notebooks of a folder, in the order of their names; as :func:`publish`.
+
+    Parameters
+    ----------
+    folder : path
+        Where :func:`labbench.notebooks.run`, ``labbench study`` or papermill left them.
+    site_dir : path, optional
+        Default: the folder's subfolder ``site``.
+    title : str, optional
+        Default: the folder's name.
+    headline : str, optional
+        Default: how many notebooks there are.
+
+    Raises
+    ------
+    NotebookError
+        If no notebook is there, or one was not executed.
+    """
+    folder = Path(folder)
+    paths = sorted(folder.glob("*.ipynb"))
+    if not paths:
+        raise NotebookError(f"no notebook in {folder}; give the folder of executed ones, e.g. reports/study/notebooks")
+    for path in paths:
+        code = [cell for cell in _read(path).cells if cell.cell_type == "code"]
+        if code and not any(cell.execution_count for cell in code):
+            raise NotebookError(f"{path} was not executed; run it first (`labbench study`, papermill or JupyterLab)")
+    headline = headline or f"{count(len(paths), 'notebook')}."
+    return publish(paths, site_dir or folder / "site", title=title or folder.resolve().name, headline=headline)
+
+
 def _environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -133,7 +168,7 @@ def _environment() -> Any:
         "version": __version__,
         "style": Markup((markup.TEMPLATES / "style.css").read_text(encoding="utf-8")),
         "early_script": Markup((markup.TEMPLATES / "early.js").read_text(encoding="utf-8")),
-        "script": Markup((markup.TEMPLATES / "script.js").read_text(encoding="utf-8")),
+        "script": Markup("\n".join((markup.TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)),
     }
     return environment
 
@@ -143,15 +178,9 @@ def _environment() -> Any:
 
 def _page(path: Path) -> Page:
     """Read an executed notebook and make its page."""
-    import nbformat
     from bs4 import BeautifulSoup
 
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except FileNotFoundError:
-        raise NotebookError(f"no notebook {path}") from None
-    except nbformat.reader.NotJSONError:
-        raise NotebookError(f"{path} is not a notebook") from None
+    notebook = _read(path)
     manifest = read_manifest(path) or {}
     page = Page(file=f"{path.stem}.html", title=path.stem)
     page.failure = _failure(notebook, manifest)
@@ -174,6 +203,17 @@ def _page(path: Path) -> Page:
     page.body = Markup(str(soup))
     _facts(page, notebook, manifest)
     return page
+
+
+def _read(path: Path) -> NotebookNode:
+    import nbformat
+
+    try:
+        return nbformat.read(path, as_version=4)
+    except FileNotFoundError:
+        raise NotebookError(f"no notebook {path}") from None
+    except nbformat.reader.NotJSONError:
+        raise NotebookError(f"{path} is not a notebook") from None
 
 
 def _failure(notebook: NotebookNode, manifest: Mapping[str, Any]) -> str | None:

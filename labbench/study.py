@@ -46,6 +46,8 @@ def run_study(
     store: str | Path = "data/study.h5",
     output: str | Path = "reports/study",
     kernel: KernelKind = "fork",
+    *,
+    pdf: bool = False,
 ) -> Path:
     """Measure, compare, predict and select by running the four notebooks, then publish them.
 
@@ -59,6 +61,8 @@ def run_study(
         Folder of the site; executed notebooks go to its ``notebooks`` subfolder.
     kernel : {'fork', 'fresh'}
         How kernels start.
+    pdf : bool
+        Print each page as PDF too, beside it.
 
     Returns
     -------
@@ -70,14 +74,18 @@ def run_study(
     ConfigError
         If the configuration is not valid: before anything runs.
     NotebookError
-        If a notebook failed; the site is published all the same and shows where.
+        If a notebook failed; the site is published all the same and shows where. If PDF is wanted and no browser is
+        installed: before anything runs.
     """
     from labbench.campaign import BenchmarkConfig
     from labbench.config import read
     from labbench.notebooks import NotebookError, Step, chain, folder
+    from labbench.pdf import browser, print_site
     from labbench.publish import publish
     from labbench.selection import study_headline
 
+    if pdf:
+        browser()
     source = folder()
     config = Path(config or source / "config" / "benchmark_config.json").resolve()
     read(BenchmarkConfig, config).cells()
@@ -98,6 +106,8 @@ def run_study(
     headline = study_headline(store) if store.exists() else "Nothing was measured."
     done = [step.output for step in steps if step.output.exists()]
     index = publish(done, site, title="labbench study", headline=headline, provenance=_provenance(store))
+    if pdf:
+        print_site(site)
     failed = [result for result in results if result.status != "ok"]
     if failed:
         raise NotebookError(f"{failed[0]}; the report up to there is {index}")

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from test_store import filled, make_record, make_series
 
@@ -180,6 +181,100 @@ def test_the_matrix_names_what_is_not_the_smallest_inference(tmp_path):
     rows = matrix.matrix(Store(filled(tmp_path / "s.h5", *records)).frame())
     assert rows.index.tolist() == ["bert-tiny", "bert-tiny, batch 8", "bert-tiny, training"]
     assert set(rows["cpu/eager"]) == {rows.iloc[0, 0]}
+
+
+def with_holes() -> pd.DataFrame:
+    """Two models on three platforms; a cell takes 2 s of vit and 1 s of bert, and twice as long on openvino."""
+    from made import made_frame, record
+
+    took = {
+        ("bert-tiny", "eager"): 1.0, ("bert-tiny", "openvino"): 2.0, ("vit-tiny", "eager"): 2.0, ("nobodys", "eager"): 1.0,
+    }  # fmt: skip
+    ok = [
+        record(model, runtime, batch_size=size).model_copy(update={"duration_s": seconds})
+        for (model, runtime), seconds in took.items()
+        for size in (1, 8)
+    ]
+    bad = [
+        record("vit-tiny", "onnxruntime", status="unsupported", reason="an operator is missing"),
+        record("bert-tiny", "onnxruntime", status="timeout", reason="took too long", batch_size=8, seq_len=16),
+        record("bert-tiny", "onnxruntime", batch_size=1, seq_len=16),
+    ]
+    return made_frame(*ok, *bad, record("bert-tiny", "eager", mode="training"))
+
+
+def test_every_model_is_wanted_on_every_platform_that_ran_its_mode():
+    table = matrix.pairs(with_holes()).set_index(["model", "mode", "platform"])["status"]
+    assert table.loc["vit-tiny", "inference"].to_dict() == {
+        "cpu/eager": "ok", "cpu/onnxruntime": "unsupported", "cpu/openvino": "not run",
+    }  # fmt: skip
+    assert table.xs("training", level="mode").index.tolist() == [("bert-tiny", "cpu/eager")]
+
+
+def test_what_is_missing_has_a_command_that_parses_to_the_missing_cells_and_a_time():
+    import shlex
+
+    from labbench import cli
+    from labbench.campaign import resolve
+
+    table = matrix.pairs(with_holes()).set_index(["model", "platform"])
+    row = table.loc[("vit-tiny", "cpu/openvino")]
+    program, *arguments = shlex.split(row["command"])
+    options = cli._parser().parse_args(arguments)
+    assert program == "labbench"
+    cells = resolve(cli.grid(options).cells())
+    assert sorted(cell.label for cell in cells) == [
+        "vit-tiny inference b1 i224 fp32 on cpu/openvino", "vit-tiny inference b8 i224 fp32 on cpu/openvino",
+    ]  # fmt: skip
+    assert row["cells"] == 2
+    # vit takes 1.5 times, openvino 1.5 times the typical cell: effects in logs, over the eight known cells
+    logs = np.log([1, 1, 2, 2, 2, 2, 1, 1])
+    expected = np.exp(np.log(2) + np.log(2) - logs.mean())
+    assert row["estimated_s"] == pytest.approx(2 * expected)
+
+
+def test_the_way_out_depends_on_why_it_is_missing():
+    table = matrix.pairs(with_holes()).set_index(["model", "platform"])
+    assert pd.isna(table.loc[("vit-tiny", "cpu/onnxruntime"), "command"])
+    [timeout] = [
+        row for (model, _), row in table.iterrows() if model.startswith("bert-tiny") and row["status"] == "timeout"
+    ]
+    assert timeout["command"].endswith("--batch-size 8 --seq-len 16 --retry")
+    assert timeout["reason"] == "took too long"
+    assert "no model `nobodys`" in table.loc[("nobodys", "cpu/openvino"), "way_out"]
+
+
+def test_gaps_are_told_in_a_sentence_and_a_table():
+    table = matrix.pairs(with_holes())
+    text = sentences.gaps(table)
+    bad = table[table["status"] != "ok"]
+    assert f"of {len(table)} pairs of model and platform are complete" in text
+    assert "1 unsupported" in text
+    assert "1 timeout" in text
+    assert "cannot be run by a command" in text
+    shown = tables.gaps_table(table)
+    assert len(shown) == len(bad)
+    assert shown["way out"][0].startswith("labbench run"), "what can be run comes first"
+    assert sentences.gaps(matrix.pairs(with_holes().iloc[:0])).startswith("There is no matrix to complete")
+    assert sentences.gaps(table[table["status"] == "ok"]).startswith("**100 %")
+    assert tables.gaps_table(matrix.pairs(with_holes().iloc[:0])).empty
+
+
+def test_predicted_cells_did_not_run_and_time_that_nobody_took_is_not_known():
+    from made import made_frame, record
+
+    frame = made_frame(record(), record("vit-tiny", "compile"), record(runtime="compile", provenance="predicted"))
+    table = matrix.pairs(frame).set_index(["model", "platform"])
+    assert table.loc[("bert-tiny", "cpu/compile"), "status"] == "not run"
+    assert np.isnan(table.loc[("bert-tiny", "cpu/compile"), "estimated_s"])
+    assert "for how long no record tells" in sentences.gaps(table.reset_index())
+
+
+def test_precisions_machines_and_input_sizes_have_squares_of_their_own():
+    from made import made_frame, record
+
+    records = [record(), record(precision="bf16"), record(machine_id="m2"), record(seq_len=16), record(seq_len=32)]
+    assert matrix.matrix(made_frame(*records)).stack().value_counts()["ok 1.00 ms"] == len(records)
 
 
 def test_tables_are_in_human_units_and_words(store):

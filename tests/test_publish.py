@@ -13,7 +13,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from labbench.markup import last_states
 from labbench.notebooks import NotebookError, run
-from labbench.publish import _sentence, publish
+from labbench.pdf import pdf, print_site
+from labbench.publish import _sentence, publish, publish_folder
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="300pt" height="200pt"><circle r="9"/></svg>'
@@ -498,3 +499,153 @@ def test_a_page_prints_with_its_tables_whole(site, driver):
     overflow = driver.execute_script("return getComputedStyle(document.querySelector('.table')).overflowY")
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     assert (hidden, overflow) == ("none", "visible")
+
+
+# --- tables that sort -------------------------------------------------------------------------------------------------
+
+CELLS = "return [...document.querySelectorAll('tbody tr')].map(row => row.cells[arguments[0]].innerText)"
+ORDERS = "return [...document.querySelectorAll('thead th')].map(head => head.ariaSort)"
+COLUMNS = {
+    "name": ["b10", "b9", "a", "–"],
+    "ms": ["1,200", "5.5", "–", "40"],
+    "time": ["2 s", "30 ms", "4 µs", ""],
+    "version": ["3.11.7", "3.9.1", "3.10.0", "–"],
+    "gain": ["×1.20", "3 %", "−2", "–"],
+}
+
+
+@pytest.fixture
+def sorted_page(tmp_path, driver):
+    page(tmp_path, code("t", table(**COLUMNS)))
+    driver.get(f"file://{tmp_path}/site/n.html")
+    return driver
+
+
+@pytest.mark.parametrize(
+    ("column", "ascending"),
+    [
+        ("name", ["a", "b9", "b10", "–"]),
+        ("ms", ["5.5", "40", "1,200", "–"]),
+        ("time", ["4 µs", "30 ms", "2 s", ""]),
+        ("version", ["3.9.1", "3.10.0", "3.11.7", "–"]),
+        ("gain", ["−2", "×1.20", "3 %", "–"]),
+    ],
+)
+def test_a_click_on_a_header_sorts_by_size_or_name_and_the_unknown_last(sorted_page, column, ascending):
+    at = list(COLUMNS).index(column)
+    button = sorted_page.find_elements("css selector", "thead button")[at]
+    seen = []
+    for _ in range(3):
+        button.click()
+        texts = [text.replace("\N{NO-BREAK SPACE}", " ") for text in sorted_page.execute_script(CELLS, at)]
+        seen.append((sorted_page.execute_script(ORDERS)[at], texts))
+    *known, unknown = ascending
+    down = ("descending", [*known[::-1], unknown])
+    assert seen == [("ascending", ascending), down, ("none", COLUMNS[column])]
+
+
+def test_a_table_is_sorted_from_the_keyboard_by_one_column_at_a_time(sorted_page):
+    from selenium.webdriver.common.keys import Keys
+
+    first, second, *_ = sorted_page.find_elements("css selector", "thead button")
+    first.send_keys(Keys.ENTER)
+    second.send_keys(Keys.SPACE)
+    assert sorted_page.execute_script(ORDERS)[:3] == ["none", "ascending", "none"]
+    assert sorted_page.execute_script(CELLS, 1) == ["5.5", "40", "1,200", "–"]
+
+
+def test_without_a_script_a_table_is_a_plain_one(tmp_path):
+    soup = page(tmp_path, code("t", table(**COLUMNS)))
+    assert [head.get_text() for head in soup.select("thead th")] == list(COLUMNS)
+    assert soup.select("table button") == []
+
+
+def test_a_table_whose_cells_span_others_does_not_sort(tmp_path, driver):
+    import pandas as pd
+
+    index = pd.MultiIndex.from_product([["bert", "vit"], [1, 8]], names=["model", "batch"])
+    html = pd.DataFrame({"ms": [4, 3, 2, 1]}, index=index)._repr_html_()
+    page(tmp_path, code("t", output(text_html=html)))
+    driver.get(f"file://{tmp_path}/site/n.html")
+    assert driver.find_elements("css selector", "thead button") == []
+
+
+# --- PDF --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def browser_installed():
+    from tests.browser import find
+
+    find("chromium")
+
+
+@pytest.mark.usefixtures("browser_installed")
+def test_a_page_becomes_a_pdf_with_its_text_whole_and_without_the_buttons(tmp_path):
+    import pandas as pd
+    from pypdf import PdfReader
+
+    rows = [f"row {i} of the table" for i in range(150)]
+    html = pd.DataFrame({"name": rows}).to_html()
+    page(tmp_path, new_markdown_cell("# A printed title\n\nSome text."), code("t", output(text_html=html)))
+    made = print_site(tmp_path / "site")
+    assert [path.name for path in made] == ["index.pdf", "n.pdf"]
+    printed = PdfReader(made[1])
+    text = " ".join(page.extract_text() for page in printed.pages)
+    assert len(printed.pages) > 1
+    assert "A printed title" in text
+    assert [row for row in rows if row not in text] == []
+    assert "Show code" not in text
+    assert [path.name for path in (tmp_path / "site").iterdir() if path.suffix not in (".html", ".pdf")] == []
+
+
+@pytest.mark.usefixtures("browser_installed")
+def test_a_folder_of_executed_notebooks_is_published_and_printed_by_one_command(tmp_path, capsys):
+    from labbench.cli import main
+
+    write(tmp_path / "b.ipynb", new_markdown_cell("# Second"), code("1"))
+    write(tmp_path / "a.ipynb", new_markdown_cell("# First"), code("1"))
+    assert (
+        main(["publish", str(tmp_path), "--output", str(tmp_path / "s"), "--headline", "It is *fast*.", "--pdf"]) == 0
+    )
+    names = ("index.html", "index.pdf", "a.pdf", "b.pdf")
+    assert capsys.readouterr().out.split() == [str(tmp_path / "s" / name) for name in names]
+    soup = read(tmp_path / "s" / "index.html")
+    assert [card.get_text(strip=True) for card in soup.select(".card h2")] == ["First", "Second"]
+    assert soup.h1.get_text() == "It is fast."
+
+
+def test_without_a_browser_the_error_says_what_was_looked_for_and_the_ways_out(tmp_path, monkeypatch):
+    page(tmp_path)
+    monkeypatch.delenv("LABBENCH_CHROMIUM", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        NotebookError, match=r"none of chromium, .*install Chromium .*LABBENCH_CHROMIUM.*in any browser"
+    ):
+        pdf(tmp_path / "site" / "n.html")
+    monkeypatch.setenv("LABBENCH_CHROMIUM", "/no/such/program")
+    with pytest.raises(NotebookError, match="LABBENCH_CHROMIUM=/no/such/program is not a program"):
+        pdf(tmp_path / "site" / "n.html")
+
+
+@pytest.mark.parametrize("script", ["exit 3", "echo cannot >&2; exit 0"])
+def test_a_browser_that_fails_is_told_with_its_last_words(tmp_path, monkeypatch, script):
+    page(tmp_path)
+    broken = tmp_path / "broken"
+    broken.write_text(f"#!/bin/sh\n{script}\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("LABBENCH_CHROMIUM", str(broken))
+    with pytest.raises(NotebookError, match=r"could not print n.html .*(no message|cannot)"):
+        pdf(tmp_path / "site" / "n.html")
+    assert not (tmp_path / "site" / "n.pdf").exists()
+
+
+def test_a_folder_without_executed_notebooks_is_refused_by_name(tmp_path):
+    with pytest.raises(NotebookError, match="no notebook in"):
+        publish_folder(tmp_path)
+    write(tmp_path / "raw.ipynb", new_code_cell("1"))
+    with pytest.raises(NotebookError, match=r"raw.ipynb was not executed"):
+        publish_folder(tmp_path)
+    (tmp_path / "raw.ipynb").write_text("text")
+    with pytest.raises(NotebookError, match="is not a notebook"):
+        publish_folder(tmp_path)

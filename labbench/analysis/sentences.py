@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from labbench.analysis.tables import CHANGED
-from labbench.words import about, count, listed, percent
+from labbench.words import about, count, listed, percent, seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,3 +139,24 @@ def hit_rate(outcomes: pd.DataFrame) -> str:
     middle = outcomes["share"].median()
     text = f"Of {count(len(outcomes), 'piece')} of advice that was tested, **{kept} brought at least half of the promised gain**"
     return text + (f"; the median brought {percent(middle)} of it." if middle == middle else ".")
+
+
+def gaps(pairs: pd.DataFrame) -> str:
+    """How complete the matrix of models and platforms is, and how long the rest would take."""
+    if pairs.empty:
+        return "There is no matrix to complete: nothing was measured."
+    missing = pairs[pairs["status"] != "ok"]
+    text = f"**{percent(1 - len(missing) / len(pairs))} of {count(len(pairs), 'pair')} of model and platform are complete**."
+    if missing.empty:
+        return text
+    kinds = missing["status"].str.replace("_", " ").value_counts()
+    text += f" Missing: {listed([f'{times:,} {name}' for name, times in kinds.items()])}."
+    runnable = missing[missing["command"].notna()]
+    if len(runnable):
+        known = runnable["estimated_s"].dropna()
+        text += f" {count(len(runnable), 'command')} would run {count(int(runnable['cells'].sum()), 'cell')}"
+        text += f", which takes about {seconds(known.sum())}" if len(known) else ", for how long no record tells"
+        unknown = len(runnable) - len(known)
+        text += f" without {count(unknown, 'pair')} of unknown duration." if unknown and len(known) else "."
+    rest = len(missing) - len(runnable)
+    return text + (f" {count(rest, 'pair')} cannot be run by a command: the table says why." if rest else "")

@@ -22,6 +22,7 @@ CHANGED = {
     "memory_format": "memory format",
     "kv_cache": "KV cache",
 }
+MOST_GAPS = 100  # rows of the table of what is missing
 
 
 def noise_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -146,3 +147,23 @@ def memory_table(frame: pd.DataFrame) -> pd.DataFrame:
     table = sizes.agg(["count", "min", "median", "max"]).rename_axis("platform").reset_index()
     table.columns = ["platform", "models", "smallest MB", "median MB", "largest MB"]
     return table.map(lambda value: value if isinstance(value, str) else "–" if value != value else f"{value:.0f}")
+
+
+def gaps_table(pairs: pd.DataFrame) -> pd.DataFrame:
+    """What is missing in the matrix and the way out; what a command can run first, at most 100 rows."""
+    import pandas as pd
+
+    rows = pairs[pairs["status"] != "ok"].sort_values("command", key=lambda column: column.isna(), kind="stable")
+    rows = rows.head(MOST_GAPS)
+    return pd.DataFrame(
+        {
+            "model": rows["model"],
+            "mode": rows["mode"],
+            "platform": rows["platform"],
+            "status": rows["status"].str.replace("_", " "),
+            "reason": rows["reason"].fillna("–"),
+            "cells": rows["cells"].astype(int),
+            "about s": rows["estimated_s"].map(digits),
+            "way out": rows["way_out"].where(rows["command"].isna(), rows["command"]),
+        }
+    ).reset_index(drop=True)

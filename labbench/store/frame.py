@@ -45,6 +45,7 @@ RECORD_VIEW = {
     "memory_increase_bytes": "memory.increase_bytes",
     "parameter_bytes": "memory.parameter_bytes",
     "joules_per_call": "energy.joules_per_call",
+    "energy_reason": "energy.reason",
     "noise": "noise.verdict",
     "check_error": "check.max_error",
     "check_tolerance": "check.tolerance",

@@ -1,0 +1,43 @@
+"""Figures of measurements: DataFrame in, Axes out. Milliseconds and ratios on the axes, SI in the frames."""
+
+from labbench.plots.base import (
+    MARKERS,
+    MS,
+    ROW_IN,
+    WIDTH_IN,
+    legend_above,
+    new_axes,
+    plain_ticks,
+    platform_colors,
+    theme,
+)
+from labbench.plots.comparison import plot_latency, plot_latency_pairs, plot_latency_shares, plot_speedup
+from labbench.plots.cost import plot_one_off, plot_roofline
+from labbench.plots.points import plot_points
+from labbench.plots.profile import panels, plot_cold_start, plot_curve, plot_memory, plot_pareto
+from labbench.plots.table import plot_matrix
+
+__all__ = [
+    "MARKERS",
+    "MS",
+    "ROW_IN",
+    "WIDTH_IN",
+    "legend_above",
+    "new_axes",
+    "panels",
+    "plain_ticks",
+    "platform_colors",
+    "plot_cold_start",
+    "plot_curve",
+    "plot_latency",
+    "plot_latency_pairs",
+    "plot_latency_shares",
+    "plot_matrix",
+    "plot_memory",
+    "plot_one_off",
+    "plot_pareto",
+    "plot_points",
+    "plot_roofline",
+    "plot_speedup",
+    "theme",
+]

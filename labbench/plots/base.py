@@ -1,0 +1,124 @@
+"""What all figures share: theme, size, colours, marks of provenance, ticks, legends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MS = 1e3
+MB = 1e-6
+ROW_IN = 0.27  # inches of height a model takes
+WIDTH_IN = 5.2  # of every figure: a phone then shows it whole, its text at some 9 pixels
+TICKS = ((0.9, (1, 1.5, 2, 3, 5, 7)), (2.5, (1, 2, 5)), (np.inf, (1,)))  # of a log axis: up to so many decades, these
+LEGEND_CHARACTERS, MARK_CHARACTERS = 60, 5  # what fits into WIDTH_IN, and what a mark and its gaps take of it
+MOST_ROWS = 100  # of a table on a page; pandas leaves out the middle of a longer one
+MANY = 40  # rows above which a figure shows a distribution instead of every name: it would be taller than a screen
+ENDS = 15  # rows then named at either end
+
+
+def theme() -> None:
+    """Defaults of a notebook: figures with a white panel, light grid, text for a phone; tables of 100 rows, texts whole."""
+    import pandas as pd
+    import seaborn as sns
+
+    text = dict.fromkeys(
+        ("font.size", "figure.labelsize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"),
+        9.5,
+    )
+    rc = {**text, "axes.titlesize": 9.5, "axes.edgecolor": "0.7", "figure.dpi": 110}
+    rc |= {"svg.fonttype": "none"}  # numbers in figures can be searched and copied
+    sns.set_theme(style="whitegrid", rc=rc)
+    _draw_once()
+    pd.set_option("display.max_colwidth", None)
+    pd.set_option("display.max_rows", MOST_ROWS)
+
+
+def _draw_once() -> None:
+    """In a notebook, leave out the cropping of figures: these have a layout, and cropping draws each twice."""
+    import sys
+
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
+        shell.run_line_magic("config", "InlineBackend.print_figure_kwargs = {'bbox_inches': None}")
+
+
+def platform_colors(platforms: pd.Series) -> dict[str, tuple[float, float, float]]:
+    """A colour for each platform, from seaborn's colour-blind palette, in alphabetical order."""
+    import seaborn as sns
+
+    names = sorted(platforms.dropna().astype("str").unique())
+    return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+
+
+def new_axes(ax: Axes | None, height_in: float) -> Axes:
+    """``ax``, or a figure of the width that all have."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    _, made = plt.subplots(figsize=(WIDTH_IN, height_in), layout="constrained")
+    return made
+
+
+def plain_ticks(ax: Axes, axes: str = "xy") -> None:
+    """Numbers like 0.1 and 20 on log axes, not powers of ten; 2 and 5 between them where there is room."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    for name in axes:
+        axis = getattr(ax, f"{name}axis")
+        low, high = axis.get_view_interval()
+        decades = np.log10(high / low)
+        axis.set_major_locator(LogLocator(subs=next(subs for most, subs in TICKS if decades <= most)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+
+
+def legend_above(ax: Axes, columns: int = 2) -> None:
+    """Legend over the axes, where it hides nothing."""
+    ax.legend(ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+
+
+def nothing(ax: Axes | None, text: str = "nothing of this kind was measured") -> Axes:
+    """A figure that says that there is nothing to draw."""
+    ax = new_axes(ax, 0.6)
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, text, ha="center", va="center", color="0.4")
+    return ax
+
+
+def hollow_note(rows: pd.DataFrame) -> str:
+    """What the hollow marks of a figure are, e.g. ``hollow: imported``; empty if everything was measured."""
+    others = sorted(set(rows["provenance"].astype("str")) - {"measured"})
+    return f"hollow: {', '.join(others)}" if others else ""
+
+
+def scatter(
+    ax: Axes, x: np.ndarray, y: np.ndarray, measured: np.ndarray, *, color: Any, marker: str = "o", size: float = 24
+) -> None:
+    """Points, filled where ``measured``, else hollow."""
+    ax.scatter(x[measured], y[measured], color=[color], marker=marker, s=size, zorder=3)
+    ax.scatter(x[~measured], y[~measured], facecolor="white", edgecolor=[color], marker=marker, s=size, zorder=3)
+
+
+def name_in_legend(ax: Axes, names: dict[str, Any], columns: int = 2) -> None:
+    """Legend above with a mark for each name, in its colour and the marker of its place; fewer columns for long names."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], ls="", marker=MARKERS[i % len(MARKERS)], ms=5, color=color, label=name)
+        for i, (name, color) in enumerate(names.items())
+    ]
+    fitting = LEGEND_CHARACTERS // (max(map(len, names), default=0) + MARK_CHARACTERS)
+    ax.legend(
+        handles=handles,
+        ncols=max(min(columns, fitting), 1),
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        frameon=False,
+    )

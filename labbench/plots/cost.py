@@ -1,0 +1,71 @@
+"""What bounds the cells, and what starting costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from labbench.plots.base import MARKERS, legend_above, new_axes, nothing, plain_ticks, platform_colors
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+
+def plot_roofline(placed: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Achieved FLOP/s against arithmetic intensity, under the measured ceilings of each precision."""
+    if placed.empty:
+        return nothing(ax)
+    ax = new_axes(ax, 4.2)
+    colors = platform_colors(placed["platform"])
+    x = np.geomspace(placed["intensity"].min() / 2, placed["intensity"].max() * 2, 200)
+    for i, (name, color) in enumerate(colors.items()):
+        part = placed[placed["platform"].astype("str") == name]
+        ax.scatter(
+            part["intensity"], part["achieved_flops"] / 1e9, color=[color], marker=MARKERS[i % len(MARKERS)], s=24,
+            alpha=0.85, label=name,
+        )  # fmt: skip
+    for precision, part in placed.groupby("precision", observed=True):
+        peak, bandwidth = part["peak_flops"].iloc[0], part["bandwidth_bytes_s"].iloc[0]
+        middle = np.sqrt(x[0] * peak / bandwidth)
+        ax.plot(x, np.minimum(peak, x * bandwidth) / 1e9, color="0.35", lw=1.5, zorder=1)
+        name = f"matrix product, {precision}: {peak / 1e9:.0f} GFLOP/s"
+        ax.annotate(name, (x[-1], peak / 1e9), (0, 16), textcoords="offset points", ha="right", color="0.3")
+        ax.annotate(
+            f"memory copy: {bandwidth / 1e9:.0f} GB/s", (middle, middle * bandwidth / 1e9), (-5, 3),
+            textcoords="offset points", ha="right", color="0.3",
+        )  # fmt: skip
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="arithmetic intensity (FLOP per byte, nothing fused)",
+        ylabel="achieved GFLOP/s",
+    )
+    ax.set_ylim(top=ax.get_ylim()[1] * 2)
+    plain_ticks(ax)
+    legend_above(ax)
+    return ax
+
+
+def plot_one_off(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Seconds before the first useful result on each platform: a dot a model, the median as a bar."""
+    seconds = frame[["load_s", "prepare_s", "first_run_s"]].sum(axis=1)
+    rows = frame[(frame["status"] == "ok") & frame["primary"] & (seconds > 0)]
+    if rows.empty:
+        return nothing(ax)
+    colors = platform_colors(rows["platform"])
+    ax = new_axes(ax, 0.7 + 0.5 * len(colors))
+    for i, (name, color) in enumerate(colors.items()):
+        part = np.sort(seconds[rows.index[rows["platform"].astype("str") == name]].to_numpy(float))
+        apart = (np.arange(len(part)) % 3 - 1) * 0.1  # neighbours do not hide each other
+        ax.scatter(part, i + apart, color=[color], marker=MARKERS[i % len(MARKERS)], s=20, alpha=0.7)
+        middle = float(np.median(part))
+        ax.vlines(middle, i - 0.28, i + 0.28, color="0.2", lw=2)
+        ax.annotate(f"{middle:.2g} s", (middle, i - 0.3), ha="center", va="bottom")
+    ax.set(xscale="log", xlabel="load + prepare + first run (s); bar: median", ylabel="")
+    ax.set_yticks(range(len(colors)), list(colors))
+    ax.set_ylim(len(colors) - 0.55, -0.75)
+    ax.grid(axis="y", visible=False)
+    plain_ticks(ax, "x")
+    return ax

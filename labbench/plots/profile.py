@@ -1,0 +1,242 @@
+"""One model on its platforms, or one platform's models: curves over batch size, starting costs, the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labbench.analysis.profiles import KIND, PHASES, SERIES_NAMES
+from labbench.plots.base import (
+    ENDS,
+    MANY,
+    MARKERS,
+    MB,
+    MS,
+    ROW_IN,
+    WIDTH_IN,
+    hollow_note,
+    name_in_legend,
+    new_axes,
+    nothing,
+    plain_ticks,
+    scatter,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+NAMED = 8  # sides that a reader can tell apart by colour and marker; further ones are grey
+GREY = "0.75"
+PHASE_COLORS = {"start_s": "#0173b2", "load_s": "#029e73", "prepare_s": "#de8f05", "first_run_s": "#cc78bc"}
+PHASE_NAMES = {"start_s": "start", "load_s": "load", "prepare_s": "prepare", "first_run_s": "first run"}
+UNITS = {"audio_s": "seconds of audio"}
+
+
+def panels(plot: Callable[..., Axes], rows: pd.DataFrame, **options: Any) -> list[Axes]:
+    """One panel below the other for each kind of series (forward pass, reading a prompt, a further token, training step).
+
+    Parameters
+    ----------
+    plot : callable
+        Takes the rows of one kind and ``ax``.
+    rows : DataFrame
+        With the columns ``mode``, and ``series`` and ``throughput_unit`` where it is a table of series.
+    """
+    import matplotlib.pyplot as plt
+
+    kinds = [name for name in KIND if name in rows]
+    parts = [part for _, part in rows.groupby(kinds, observed=True, sort=True)]
+    if len(parts) < 2:
+        return [plot(rows, **options)]
+    height = sum(_height(plot, part) for part in parts)
+    figure = plt.figure(figsize=(WIDTH_IN, height), layout="constrained")
+    pieces = figure.subfigures(len(parts), 1, squeeze=False, height_ratios=[_height(plot, part) for part in parts])
+    axes = []
+    for piece, part in zip(pieces[:, 0], parts, strict=True):
+        piece.suptitle(_title(part), fontsize="medium")
+        axes.append(plot(part, ax=piece.subplots(), **options))
+    return axes
+
+
+def _title(rows: pd.DataFrame) -> str:
+    if "series" not in rows:
+        return str(rows["mode"].iloc[0])
+    series = str(rows["series"].iloc[0])
+    return f"{SERIES_NAMES[series]} ({series})" if series in SERIES_NAMES else series
+
+
+def _height(plot: Callable[..., Axes], rows: pd.DataFrame) -> float:
+    """Inches that a panel needs."""
+    if plot is plot_cold_start:
+        return 1.5 + ROW_IN * min(len(rows), 2 * ENDS + 1)
+    return 3.4 + 0.1 * min(rows["side"].nunique(), NAMED)
+
+
+def _named(rows: pd.DataFrame) -> dict[str, Any]:
+    """Colours of the sides that are told apart: of many, evenly spaced ones from the highest to the lowest throughput."""
+    import seaborn as sns
+
+    best = rows.groupby("side")["throughput"].max().sort_values(ascending=False).index
+    chosen = best[np.unique(np.linspace(0, len(best) - 1, NAMED).round().astype(int))] if len(best) > NAMED else best
+    return dict(zip(sorted(chosen), sns.color_palette("colorblind", NAMED), strict=False))
+
+
+def _how_many_named(rows: pd.DataFrame, colors: dict[str, Any]) -> str:
+    count = rows["side"].nunique()
+    return f"{len(colors)} of {count:,} named" if count > len(colors) else ""
+
+
+def _notes(*notes: str) -> str:
+    """The notes that there are, on a line of their own."""
+    told = [note for note in notes if note]
+    return "\n" + "; ".join(told) if told else ""
+
+
+def plot_curve(curve: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Throughput against latency over the batch size, a curve a side, 95 % intervals in both; log scales.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        One kind of :func:`labbench.analysis.profiles.over_batch`. The numbers at the ends are batch sizes. Of more than
+        eight sides, eight are named; of the others there are grey points.
+    """
+    if curve.empty:
+        return nothing(ax)
+    ax = new_axes(ax, 4.2)
+    colors = _named(curve)
+    for side, part in curve[curve["side"].isin(list(colors))].groupby("side", sort=False):
+        _plot_one_curve(ax, part, colors[side], _marker(colors, side))
+    others = curve[~curve["side"].isin(list(colors))]
+    ax.plot(others["latency_s"] * MS, others["throughput"], ".", color=GREY, ms=4, zorder=1)
+    unit = str(curve["throughput_unit"].iloc[0])
+    statistic = "latency of a call (ms), median" if (curve["latency_statistic"] == "median").all() else "latency (ms)"
+    alone = "" if curve.groupby("side")["batch_size"].nunique().gt(1).any() else "one batch size each: no curve"
+    ax.set(xscale="log", yscale="log", ylabel=f"{UNITS.get(unit, unit)} per second")
+    ax.set_xlabel(
+        statistic + _notes("numbers: batch size", alone) + _notes(_how_many_named(curve, colors), hollow_note(curve))
+    )
+    ax.margins(0.12)
+    plain_ticks(ax)
+    name_in_legend(ax, colors)
+    return ax
+
+
+def _marker(colors: dict[str, Any], side: str) -> str:
+    return MARKERS[list(colors).index(side) % len(MARKERS)] if side in colors else "."
+
+
+def _plot_one_curve(ax: Axes, part: pd.DataFrame, color: Any, marker: str) -> None:
+    x, y = part["latency_s"].to_numpy(dtype=float) * MS, part["throughput"].to_numpy(dtype=float)
+    ax.hlines(y, part["latency_ci_low_s"] * MS, part["latency_ci_high_s"] * MS, color=color, lw=1.2)
+    ax.vlines(x, part["throughput_ci_low"], part["throughput_ci_high"], color=color, lw=1.2)
+    for _, line in part.groupby("provenance", observed=True):
+        style = "-" if (line["provenance"] == "measured").all() else "--"
+        ax.plot(line["latency_s"] * MS, line["throughput"], color=color, lw=1, ls=style, zorder=2)
+    scatter(ax, x, y, (part["provenance"] == "measured").to_numpy(), color=color, marker=marker)
+    for at in dict.fromkeys((0, len(part) - 1)):
+        size = str(part["batch_size"].iloc[at])
+        ax.annotate(size, (x[at], y[at]), (4, -9), textcoords="offset points", color=color, fontsize="small")
+
+
+def plot_memory(curve: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Peak memory above the empty worker over the batch size, a curve a side; takes what :func:`plot_curve` takes."""
+    rows = curve[curve["primary"] & curve["memory_increase_bytes"].notna()]
+    if rows.empty:
+        return nothing(ax, "no memory was recorded")
+    ax = new_axes(ax, 3.8)
+    colors = _named(rows)
+    others = rows[~rows["side"].isin(list(colors))]
+    ax.plot(
+        others["batch_size"].astype(float), others["memory_increase_bytes"].astype(float) * MB, ".", color=GREY, ms=4
+    )
+    for side, part in rows[rows["side"].isin(list(colors))].groupby("side", sort=False):
+        x, y = part["batch_size"].to_numpy(dtype=float), part["memory_increase_bytes"].to_numpy(dtype=float) * MB
+        ax.plot(x, y, color=colors[side], lw=1, zorder=2)
+        measured = (part["provenance"] == "measured").to_numpy()
+        scatter(ax, x, y, measured, color=colors[side], marker=_marker(colors, side))
+    ax.set(xscale="log", ylabel="peak memory above the empty worker (MB)", ylim=(0, None))
+    ax.set_xlabel("batch size" + _notes(_how_many_named(rows, colors), hollow_note(rows)))
+    sizes = np.unique(rows["batch_size"].to_numpy(dtype=int))
+    ax.set_xticks(sizes, sizes.astype(str))
+    ax.minorticks_off()
+    name_in_legend(ax, colors)
+    return ax
+
+
+def plot_cold_start(starts: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Seconds from the request for a worker to its first result, in parts, a bar a side; of many, the ends by name.
+
+    Parameters
+    ----------
+    starts : DataFrame
+        Rows of one mode of :func:`labbench.analysis.profiles.cold_start`. Hatched: not measured here.
+    """
+    if starts.empty:
+        return nothing(ax, "no record tells what starting costs")
+    rows = starts.sort_values("total_s", kind="stable")
+    if len(rows) > MANY:
+        rows = rows.iloc[np.r_[:ENDS, len(rows) - ENDS : len(rows)]]
+    ax = new_axes(ax, 1.3 + ROW_IN * len(rows))
+    y, begin = np.arange(len(rows)), np.zeros(len(rows))
+    foreign = (rows["provenance"] != "measured").to_numpy()
+    for phase in PHASES:
+        seconds = rows[phase].fillna(0).to_numpy(dtype=float)
+        bars = ax.barh(y, seconds, left=begin, height=0.7, color=PHASE_COLORS[phase], label=PHASE_NAMES[phase])
+        for at in np.flatnonzero(foreign).tolist():
+            bars[at].set(hatch="///", fill=False, edgecolor=PHASE_COLORS[phase])
+        begin += seconds
+    for at, (total, complete) in enumerate(zip(rows["total_s"], rows["complete"], strict=True)):
+        ax.annotate(
+            f"{'' if complete else '≥ '}{total:.2g}", (total, at), (3, 0), textcoords="offset points", va="center"
+        )
+    few = f"the {ENDS} quickest and {ENDS} slowest of {len(starts):,}" if len(rows) < len(starts) else ""
+    parts = "" if rows["complete"].all() else "≥: not all parts are known"
+    ax.set_xlabel("seconds to the first result" + _notes(few, parts, hollow_note(rows).replace("hollow", "hatched")))
+    ax.set_yticks(y, rows["side"])
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.margins(x=0.12)
+    ax.grid(axis="y", visible=False)
+    ax.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    return ax
+
+
+def plot_pareto(cells: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Which cells are worth having: throughput against latency, the size of a mark its memory.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        One kind of :func:`labbench.analysis.profiles.pareto`. Coloured: no other cell clearly dominates it. Grey: one does.
+    """
+    if cells.empty:
+        return nothing(ax)
+    ax = new_axes(ax, 4.2)
+    colors = _named(cells)
+    memory = cells["memory_increase_bytes"].astype("float64")
+    sizes = 20 + 140 * (memory / memory.max()).fillna(0)
+    for (side, efficient), part in cells.assign(size=sizes).groupby(["side", "efficient"], sort=False):
+        color = colors.get(side, "0.4") if efficient else GREY
+        measured = (part["provenance"] == "measured").to_numpy()
+        face = np.where(measured, "filled", "hollow")
+        for kind in np.unique(face):
+            at = part[face == kind]
+            ax.scatter(
+                at["latency_s"] * MS, at["throughput"], s=at["size"], marker=_marker(colors, side),
+                facecolor=[color] if kind == "filled" else "white", edgecolor=[color], zorder=3 if efficient else 2,
+            )  # fmt: skip
+    unit = str(cells["throughput_unit"].iloc[0])
+    counted = "larger mark: more memory" if memory.notna().any() else "memory is not known"
+    ax.set(xscale="log", yscale="log", ylabel=f"{UNITS.get(unit, unit)} per second")
+    ax.set_xlabel(
+        "latency of a call (ms)"
+        + _notes(f"coloured: {int(cells['efficient'].sum())} of {len(cells):,} not dominated", counted)
+        + _notes(_how_many_named(cells, colors), hollow_note(cells))
+    )
+    ax.margins(0.12)
+    plain_ticks(ax)
+    name_in_legend(ax, colors)
+    return ax

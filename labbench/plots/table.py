@@ -1,0 +1,82 @@
+"""Tables as figures: texts on coloured cells, a row a workload and a column a platform."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from labbench.plots.base import MANY, ROW_IN, legend_above, new_axes, nothing
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+
+DARK = 0.5  # luminance below which a cell's text is white
+FILLS = {"ok": "#bfe3c8", "unsupported": "#d9d9d9", "not run": "#ffffff"}  # any other status is an error
+ERROR = "#e9a3a3"
+
+
+def plot_matrix(matrix: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Workload × platform: milliseconds where it ran (green), errors (red), not supported (grey), not asked for (white).
+
+    Of more than 40 workloads the share of each is shown, a bar a platform.
+    """
+    from matplotlib.colors import ListedColormap
+
+    if matrix.empty:
+        return nothing(ax)
+    names = list(FILLS)
+    kinds = matrix.map(lambda text: names.index(text.split()[0]) if text.split()[0] in names else len(names))
+    kinds = kinds.mask(matrix == "not run", names.index("not run"))
+    if len(matrix) > MANY:
+        return _plot_shares(kinds, ax)
+    text = matrix.map(
+        lambda text: text.removeprefix("ok ").removesuffix(" ms").replace("not run", "").replace("_", " ")
+    )
+    ax = new_axes(ax, 0.4 + ROW_IN * len(matrix))
+    coloured_table(ax, kinds.astype(float), text, ListedColormap([*FILLS.values(), ERROR]), (0, len(names)))
+    return ax
+
+
+def _plot_shares(kinds: pd.DataFrame, ax: Axes | None) -> Axes:
+    """How many workloads of each platform ended how, as stacked bars."""
+    ax = new_axes(ax, 1.2 + 0.4 * len(kinds.columns))
+    y = np.arange(len(kinds.columns))
+    begin = np.zeros(len(y))
+    for kind, (name, color) in enumerate({**FILLS, "error": ERROR}.items()):
+        counts = (kinds == kind).sum().to_numpy()
+        ax.barh(y, counts, left=begin, color=color, edgecolor="0.6", lw=0.6, height=0.7, label=name)
+        for place in np.flatnonzero(counts > len(kinds) / 12).tolist():  # a bar too short for its number has none
+            ax.text(begin[place] + counts[place] / 2, place, f"{counts[place]:,}", ha="center", va="center_baseline")
+        begin += counts
+    ax.set(xlim=(0, len(kinds)), xlabel=f"workloads ({len(kinds):,} in all)")
+    ax.set_yticks(y, [str(name) for name in kinds.columns])
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    legend_above(ax, columns=4)
+    return ax
+
+
+def coloured_table(
+    ax: Axes, values: pd.DataFrame, text: pd.DataFrame, cmap: Colormap, limits: tuple[float, float]
+) -> None:
+    """Texts on coloured cells, white where there is no value; names of columns above, of rows to the left.
+
+    Like seaborn's heatmap, which draws every figure once more to see whether its labels overlap.
+    """
+    mesh = ax.pcolormesh(
+        values.to_numpy(), cmap=cmap, vmin=limits[0], vmax=limits[1], edgecolors="white", linewidth=0.8
+    )
+    fills = np.asarray(mesh.to_rgba(values.to_numpy()))
+    luminance = fills[..., :3] @ (0.2126, 0.7152, 0.0722)  # WCAG 2's weights, gamma left out
+    for row, column in np.ndindex(*values.shape):
+        ink = "0.15" if luminance[row, column] > DARK else "white"
+        ax.text(column + 0.5, row + 0.5, text.iat[row, column], ha="center", va="center_baseline", color=ink)
+    ax.set_xticks(np.arange(values.shape[1]) + 0.5, [str(name).replace("/", "/\n") for name in values.columns])
+    ax.set_yticks(np.arange(values.shape[0]) + 0.5, [str(name) for name in values.index])
+    ax.invert_yaxis()
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0, labeltop=True, labelbottom=False)
