@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         "differences between platforms, precisions, versions or machines, with intervals and verdicts",
         "labbench compare --by version_torch --baseline 2.12.0",
     )
-    compare.add_argument("--baseline", help="what to compare with (default for platforms: cpu/eager)")
+    compare.add_argument("--baseline", help="what to compare with (default: cpu/eager, else what most models have)")
     compare.add_argument(
         "--by",
         default="platform",
@@ -313,7 +313,6 @@ def _show(options: Any) -> int:
 def _compare(options: Any) -> int:
     from labbench.analysis.compare import compare, summary, with_versions
     from labbench.analysis.tables import comparison_table
-    from labbench.config import ConfigError
     from labbench.store import Store
 
     store = Store(options.store)
@@ -323,10 +322,10 @@ def _compare(options: Any) -> int:
         table = table.sort_values("started_at").drop_duplicates(
             ["cell_id", "series", "machine_id", options.by], keep="last"
         )
-    baseline = options.baseline or ("cpu/eager" if options.by == "platform" else None)
-    if baseline is None:
-        raise ConfigError(f"compare by {options.by} with what? give --baseline, a value of that column")
-    found = compare(table, store.samples(table["record_id"]), baseline=baseline, by=options.by)
+    found = compare(table, store.samples(table["record_id"]), baseline=options.baseline, by=options.by)
+    if found.empty and not options.json:
+        print(f"there is nothing to compare: no two records with status ok differ in {options.by} alone")
+        return 0
     if options.summary or options.families:
         print_frame(summary(found, options.by, families=options.families), options.json)
     else:

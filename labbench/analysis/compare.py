@@ -45,6 +45,7 @@ DIFFERENCES = {
     "provenance": "provenance",
 }
 DRAWS = 2000  # bootstrap
+USUAL = "cpu/eager"
 
 
 def with_versions(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.DataFrame:
@@ -63,7 +64,7 @@ def compare(
     frame: pd.DataFrame,
     samples: pd.DataFrame,
     *,
-    baseline: Any,
+    baseline: Any = None,
     by: str = "platform",
     alpha: float = ALPHA,
     threshold: float = THRESHOLD,
@@ -78,7 +79,7 @@ def compare(
     samples : DataFrame
         Their raw samples (:meth:`labbench.store.Store.samples`).
     baseline
-        Value of column ``by`` to compare with.
+        Value of column ``by`` to compare with; default: :func:`usual_baseline`.
     by : str
         A column of the frame; for versions see :func:`with_versions`.
 
@@ -89,22 +90,21 @@ def compare(
         ``p_adjusted`` (Benjamini–Hochberg over all rows), ``speedup``, ``verdict``, ``paired``, ``unstable`` (whether a side's
         noise verdict is unstable: nothing is concluded from it), ``more_processes`` and ``more_samples`` (on each side; would
         decide what is undecided), ``differs`` (what else is not alike; empty if nothing). Workloads that the baseline lacks
-        are left out.
+        are left out; without any row of status ok the table is empty.
 
     Raises
     ------
     ConfigError
         If there is no such column, or no row has the baseline's value, naming the nearest one.
     """
-    from labbench.config import ConfigError, unknown_name
+    from labbench.config import unknown_name
 
     if by not in frame:
         raise unknown_name("column to compare by", by, frame.columns)
     rows = frame[(frame["status"] == "ok") & frame["series"].notna()]
-    if rows.empty:
-        raise ConfigError("there is nothing to compare: the store has no record with status ok")
     values = rows[by].astype("str").where(rows[by].notna())
-    if str(baseline) not in set(values.dropna()):
+    baseline = usual_baseline(rows, by) if baseline is None else baseline
+    if len(rows) and str(baseline) not in set(values.dropna()):
         raise unknown_name(f"baseline {by}", str(baseline), values.dropna().unique())
     pairs = beside(rows[values.notna() & (values != str(baseline))], rows[values == str(baseline)], _fixed(by))
     table = pairs[[*_identity(by)]].assign(baseline=str(baseline))
@@ -118,6 +118,13 @@ def compare(
         for r in table.itertuples(index=False)
     ]
     return table.assign(verdict=decided)
+
+
+def usual_baseline(frame: pd.DataFrame, by: str = "platform") -> str | None:
+    """What a comparison starts from if nobody says: ``cpu/eager``, else the value that most models have; None if there is none."""
+    values = frame.loc[(frame["status"] == "ok") & frame[by].notna(), ["model", by]].astype("str").drop_duplicates()
+    counts = values[by].value_counts()
+    return None if counts.empty else USUAL if USUAL in counts else str(counts.index[0])
 
 
 def _fixed(by: str) -> list[str]:

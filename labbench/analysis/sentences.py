@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from labbench.analysis.matrix import Coverage
 
+MOST_ADVICE = 10  # sentences; the table has all
 CAUSES = {"memory": "memory traffic", "compute": "arithmetic", "dispatch": "the dispatch of operators"}
 
 
@@ -60,15 +61,42 @@ def winners(best: pd.DataFrame) -> str:
     return text
 
 
-def speedups(table: pd.DataFrame, baseline: str) -> str:
-    """The geometric-mean speed-up of each platform, with its interval."""
-    if table.empty:
-        return f"No platform can be compared with `{baseline}`."
+def speedups(totals: pd.DataFrame, comparison: pd.DataFrame, by: str = "platform") -> str:
+    """The geometric-mean speed-up of each platform (or what else is compared), with its interval."""
+    if totals.empty:
+        return f"No two results that differ in {by.replace('_', ' ')} alone can be compared."
     parts = [
-        f"`{r.platform}` **×{r.speedup:.2f}** ({r.ci_low:.2f} to {r.ci_high:.2f})"
-        for r in table.itertuples(index=False)
+        f"`{name}` **×{r.speedup:.2f}**" + (f" ({r.ci_low:.2f} to {r.ci_high:.2f})" if r.ci_low == r.ci_low else "")
+        for name, r in zip(totals[by], totals.itertuples(index=False), strict=True)
     ]
-    return f"Geometric-mean speed-up over `{baseline}`: {', '.join(parts)}."
+    return f"Geometric-mean speed-up over `{comparison['baseline'].iloc[0]}`: {', '.join(parts)}."
+
+
+def verdicts(comparison: pd.DataFrame) -> str:
+    """How many comparisons are decided, what would decide the others, and what is not alike."""
+    if comparison.empty:
+        return "There is nothing to judge."
+    judged = comparison[comparison["p_value"].notna()]
+    text = f"Of {count(len(comparison), 'comparison')}, {len(judged) or 'none'} can be judged by samples"
+    if len(judged):
+        counts = judged["verdict"].value_counts()
+        told = [f"{counts[name]} {name}" for name in ("faster", "slower", "same", "undecided") if counts.get(name)]
+        text += f": {listed(told)}"
+    text += "."
+    open_ = judged[(judged["verdict"] == "undecided") & ~judged["unstable"].astype(bool)]
+    finite = open_["more_samples"][open_["more_samples"] < float("inf")]
+    if len(finite):
+        text += (
+            f" Of the undecided, {len(finite)} would be decided by more samples on each side, half of them by "
+            f"{about(finite.median())} or fewer (`labbench run --rerun --protocol thorough`)."
+        )
+    if unstable := int(judged["unstable"].sum()):
+        text += f" In {unstable} the machine was unstable, so nothing is concluded."
+    others = comparison["differs"][comparison["differs"] != ""]
+    if len(others):
+        kinds = others.str.split(", ").explode().value_counts()
+        text += f" Not everything is alike in {len(others)}: {listed([f'{name} ({n})' for name, n in kinds.items()])}."
+    return text
 
 
 def bounds(placed: pd.DataFrame) -> str:
@@ -113,11 +141,12 @@ def failures(coverage: Coverage) -> str:
 
 
 def opportunities(best: pd.DataFrame) -> str:
-    """The best single change of each model, as advice."""
+    """The best single change of each model, as advice; the largest gains if there are many."""
     if best.empty:
         return "No single change of what was measured promises a gain."
     lines = []
-    for r in best.itertuples():
+    shown = best.nlargest(MOST_ADVICE, "gain")
+    for r in shown.itertuples():
         cost = [f"{r.memory_bytes / 1e6:+.0f} MB"] if r.memory_bytes == r.memory_bytes else []
         if r.break_even_calls == r.break_even_calls and r.break_even_calls > 0:
             cost.append(f"{r.one_off_s:.2g} s once, earned after {about(r.break_even_calls)} calls")
@@ -128,7 +157,9 @@ def opportunities(best: pd.DataFrame) -> str:
             f"- {name}: **{what}** is {r.gain:.2f} times as fast per item ({r.gain_ci_low:.2f} to {r.gain_ci_high:.2f}; {rests})"
             + (f"; costs {', '.join(cost)}" if cost else "")
         )
-    return f"{count(len(lines), 'piece')} of advice:\n\n" + "\n".join(lines)
+    rest = len(best) - len(shown)
+    head = f"{count(len(best), 'piece')} of advice" + (", of which those with the largest gain:" if rest else ":")
+    return f"{head}\n\n" + "\n".join(lines)
 
 
 def hit_rate(outcomes: pd.DataFrame) -> str:

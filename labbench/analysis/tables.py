@@ -14,6 +14,7 @@ NOISE = ("quiet", "noisy", "unstable")
 BOUNDS = ("memory", "compute", "dispatch", "unexplained")
 PHASES = {"prefill": "first token", "decode": "further token"}
 MS, MB = 1e3, 1e-6
+MOST_ROWS = 40
 CHANGED = {
     "runtime": "runtime",
     "precision": "precision",
@@ -111,22 +112,32 @@ def outcome_table(outcomes: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def speedup_table(totals: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
+def speedup_table(totals: pd.DataFrame, comparison: pd.DataFrame, by: str = "platform") -> pd.DataFrame:
     """:func:`labbench.analysis.compare.summary` with intervals, verdicts, and what was too unstable to count."""
     import pandas as pd
 
-    unstable = comparison[comparison["unstable"].astype(bool)]["platform"].astype("str").value_counts()
-    platforms = totals["platform"].astype("str")
+    unstable = comparison[comparison["unstable"].astype(bool)][by].astype("str").value_counts()
+    names = totals[by].astype("str")
     return pd.DataFrame(
         {
-            "platform": platforms,
+            by.replace("_", " "): names,
+            **({"family": totals["family"]} if "family" in totals else {}),
             "speed-up": [f"{value:.2f}×" for value in totals["speedup"]],
-            "95 % interval": [f"{r.ci_low:.2f} to {r.ci_high:.2f}" for r in totals.itertuples()],
+            "95 % interval": [_interval(r.ci_low, r.ci_high) for r in totals.itertuples()],
+            "models": totals["models"],
             "comparisons": totals["workloads"],
             **{name: totals[name] for name in ("faster", "slower", "same", "undecided")},
-            "unstable, left out": platforms.map(unstable).fillna(0).astype(int),
+            **({} if "family" in totals else {"unstable, left out": names.map(unstable).fillna(0).astype(int)}),
         }
     )
+
+
+def family_table(comparison: pd.DataFrame, by: str = "platform") -> pd.DataFrame:
+    """Geometric-mean speed-ups within the families that have most comparisons, at most ``MOST_ROWS`` rows."""
+    from labbench.analysis.compare import summary
+
+    totals = summary(comparison, by, families=True)
+    return speedup_table(totals.nlargest(MOST_ROWS, "workloads").reset_index(drop=True), comparison, by)
 
 
 def phase_table(frame: pd.DataFrame) -> pd.DataFrame:
