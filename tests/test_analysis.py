@@ -246,6 +246,16 @@ def test_the_way_out_depends_on_why_it_is_missing():
     assert "no model `nobodys`" in table.loc[("nobodys", "cpu/openvino"), "way_out"]
 
 
+def test_of_very_many_failures_the_first_are_told_and_the_rest_counted():
+    from made import made_frame, record
+
+    failed = [record(f"m{i}", status="failed", reason="no") for i in range(130)]
+    text = sentences.failures(matrix.coverage(made_frame(*failed)))
+    assert text.startswith("130 cells did not run")
+    assert text.count("\n- ") == 101
+    assert text.endswith("and 30 more, which `labbench show` lists")
+
+
 def test_gaps_are_told_in_a_sentence_and_a_table():
     table = matrix.pairs(with_holes())
     text = sentences.gaps(table)

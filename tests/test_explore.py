@@ -4,6 +4,8 @@ import sys
 
 import matplotlib as mpl
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 from made import ENVIRONMENT, made_frame, record, study
 from selenium.webdriver.common.keys import Keys
@@ -69,6 +71,13 @@ def test_values_that_a_log_axis_cannot_show_are_counted():
     assert plot_points(table[:1], "prepare (s)", "latency (ms)", "platform", log_x=True).texts, (
         "it says that none is left"
     )
+
+
+def test_of_very_many_points_a_sample_is_drawn_and_said_to_be_one():
+    table = pd.DataFrame({"x": np.arange(1.0, 30_001), "y": 1.0, "model": "m", "provenance": "measured"})
+    ax = plot_points(table, "x", "y", "model")
+    assert "20,000 of 30,000 points, at random" in ax.get_xlabel()
+    assert sum(len(points.get_offsets()) for points in ax.collections) == 20_000
 
 
 def test_a_table_of_very_many_rows_says_how_many_it_shows():

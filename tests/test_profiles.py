@@ -297,13 +297,13 @@ def test_of_many_speedups_the_distribution_is_shown_and_the_ends_by_name():
     top = plots.plot_speedup(comparison_of(count))
     [legend] = [text.get_text() for text in top.get_legend().get_texts()]
     assert "×1.41" in legend  # the geometric mean of 0.5 and 4
-    bottom = top.figure.axes[1]
+    bottom = top.figure.get_figure(root=True).axes[1]
     names = [text.get_text() for text in bottom.get_yticklabels()]
     assert names[0] == "m999"
     assert names[-1] == "m0"
     assert len(names) == 30
     assert "15 largest and 15 smallest of 1,000" in bottom.get_xlabel()
-    assert top.figure.get_size_inches().max() < 14
+    assert top.figure.get_figure(root=True).get_size_inches().max() < 14
     assert len(plots.plot_speedup(comparison_of(MANY)).figure.axes) == 1, "a heat map still"
 
 
@@ -349,7 +349,7 @@ def test_a_poor_store_gives_sentences_tables_and_figures(records, of):
     report.training_table(ratios)
     report.pareto_table(cells)
     for plot, rows in (
-        (plots.plot_curve, curve), (plots.plot_memory, curve[curve["primary"]]),
+        (plots.plot_curve, curve), (plots.plot_memory, profiles.with_memory(curve)),
         (plots.plot_cold_start, starts), (plots.plot_pareto, cells),
     ):  # fmt: skip
         for ax in plots.panels(plot, rows):

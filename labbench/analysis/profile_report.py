@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from labbench.analysis.profiles import SERIES_NAMES
+from labbench.analysis.profiles import SERIES_NAMES, with_memory
 from labbench.words import count, digits, listed, number, percent, rate, seconds, size
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _grown(growth: pd.DataFrame) -> str:
 
 def memory(curve: pd.DataFrame, growth: pd.DataFrame) -> str:
     """How much memory is needed at least and at most, and by a further sample."""
-    rows = curve[curve["primary"] & curve["memory_increase_bytes"].notna()]
+    rows = with_memory(curve)
     if rows.empty:
         return "No record tells how much memory is needed."
     ordered = rows.sort_values("memory_increase_bytes", kind="stable")

@@ -102,6 +102,11 @@ def over_batch(profile: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values([*KIND, "side", "provenance", "batch_size"], kind="stable", ignore_index=True)
 
 
+def with_memory(curve: pd.DataFrame) -> pd.DataFrame:
+    """The rows of :func:`over_batch` whose memory is known, one a record: all series of a record share the figure."""
+    return curve[curve["primary"] & curve["memory_increase_bytes"].notna()]
+
+
 def growth(curve: pd.DataFrame) -> pd.DataFrame:
     """From the smallest to the largest batch size of each side: what a call, a second and a sample give and take.
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from labbench.analysis.matrix import Coverage
 
 MOST_ADVICE = 10  # sentences; the table has all
+MOST_FAILURES = 100  # told one by one
 CAUSES = {"memory": "memory traffic", "compute": "arithmetic", "dispatch": "the dispatch of operators"}
 
 
@@ -136,8 +137,11 @@ def failures(coverage: Coverage) -> str:
     """What could not run, and why."""
     if coverage.reasons.empty:
         return "Every cell ran."
-    lines = [f"- `{r.model}` on `{r.platform}`: {r.status}: {r.reason}" for r in coverage.reasons.itertuples()]
-    return f"{count(len(lines), 'cell')} did not run:\n\n" + "\n".join(lines)
+    told = coverage.reasons.head(MOST_FAILURES).itertuples()
+    lines = [f"- `{r.model}` on `{r.platform}`: {r.status}: {r.reason}" for r in told]
+    rest = len(coverage.reasons) - len(lines)
+    lines += [f"- and {rest:,} more, which `labbench show` lists"] if rest else []
+    return f"{count(len(coverage.reasons), 'cell')} did not run:\n\n" + "\n".join(lines)
 
 
 def opportunities(best: pd.DataFrame) -> str:

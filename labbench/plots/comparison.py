@@ -143,7 +143,7 @@ def plot_latency_pairs(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel(
         f"latency on {names[0]} (ms)\n{len(both):,} of {total:,} workloads ran on both"
         + (f"; {note}" if note else "")
-        + f"\ndashed: equal; dotted: geometric mean, the other {ratio:.2f} times as fast"
+        + f"\ndashed: equal\ndotted: geometric mean, the other {ratio:.2f} times as fast"
     )
     plain_ticks(ax)
     name_in_legend(ax, colors, columns=4)
@@ -205,9 +205,11 @@ def _plot_many_speedups(rows: pd.DataFrame, ax: Axes | None) -> Axes:
         return _plot_speedup_shares(rows, colors, ax)
     heights = [3.2, 0.9 + ROW_IN * 2 * ENDS]
     size = (WIDTH_IN, sum(heights))
-    _, (top, bottom) = plt.subplots(2, 1, figsize=size, height_ratios=heights, layout="constrained")
-    _plot_extremes(rows, colors, bottom)
-    return _plot_speedup_shares(rows, colors, top)
+    figure = plt.figure(figsize=size, layout="constrained")
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
+    distribution = _plot_speedup_shares(rows, colors, top.subplots())
+    _plot_extremes(rows, colors, bottom.subplots())
+    return distribution
 
 
 def _plot_speedup_shares(rows: pd.DataFrame, colors: dict[str, Any], ax: Axes) -> Axes:
@@ -249,8 +251,8 @@ def _plot_extremes(rows: pd.DataFrame, colors: dict[str, Any], ax: Axes) -> None
     ax.set_ylim(2 * ENDS + 0.7, -0.7)
     ax.grid(axis="y", visible=False)
     note = hollow_note(shown)
-    text = f"the {ENDS} largest and {ENDS} smallest of {len(rows):,} speed-ups\nover {_baseline(rows)}"
-    ax.set_xlabel(text + (f"; {note}" if note else ""))
+    text = f"speed-up over {_baseline(rows)}\nthe {ENDS} largest and {ENDS} smallest of {len(rows):,}"
+    ax.set_xlabel(text + (f"\n{note}" if note else ""))
     plain_ticks(ax, "x")
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 NAMED = 8  # values that a reader can tell apart by colour and marker; rarer ones are grey
 OTHER = "0.72"
+MOST_POINTS = 20_000  # more are a blot, and take a browser or a person's patience too long
 
 
 def plot_points(
@@ -35,6 +36,10 @@ def plot_points(
         The eight commonest values get a colour of their own.
     log_x, log_y : bool
         Logarithmic axes; values that are not positive are then left out, and the label says how many.
+
+    Notes
+    -----
+    Of more than 20,000 points a random 20,000 are drawn, always the same, and the label says so.
     """
     import seaborn as sns
 
@@ -42,6 +47,11 @@ def plot_points(
     rows = known[((known[x] > 0) | (not log_x)) & ((known[y] > 0) | (not log_y))]
     if rows.empty:
         return nothing(ax, "no row has both quantities")
+    notes = [f"{len(known) - len(rows):,} not positive, left out" if len(rows) < len(known) else ""]
+    if len(rows) > MOST_POINTS:
+        notes.append(f"{MOST_POINTS:,} of {len(rows):,} points, at random")
+        rows = rows.sample(MOST_POINTS, random_state=0)
+    notes.append(hollow_note(rows))
     ax = new_axes(ax, 4.2)
     values = rows[color].astype("str").fillna("not known")
     common = sorted(values.value_counts().index[:NAMED])
@@ -54,7 +64,6 @@ def plot_points(
             if f"{quantity} low" in rows:
                 lines(other, part[f"{quantity} low"], part[f"{quantity} high"], color=shade, lw=1)
         scatter(ax, *at, (part["provenance"] == "measured").to_numpy(), color=shade, marker=MARKERS[i % len(MARKERS)])
-    notes = [hollow_note(rows), f"{len(known) - len(rows)} not positive, left out" if len(rows) < len(known) else ""]
     ax.set(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear", ylabel=y)
     ax.set_xlabel("\n".join([x, *filter(None, notes)]))
     plain_ticks(ax, "x" * log_x + "y" * log_y)

@@ -72,7 +72,7 @@ def _height(plot: Callable[..., Axes], rows: pd.DataFrame) -> float:
     """Inches that a panel needs."""
     if plot is plot_cold_start:
         return 1.5 + ROW_IN * min(len(rows), 2 * ENDS + 1)
-    return 3.4 + 0.1 * min(rows["side"].nunique(), NAMED)
+    return 3.2 + 0.2 * min(rows["side"].nunique(), NAMED)
 
 
 def _named(rows: pd.DataFrame) -> dict[str, Any]:
@@ -108,10 +108,9 @@ def plot_curve(curve: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         return nothing(ax)
     ax = new_axes(ax, 4.2)
     colors = _named(curve)
+    _plot_others(ax, curve[~curve["side"].isin(list(colors))], "latency_s", MS, "throughput", 1)
     for side, part in curve[curve["side"].isin(list(colors))].groupby("side", sort=False):
         _plot_one_curve(ax, part, colors[side], _marker(colors, side))
-    others = curve[~curve["side"].isin(list(colors))]
-    ax.plot(others["latency_s"] * MS, others["throughput"], ".", color=GREY, ms=4, zorder=1)
     unit = str(curve["throughput_unit"].iloc[0])
     statistic = "latency of a call (ms), median" if (curve["latency_statistic"] == "median").all() else "latency (ms)"
     alone = "" if curve.groupby("side")["batch_size"].nunique().gt(1).any() else "one batch size each: no curve"
@@ -123,6 +122,12 @@ def plot_curve(curve: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     plain_ticks(ax)
     name_in_legend(ax, colors)
     return ax
+
+
+def _plot_others(ax: Axes, rows: pd.DataFrame, x: str, x_factor: float, y: str, y_factor: float) -> None:
+    """Sides that are not named, as small grey points."""
+    at = rows[x].to_numpy(dtype=float) * x_factor, rows[y].to_numpy(dtype=float) * y_factor
+    scatter(ax, *at, (rows["provenance"] == "measured").to_numpy(), color=GREY, size=6)
 
 
 def _marker(colors: dict[str, Any], side: str) -> str:
@@ -142,17 +147,19 @@ def _plot_one_curve(ax: Axes, part: pd.DataFrame, color: Any, marker: str) -> No
         ax.annotate(size, (x[at], y[at]), (4, -9), textcoords="offset points", color=color, fontsize="small")
 
 
-def plot_memory(curve: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Peak memory above the empty worker over the batch size, a curve a side; takes what :func:`plot_curve` takes."""
-    rows = curve[curve["primary"] & curve["memory_increase_bytes"].notna()]
+def plot_memory(rows: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Peak memory above the empty worker over the batch size, a curve a side.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        One kind of :func:`labbench.analysis.profiles.with_memory`.
+    """
     if rows.empty:
         return nothing(ax, "no memory was recorded")
     ax = new_axes(ax, 3.8)
     colors = _named(rows)
-    others = rows[~rows["side"].isin(list(colors))]
-    ax.plot(
-        others["batch_size"].astype(float), others["memory_increase_bytes"].astype(float) * MB, ".", color=GREY, ms=4
-    )
+    _plot_others(ax, rows[~rows["side"].isin(list(colors))], "batch_size", 1, "memory_increase_bytes", MB)
     for side, part in rows[rows["side"].isin(list(colors))].groupby("side", sort=False):
         x, y = part["batch_size"].to_numpy(dtype=float), part["memory_increase_bytes"].to_numpy(dtype=float) * MB
         ax.plot(x, y, color=colors[side], lw=1, zorder=2)
