@@ -18,7 +18,7 @@ from test_store import ENVIRONMENT, abandon, filled, make_record, make_series
 
 from labbench.config import ConfigError
 from labbench.records import Environment, Record, Samples
-from labbench.store import Refused, Store, StoreError, StoreWarning, hdf5, journal, snapshot
+from labbench.store import Refused, Store, StoreError, StoreWarning, hdf5, journal
 from labbench.store.merge import merge
 from labbench.store.snapshot import journal_path
 
@@ -329,7 +329,7 @@ def test_a_folder_is_no_database(tmp_path):
 
 @pytest.mark.parametrize("fold", [True, False])
 def test_a_newer_schema_is_refused_and_left_alone(path, fold, monkeypatch):
-    for module in (hdf5, journal, snapshot):
+    for module in (hdf5, journal):
         monkeypatch.setattr(module, "SCHEMA_VERSION", 99)
     monkeypatch.setattr("labbench.store.hdf5.__version__", "7.8")
     store = Store(path, writable=True)
