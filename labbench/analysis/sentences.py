@@ -49,8 +49,9 @@ def winners(best: pd.DataFrame) -> str:
     clear = contested[contested["real"].astype(bool)]
     wins = clear["platform"].astype("str").value_counts()
     names = listed([f"`{name}` in {times}" for name, times in wins.items()])
-    text = f"**One platform is clearly the fastest in {len(clear)} of {len(contested)} comparisons**"
-    text += f": {names}." if names else "."
+    of = count(len(contested), "comparison")
+    text = f"**One platform is clearly the fastest in {len(clear)} of {of}**: {names}."
+    text = text if names else f"**No platform is clearly the fastest in any of {of}**."
     judged = contested["p_value"].notna()
     open_ = contested[judged & ~contested["real"].astype(bool)]
     if unjudged := int((~judged).sum()):
@@ -120,11 +121,14 @@ def bounds(placed: pd.DataFrame) -> str:
 
 def payback(table: pd.DataFrame) -> str:
     """After how many calls a costly preparation has paid for itself."""
+    if table.empty:
+        return "No workload has known starting costs on the baseline platform and on another one."
     finite = table.dropna(subset=["calls_to_pay_back"])
     if finite.empty:
-        return "No other platform is both slower to prepare and faster to run than the baseline."
+        return "No other platform is faster to run than the baseline, so none pays for its preparation."
     middle = finite.groupby("platform", observed=True)["calls_to_pay_back"].median().sort_values()
-    named = listed([f"`{name}` after about {about(calls)} calls" for name, calls in middle.items()])
+    when = [f"after about {about(calls)} calls" if calls >= 1 else "from the first call on" for calls in middle]
+    named = listed([f"`{name}` {told}" for name, told in zip(middle.index, when, strict=True)])
     text = f"Preparation has paid for itself (median over models): {named}."
     never = table[table["calls_to_pay_back"].isna()]["platform"].astype("str").value_counts()
     if len(never):
@@ -136,9 +140,9 @@ def payback(table: pd.DataFrame) -> str:
 def failures(coverage: Coverage) -> str:
     """What could not run, and why."""
     if coverage.reasons.empty:
-        return "Every cell ran."
+        return "Every cell ran." if coverage.counts else "Nothing was measured."
     told = coverage.reasons.head(MOST_FAILURES).itertuples()
-    lines = [f"- `{r.model}` on `{r.platform}`: {r.status}: {r.reason}" for r in told]
+    lines = [f"- `{r.model}` on `{r.platform}`: {r.status.replace('_', ' ')}: {r.reason}" for r in told]
     rest = len(coverage.reasons) - len(lines)
     lines += [f"- and {rest:,} more, which `labbench show` lists"] if rest else []
     return f"{count(len(coverage.reasons), 'cell')} did not run:\n\n" + "\n".join(lines)

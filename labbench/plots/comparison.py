@@ -35,6 +35,7 @@ MARKS = {"faster": "▲", "slower": "▼", "same": "=", "undecided": "?"}
 FAMILIES = 7  # told apart by colour; the others are grey
 OTHER = "0.72"
 LONGEST_NAME = 34  # characters of a row's name, so that the axes keep half of the width
+SHORTEST_MODEL = 10  # characters of a model's name that are kept in any case
 
 
 def _latency_label(rows: pd.DataFrame) -> str:
@@ -177,8 +178,7 @@ def plot_speedup(comparison: pd.DataFrame, *, by: str = "platform", ax: Axes | N
 
     if comparison.empty:
         return nothing(ax)
-    rows = comparison.assign(row=comparison["model"].astype("str") + " · " + comparison["series"].astype("str"))
-    rows = rows.assign(row=rows["row"].str.removesuffix(" · forward"), side=rows[by].astype("str"))
+    rows = comparison.assign(row=comparison["work"], side=comparison[by].astype("str"))
     if rows["row"].nunique() > MANY:
         return _plot_many_speedups(rows, ax)
     rows = rows.drop_duplicates(["row", "side"])
@@ -261,4 +261,7 @@ def _baseline(rows: pd.DataFrame) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    """A name that leaves room for the axes: of a long one the model is cut, never the size or place that tells it apart."""
+    model, dot, rest = name.partition(" · ")
+    room = max(LONGEST_NAME - len(dot + rest), SHORTEST_MODEL)
+    return (model if len(model) <= room else model[: room - 1] + "…") + dot + rest
