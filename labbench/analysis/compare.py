@@ -223,14 +223,14 @@ def _differences(pairs: pd.DataFrame, by: str) -> list[str]:
 
 
 def family(model: str) -> str:
-    """The family of a model: the zoo's, or the letters that an unknown name begins with (``resnet50d.ra2_in1k``: resnet)."""
+    """The family of a model: the zoo's, or the letters that an unknown name begins with (``resnetv2_50d.ra2_in1k``: resnet)."""
     from labbench import zoo
     from labbench.config import ConfigError
 
     try:
         return zoo.family_of(model).name
     except ConfigError:
-        found = re.match(r"[a-zA-Z]+", model)
+        found = re.match(r"[a-zA-Z]+?(?=v?\d|[^a-zA-Z]|$)", model)
         return found.group() if found else model
 
 
