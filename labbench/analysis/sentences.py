@@ -63,6 +63,16 @@ def winners(best: pd.DataFrame) -> str:
     return text
 
 
+def left_out(everything: pd.DataFrame, shown: pd.DataFrame) -> str:
+    """What of very many results a page shows (:func:`labbench.analysis.few.at_most`), as a further sentence; empty if all."""
+    if len(shown) == len(everything):
+        return ""
+    return (
+        f" Of {len(everything):,} results {len(shown):,} are shown and compared here: those at the smallest batch sizes of "
+        f"{count(shown['model'].nunique(), 'model')}. `labbench compare` and `labbench show` take all."
+    )
+
+
 def speedups(totals: pd.DataFrame, comparison: pd.DataFrame, by: str = "platform") -> str:
     """The geometric-mean speed-up of each platform (or what else is compared), with its interval."""
     if totals.empty:

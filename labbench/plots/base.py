@@ -20,6 +20,7 @@ LEGEND_CHARACTERS, MARK_CHARACTERS = 60, 5  # what fits into WIDTH_IN, and what 
 MOST_ROWS = 100  # of a table on a page; pandas leaves out the middle of a longer one
 MANY = 40  # rows above which a figure shows a distribution instead of every name: it would be taller than a screen
 ENDS = 15  # rows then named at either end
+MOST_VECTORS = 2000  # points of one colour that a figure keeps as such; more are one picture within it
 LABEL_CHARACTERS = 48  # of an axis label: centred under axes that do not begin at the figure's edge
 LONGEST_NAME = 34  # characters of a row's name, so that the axes keep half of the width
 SHORTEST_MODEL = 12  # characters of a model's name that are kept in any case
@@ -125,8 +126,9 @@ def scatter(
     ax: Axes, x: np.ndarray, y: np.ndarray, measured: np.ndarray, *, color: Any, marker: str = "o", size: float = 24
 ) -> None:
     """Points, filled where ``measured``, else hollow."""
-    ax.scatter(x[measured], y[measured], color=[color], marker=marker, s=size, zorder=3)
-    ax.scatter(x[~measured], y[~measured], facecolor="white", edgecolor=[color], marker=marker, s=size, zorder=3)
+    options: dict[str, Any] = {"marker": marker, "s": size, "zorder": 3, "rasterized": len(x) > MOST_VECTORS}
+    ax.scatter(x[measured], y[measured], color=[color], **options)
+    ax.scatter(x[~measured], y[~measured], facecolor="white", edgecolor=[color], **options)
 
 
 def name_in_legend(ax: Axes, names: dict[str, Any], columns: int = 2) -> None:
