@@ -1,5 +1,6 @@
 """The pages of a report on input that has little or too much to tell: a clear sentence or a correct result, no traceback."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import matplotlib.pyplot as plt
 import pytest
 from bs4 import BeautifulSoup
 from cells_of import run_cells, text
-from made import CEILINGS, ENVIRONMENT, FAMILIES, footprint, made_frame, record, study
+from made import CEILINGS, ENVIRONMENT, FAMILIES, footprint, made_frame, record, study, very_many
 from test_imported_rows import NO_SAMPLES, imported
 
 from labbench import kernels
+from labbench.analysis import sentences
 from labbench.analysis.compare import compare
+from labbench.analysis.few import at_most
 from labbench.analysis.labels import compared
 from labbench.notebooks import folder, run
 from labbench.plots import plot_speedup
@@ -23,6 +26,7 @@ from labbench.store import Store
 mpl.use("Agg")
 
 OTHER = Environment(machine_id="m2", hostname="other", machine={"ceilings": {"cpu": CEILINGS}}, software={})
+MOST_BYTES = 5_000_000  # of a page: a phone opens it
 PAGES = ("02_compare", "05_model_profile", "05_platform_profile")
 
 
@@ -157,6 +161,49 @@ def test_a_page_that_ends_early_is_complete_and_stops_there(tmp_path, stores):
     index = (tmp_path / "site" / "index.html").read_text()
     assert "No measured cell with status ok" in index, "it is the page's answer"
     assert "did not finish" not in index
+
+
+# --- very many rows ---------------------------------------------------------------------------------------------------
+
+
+def test_of_very_many_rows_the_smallest_batches_of_all_models_are_kept_with_all_their_platforms(tmp_path):
+    assert very_many(tmp_path / "s.h5", models=30, batches=5) == 450
+    everything = Store(tmp_path / "s.h5").latest()
+    few = at_most(everything, 200)
+    assert len(few) == 198
+    assert few["model"].nunique() == 30
+    assert set(few.groupby(["model", "batch_size"], observed=True)["runtime"].nunique()) == {3}
+    assert few["batch_size"].value_counts().loc[[1, 2]].tolist() == [90, 90]
+    assert at_most(everything, 450) is everything
+    assert "Of 450 results 198 are shown and compared here" in sentences.left_out(everything, few)
+    assert sentences.left_out(everything, everything) == ""
+
+
+def test_more_models_than_fit_are_drawn_by_lot_and_the_same_every_time(tmp_path):
+    very_many(tmp_path / "s.h5", models=30, batches=1)
+    everything = Store(tmp_path / "s.h5").latest()
+    few = at_most(everything, 30)
+    assert len(few) == 30
+    assert few["model"].nunique() == 10
+    assert few.equals(at_most(everything, 30))
+
+
+@pytest.fixture(scope="module")
+def million(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("million") / "s.h5"
+    assert very_many(path, models=2000, batches=167) >= 1_000_000
+    return path
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("_kernels")
+@pytest.mark.parametrize("name", PAGES)
+def test_a_million_rows_make_a_page_that_a_browser_can_open(tmp_path, million, name):
+    result, page = page_of(tmp_path, name, million)
+    assert result.status == "ok", result.error
+    sampled = re.search(r"results (9,9\d\d|10,000) are shown", page.get_text())
+    assert (sampled is None) == (name == "05_model_profile"), "a model has 501 rows, which are all shown"
+    assert (tmp_path / "site" / f"{name}.html").stat().st_size < MOST_BYTES
 
 
 # --- names that tell comparisons apart --------------------------------------------------------------------------------

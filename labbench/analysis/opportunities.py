@@ -214,7 +214,9 @@ def _from_others(
     tried = {(row.model, row.platform, row.precision, row.batch_size) for row in frame.itertuples()}
     keys = ["mode", "series", "device", "runtime", "precision", *(["batch_size"] if change == "batch_size" else [])]
     alike: dict[tuple[Any, ...], list[tuple[str, pd.DataFrame]]] = {}
-    for key, part in effects.groupby([*(f"{name}_baseline" for name in keys), effects[change].astype("str")], sort=True):
+    for key, part in effects.groupby(
+        [*(f"{name}_baseline" for name in keys), effects[change].astype("str")], sort=True
+    ):
         alike.setdefault(key[:-1], []).append((key[-1], part))
     found = []
     for start in starts.itertuples():

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 NAMED = 8  # sides that a reader can tell apart by colour and marker; further ones are grey
 GREY = "0.75"
+MOST_TICKS = 8  # batch sizes that are all told on an axis
 PHASE_COLORS = {"start_s": "#0173b2", "load_s": "#029e73", "prepare_s": "#de8f05", "first_run_s": "#cc78bc"}
 PHASE_NAMES = {"start_s": "start", "load_s": "load", "prepare_s": "prepare", "first_run_s": "first run"}
 UNITS = {"audio_s": "seconds of audio"}
@@ -179,8 +180,11 @@ def plot_memory(rows: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set(xscale="log", ylabel="peak memory above the empty worker (MB)", ylim=(0, None))
     ax.set_xlabel("batch size" + _notes(_how_many_named(rows, colors), hollow_note(rows)))
     sizes = np.unique(rows["batch_size"].to_numpy(dtype=int))
-    ax.set_xticks(sizes, sizes.astype(str))
-    ax.minorticks_off()
+    if len(sizes) <= MOST_TICKS:
+        ax.set_xticks(sizes, sizes.astype(str))
+        ax.minorticks_off()
+    else:
+        plain_ticks(ax, "x")
     name_in_legend(ax, colors)
     return ax
 
