@@ -75,6 +75,8 @@ def left_out(everything: pd.DataFrame, shown: pd.DataFrame) -> str:
 
 def speedups(totals: pd.DataFrame, comparison: pd.DataFrame, by: str = "platform") -> str:
     """The geometric-mean speed-up of each platform (or what else is compared), with its interval."""
+    if totals.empty and len(comparison):
+        return f"In all of {count(len(comparison), 'comparison')} the machine was unstable, so no speed-up is told."
     if totals.empty:
         return f"No two results that differ in {by.replace('_', ' ')} alone can be compared."
     parts = [
