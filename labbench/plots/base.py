@@ -25,7 +25,7 @@ ENDS = 15  # rows then named at either end
 MOST_VECTORS = 2000  # points of one colour that a figure keeps as such; more are one picture within it
 LABEL_CHARACTERS = 48  # of an axis label: centred under axes that do not begin at the figure's edge
 LONGEST_NAME = 34  # characters of a row's name, so that the axes keep half of the width
-SHORTEST_MODEL = 12  # characters of a model's name that are kept in any case
+SHORTEST_MODEL = 16  # characters of a model's name that are kept in any case
 
 
 def theme() -> None:
