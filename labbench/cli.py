@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     cells(run)
     run.add_argument("--config", metavar="FILE", help="a benchmark_config.json, instead of the fields above")
     run.add_argument("--protocol", help="quick, standard or thorough (default: the configuration's, or standard)")
+    run.add_argument("--profile", action="store_true", help="profile a few calls too: where their time goes")
     run.add_argument("--rerun", action="store_true", help="measure again what is stored and valid")
     run.add_argument("--retry", action="store_true", help="measure again what is stored as failed")
     run.add_argument(
@@ -277,6 +278,8 @@ def _run(options: Any) -> int:
         protocol = preset(options.protocol) if options.protocol else config.make_protocol()
     else:
         cells, protocol = grid(options), preset(options.protocol or "standard")
+    if options.profile:
+        protocol = protocol.model_copy(update={"profile": True})
     campaign = Campaign(cells, options.store, protocol, rerun=options.rerun, retry=options.retry)
     summary = campaign.run(progress=not (options.no_progress or options.json))
     if options.json:
