@@ -25,6 +25,7 @@ examples:
   labbench compare --baseline cpu/eager               speed-ups with intervals and verdicts
   labbench predict --model bert-large                 latency of a model nobody measured, with an interval
   labbench select --max-latency-ms 20 --p99           what to run where, and why the others were excluded
+  labbench bottlenecks --model bert-base              what it waits for, on what evidence, and what helps
   labbench advise --model bert-base                   what would make it cheaper to run; `verify-advice` tests it
   labbench merge laptop.h5 server.h5 -o all.h5        the databases of several machines as one
   labbench import benchmark-infer-*.csv --store timm.h5   results of timm, optimum-benchmark, pyperf, NeuSight

@@ -10,8 +10,8 @@ preparation           loading, compiling and the first run, for a job of few cal
 Feeding data is not among them: inputs lie ready before the clock starts.
 
 Counts give lower bounds for each class of operators: FLOPs over the measured matrix-product rate, and bytes over the
-measured bandwidth. Bytes that a cache can hold are not counted: weights if all of them fit, and intermediate results of a class whose
-operators on average fit. The larger bound says what resource the class waits for. Runtimes that dispatch operator by
+measured bandwidth. Bytes that a cache can hold are not counted: weights if all of them fit, and intermediate results of a class
+whose operators on average fit. The larger bound says what resource the class waits for. Runtimes that dispatch operator by
 operator pay the measured cost of a dispatch for each. Where a profile was taken (``labbench run --profile``), each class has its
 own time: what the profiler tells, less one dispatch for each operator. The rest of the latency is dispatch.
 """
@@ -52,13 +52,15 @@ def attribute(placed: pd.DataFrame, calls: float | None = None) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``placed`` with ``compute_s``, ``memory_s``, ``dispatch_s`` (seconds of a call that are spent on each, or lower bounds without a
-        profile), ``bottleneck`` (one of ``LABELS``), ``share`` (of the time of a call, starting included if ``calls`` is given), ``reached`` (the
-        resource's lower bound over the latency: how close to the ceiling; NaN if there is none), ``evidence`` (``profile`` or
-        ``counts``), ``confidence`` (``high``: a profile shows at least 60 % and counts agree; ``medium``: a profile shows at least
-        half, or counts alone explain 60 %; else ``low``, and where the machine was unstable or operators took
-        twice the latency under the profiler), ``main_class`` (of operators, within the bottleneck) and ``break_even_calls`` (after
-        which calls have taken as long as starting).
+        ``placed`` with ``compute_s``, ``memory_s``, ``dispatch_s`` (seconds of a call that each takes; lower bounds without a
+        profile), ``bottleneck`` (one of ``LABELS``), ``share`` (of the time of a call, with its part of starting if ``calls``
+        is given), ``reached`` (the resource's lower bound over the latency: how close to the ceiling; NaN if there is none),
+        ``evidence`` (``profile``, ``counts`` or ``phases``), ``confidence``, ``main_class`` (of operators, within the
+        bottleneck) and ``break_even_calls`` (which take as long as starting).
+
+        Confidence is ``high`` if a profile shows at least 60 % and counts agree, ``medium`` if a profile shows at least half
+        or counts alone explain 60 %, else ``low``; also where the machine was unstable, or operators took twice the
+        latency under the profiler.
     """
     rows = placed.reset_index(drop=True).copy()
     bounds = _bounds(rows)
