@@ -1,13 +1,13 @@
 """Are bottlenecks named right? Cells whose bottleneck is known, and zoo cells whose resources are then changed.
 
-First, three modules built to wait for one thing each: a large matrix product (compute), a large element-wise operation (memory), many tiny
-operators (dispatch). They must be named so, by profile and by counts alone.
+First, three modules built to wait for one thing each: a large matrix product (compute), a large element-wise operation (memory),
+many tiny operators (dispatch). They must be named so, by profile and by counts alone.
 
 Then cells of the zoo. Each is measured and named, and then measured again with one resource changed at a time: half the
 threads, bf16, four times the batch. If a cell waits for one resource only, its latency changes as that resource's lower bound
-does (FLOPs over the measured rate, bytes over the measured bandwidth, number of operators); this is one prediction a resource. The one
-whose predictions are nearest to what was measured (mean absolute difference of log ratios over the changes) is the verdict of the
-intervention, and the name given before must agree with it. Ceilings are measured for each number of threads.
+does (FLOPs over the measured rate, bytes over the measured bandwidth, number of operators); this is one prediction a resource.
+The one whose predictions are nearest to what was measured (mean absolute difference of log ratios over the changes) is the
+verdict of the intervention, and the name given before must agree with it. Ceilings are measured for each number of threads.
 
     python benchmarks/bottlenecks.py [--store FILE]
 """
@@ -98,8 +98,8 @@ def built(store: Path) -> bool:
             truth = BUILT[row.model][2]
             right &= row.bottleneck == truth
             print(
-                f"{row.model:18} built for {truth:9} by {evidence:8}-> {row.bottleneck:9} {row.share:4.0%}, confidence {row.confidence},"
-                f" {row.reached:.0%} of the ceiling"
+                f"{row.model:18} built for {truth:9} by {evidence:8}-> {row.bottleneck:9} {row.share:4.0%}, "
+                f"confidence {row.confidence}, {row.reached:.0%} of the ceiling"
             )
     return right and len(frame) == len(BUILT)
 
@@ -138,7 +138,7 @@ def intervene(store: Path) -> pd.DataFrame:
     rows = []
     for model, runtime, series in ZOO:
         part = named[(named["model"] == model) & (named["runtime"] == runtime) & (named["series"] == series)]
-        part = part.astype({name: object for name in CHANGES})
+        part = part.astype(dict.fromkeys(CHANGES, object))
         start = part[(part["threads"] == 2) & (part["precision"] == "fp32") & (part["batch_size"] == 1)].iloc[0]
         apart: dict[str, list[float]] = {name: [] for name in STEADY}
         ratios = {}

@@ -32,7 +32,7 @@ def place(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.Da
 
     rows = frame[(frame["status"] == "ok") & frame["flops"].notna() & frame["latency_s"].notna()].copy()
     keys = ["environment_id", "device", "precision", "threads"]
-    told = rows[keys].astype({name: "str" for name in keys[:3]} | {"threads": float})
+    told = rows[keys].astype(dict.fromkeys(keys[:3], "str") | {"threads": float})
     where = told.drop_duplicates()
     known = [_limits(environments.get(row.environment_id), row) for row in where.itertuples()]
     table = where.join(pd.DataFrame(known, columns=list(LIMITS), index=where.index, dtype=float))
