@@ -135,7 +135,7 @@ def test_a_record_has_every_phase_and_the_interleaved_rounds_of_two_processes():
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["eager", "onnxruntime", "openvino"])
 def test_a_profile_tells_where_the_time_goes_by_class(runtime):
-    [record] = measure([zoo_cell("bert-tiny", runtime=runtime)], FAST.model_copy(update={"profile": True}))
+    [record] = measure(zoo_cell("bert-tiny", runtime=runtime), protocol=FAST.model_copy(update={"profile": True}))
     [series] = record.series
     profile = series.profile
     assert profile is not None
