@@ -47,17 +47,18 @@ def winners(best: pd.DataFrame) -> str:
         return "Every workload ran on one platform only, so there is nothing to compare."
     clear = contested[contested["real"].astype(bool)]
     wins = clear["platform"].astype("str").value_counts()
-    names = listed([f"`{name}` in {times}" for name, times in wins.items()])
-    text = f"**One platform is clearly the fastest in {len(clear)} of {len(contested)} comparisons**"
-    text += f": {names}." if names else "."
+    names = listed([f"`{name}` in {times:,}" for name, times in wins.items()])
+    of = count(len(contested), "comparison")
+    text = f"**One platform is clearly the fastest in {len(clear):,} of {of}**: {names}."
+    text = text if names else f"**No platform is clearly the fastest in any of {of}**."
     judged = contested["p_value"].notna()
     open_ = contested[judged & ~contested["real"].astype(bool)]
     if unjudged := int((~judged).sum()):
-        text += f" In {unjudged} there are no samples to judge the lead by."
+        text += f" In {unjudged:,} there are no samples to judge the lead by."
     if len(open_):
         unstable = int(open_["unstable"].sum())
-        text += f" In {len(open_)} the lead over the next is within chance or 2 %"
-        text += f", or the machine was unstable ({unstable})." if unstable else "."
+        text += f" In {len(open_):,} the lead over the next is within chance or 2 %"
+        text += f", or the machine was unstable ({unstable:,})." if unstable else "."
     return text
 
 
@@ -77,35 +78,40 @@ def verdicts(comparison: pd.DataFrame) -> str:
     if comparison.empty:
         return "There is nothing to judge."
     judged = comparison[comparison["p_value"].notna()]
-    text = f"Of {count(len(comparison), 'comparison')}, {len(judged) or 'none'} can be judged by samples"
+    text = f"Of {count(len(comparison), 'comparison')}, {f'{len(judged):,}' if len(judged) else 'none'} can be judged by samples"
     if len(judged):
         counts = judged["verdict"].value_counts()
-        told = [f"{counts[name]} {name}" for name in ("faster", "slower", "same", "undecided") if counts.get(name)]
+        told = [f"{counts[name]:,} {name}" for name in ("faster", "slower", "same", "undecided") if counts.get(name)]
         text += f": {listed(told)}"
     text += "."
     open_ = judged[(judged["verdict"] == "undecided") & ~judged["unstable"].astype(bool)]
     finite = open_["more_samples"][open_["more_samples"] < float("inf")]
     if len(finite):
         text += (
-            f" Of the undecided, {len(finite)} would be decided by more samples on each side, half of them by "
+            f" Of the undecided, {len(finite):,} would be decided by more samples on each side, half of them by "
             f"{about(finite.median())} or fewer (`labbench run --rerun --protocol thorough`)."
         )
     if unstable := int(judged["unstable"].sum()):
-        text += f" In {unstable} the machine was unstable, so nothing is concluded."
+        text += f" In {unstable:,} the machine was unstable, so nothing is concluded."
     others = comparison["differs"][comparison["differs"] != ""]
     if len(others):
         kinds = others.str.split(", ").explode().value_counts()
-        text += f" Not everything is alike in {len(others)}: {listed([f'{name} ({n})' for name, n in kinds.items()])}."
+        text += (
+            f" Not everything is alike in {len(others):,}: {listed([f'{name} ({n:,})' for name, n in kinds.items()])}."
+        )
     return text
 
 
 def payback(table: pd.DataFrame) -> str:
     """After how many calls a costly preparation has paid for itself."""
+    if table.empty:
+        return "No workload has known starting costs on the baseline platform and on another one."
     finite = table.dropna(subset=["calls_to_pay_back"])
     if finite.empty:
-        return "No other platform is both slower to prepare and faster to run than the baseline."
+        return "No other platform is faster to run than the baseline, so none pays for its preparation."
     middle = finite.groupby("platform", observed=True)["calls_to_pay_back"].median().sort_values()
-    named = listed([f"`{name}` after about {about(calls)} calls" for name, calls in middle.items()])
+    when = [f"after about {about(calls)} calls" if calls >= 1 else "from the first call on" for calls in middle]
+    named = listed([f"`{name}` {told}" for name, told in zip(middle.index, when, strict=True)])
     text = f"Preparation has paid for itself (median over models): {named}."
     never = table[table["calls_to_pay_back"].isna()]["platform"].astype("str").value_counts()
     if len(never):
@@ -117,9 +123,9 @@ def payback(table: pd.DataFrame) -> str:
 def failures(coverage: Coverage) -> str:
     """What could not run, and why."""
     if coverage.reasons.empty:
-        return "Every cell ran."
+        return "Every cell ran." if coverage.counts else "Nothing was measured."
     told = coverage.reasons.head(MOST_FAILURES).itertuples()
-    lines = [f"- `{r.model}` on `{r.platform}`: {r.status}: {r.reason}" for r in told]
+    lines = [f"- `{r.model}` on `{r.platform}`: {r.status.replace('_', ' ')}: {r.reason}" for r in told]
     rest = len(coverage.reasons) - len(lines)
     lines += [f"- and {rest:,} more, which `labbench show` lists"] if rest else []
     return f"{count(len(coverage.reasons), 'cell')} did not run:\n\n" + "\n".join(lines)

@@ -20,6 +20,9 @@ LEGEND_CHARACTERS, MARK_CHARACTERS = 60, 5  # what fits into WIDTH_IN, and what 
 MOST_ROWS = 100  # of a table on a page; pandas leaves out the middle of a longer one
 MANY = 40  # rows above which a figure shows a distribution instead of every name: it would be taller than a screen
 ENDS = 15  # rows then named at either end
+LABEL_CHARACTERS = 48  # of an axis label: centred under axes that do not begin at the figure's edge
+LONGEST_NAME = 34  # characters of a row's name, so that the axes keep half of the width
+SHORTEST_MODEL = 12  # characters of a model's name that are kept in any case
 
 
 def theme() -> None:
@@ -79,6 +82,26 @@ def plain_ticks(ax: Axes, axes: str = "xy") -> None:
         axis.set_minor_locator(NullLocator())
 
 
+def wrapped(text: str, most: int = LABEL_CHARACTERS) -> str:
+    """Text whose lines are broken at spaces, so that a label does not run out of its figure."""
+    import textwrap
+
+    return "\n".join(textwrap.fill(line, most, break_on_hyphens=False) for line in text.split("\n"))
+
+
+def short(name: str) -> str:
+    """A row's name that leaves room for the axes.
+
+    Of a long one the middle of the model goes, never its end or the size or place that tells it apart.
+    """
+    model, dot, rest = name.partition(" · ")
+    room = max(LONGEST_NAME - len(dot + rest), SHORTEST_MODEL)
+    if len(model) > room:
+        end = room // 2 - 1
+        model = f"{model[: room - 1 - end]}…{model[-end:]}"
+    return model + dot + rest
+
+
 def legend_above(ax: Axes, columns: int = 2) -> None:
     """Legend over the axes, where it hides nothing."""
     ax.legend(ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
@@ -111,7 +134,7 @@ def name_in_legend(ax: Axes, names: dict[str, Any], columns: int = 2) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], ls="", marker=MARKERS[i % len(MARKERS)], ms=5, color=color, label=name)
+        Line2D([], [], ls="", marker=MARKERS[i % len(MARKERS)], ms=5, color=color, label=wrapped(name))
         for i, (name, color) in enumerate(names.items())
     ]
     fitting = LEGEND_CHARACTERS // (max(map(len, names), default=0) + MARK_CHARACTERS)

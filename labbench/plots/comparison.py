@@ -23,6 +23,8 @@ from labbench.plots.base import (
     plain_ticks,
     platform_colors,
     scatter,
+    short,
+    wrapped,
 )
 from labbench.plots.table import coloured_table
 
@@ -34,7 +36,7 @@ DODGE = 0.16  # of a row, between platforms
 MARKS = {"faster": "▲", "slower": "▼", "same": "=", "undecided": "?"}
 FAMILIES = 7  # told apart by colour; the others are grey
 OTHER = "0.72"
-LONGEST_NAME = 34  # characters of a row's name, so that the axes keep half of the width
+SIDE_CHARACTERS = 34  # of a label along the height of a square figure
 
 
 def _latency_label(rows: pd.DataFrame) -> str:
@@ -72,8 +74,9 @@ def plot_latency(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         measured = (part["provenance"] == "measured").to_numpy()
         x = part["latency_s"].to_numpy() * MS
         scatter(ax, x, y, measured, color=color, marker=MARKERS[i % len(MARKERS)])
-    ax.set(xscale="log", xlabel=_latency_label(rows), ylabel="")
-    ax.set_yticks(range(len(order)), order)
+    ax.set(xscale="log", ylabel="")
+    ax.set_xlabel(_latency_label(rows), loc="right")
+    ax.set_yticks(range(len(order)), [short(name) for name in order])
     ax.set_ylim(-0.6, len(order) - 0.4)
     ax.grid(axis="y", visible=False)
     plain_ticks(ax, "x")
@@ -139,11 +142,14 @@ def plot_latency_pairs(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.plot(ends, ends, color="0.35", lw=1, ls="--", zorder=4)
     ax.plot(ends, ends / ratio, color="0.35", lw=1.2, ls=":", zorder=4)
     total, note = len(rows.drop_duplicates([*WORK, "precision"])), hollow_note(rows)
-    ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, ylabel=f"latency on {names[1]} (ms)")
+    ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+    ax.set_ylabel(wrapped(f"latency on {names[1]} (ms)", SIDE_CHARACTERS))
     ax.set_xlabel(
-        f"latency on {names[0]} (ms)\n{len(both):,} of {total:,} workloads ran on both"
-        + (f"; {note}" if note else "")
-        + f"\ndashed: equal\ndotted: geometric mean, the other {ratio:.2f} times as fast"
+        wrapped(
+            f"latency on {names[0]} (ms)\n{len(both):,} of {total:,} workloads ran on both"
+            + (f"; {note}" if note else "")
+            + f"\ndashed: equal\ndotted: geometric mean,\nthe other {ratio:.2f} times as fast"
+        )
     )
     plain_ticks(ax)
     name_in_legend(ax, colors, columns=4)
@@ -177,8 +183,7 @@ def plot_speedup(comparison: pd.DataFrame, *, by: str = "platform", ax: Axes | N
 
     if comparison.empty:
         return nothing(ax)
-    rows = comparison.assign(row=comparison["model"].astype("str") + " · " + comparison["series"].astype("str"))
-    rows = rows.assign(row=rows["row"].str.removesuffix(" · forward"), side=rows[by].astype("str"))
+    rows = comparison.assign(row=comparison["work"], side=comparison[by].astype("str"))
     if rows["row"].nunique() > MANY:
         return _plot_many_speedups(rows, ax)
     rows = rows.drop_duplicates(["row", "side"])
@@ -220,13 +225,13 @@ def _plot_speedup_shares(rows: pd.DataFrame, colors: dict[str, Any], ax: Axes) -
         share = np.arange(1, len(x) + 1) / len(x) * 100
         mean = np.exp(np.log(x).mean(keepdims=True))
         low, high = np.quantile(x, [0.1, 0.9])
-        text = f"{name}\n×{mean[0]:.2f}, 10 to 90 %: {low:.2f} to {high:.2f}"
+        text = f"{wrapped(name)}\n×{mean[0]:.2f}, 10 to 90 %: {low:.2f} to {high:.2f}"
         marker = MARKERS[i % len(MARKERS)]
         ax.step(x, share, where="post", color=color, lw=1.6)
         ax.plot(mean, np.interp(mean, x, share), color=color, marker=marker, ms=7, ls="", label=text)
     ax.axvline(1, color="0.35", lw=1, ls="--")
     ax.set(xscale="log", ylim=(0, 100), ylabel="% of comparisons below")
-    ax.set_xlabel(f"speed-up over {_baseline(rows)}, {len(rows):,} comparisons\nmark: geometric mean")
+    ax.set_xlabel(wrapped(f"speed-up over {_baseline(rows)}\n{len(rows):,} comparisons; mark: geometric mean"))
     plain_ticks(ax, "x")
     legend_above(ax, columns=1)
     return ax
@@ -247,18 +252,14 @@ def _plot_extremes(rows: pd.DataFrame, colors: dict[str, Any], ax: Axes) -> None
     ax.set_xscale("log")
     rest = f"{len(rows) - 2 * ENDS:,} more in between"
     ax.text(0.5, ENDS, rest, transform=ax.get_yaxis_transform(), ha="center", va="center", color="0.4")
-    ax.set_yticks(y, [_short(name) for name in shown["row"]])
+    ax.set_yticks(y, [short(name) for name in shown["row"]])
     ax.set_ylim(2 * ENDS + 0.7, -0.7)
     ax.grid(axis="y", visible=False)
     note = hollow_note(shown)
     text = f"speed-up over {_baseline(rows)}\nthe {ENDS} largest and {ENDS} smallest of {len(rows):,}"
-    ax.set_xlabel(text + (f"\n{note}" if note else ""))
+    ax.set_xlabel(text + (f"\n{note}" if note else ""), loc="right")
     plain_ticks(ax, "x")
 
 
 def _baseline(rows: pd.DataFrame) -> str:
     return str(rows["baseline"].iloc[0])
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"

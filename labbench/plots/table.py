@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labbench.plots.base import MANY, ROW_IN, legend_above, new_axes, nothing
+from labbench.plots.base import MANY, ROW_IN, legend_above, new_axes, nothing, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +75,7 @@ def coloured_table(
         ink = "0.15" if luminance[row, column] > DARK else "white"
         ax.text(column + 0.5, row + 0.5, text.iat[row, column], ha="center", va="center_baseline", color=ink)
     ax.set_xticks(np.arange(values.shape[1]) + 0.5, [str(name).replace("/", "/\n") for name in values.columns])
-    ax.set_yticks(np.arange(values.shape[0]) + 0.5, [str(name) for name in values.index])
+    ax.set_yticks(np.arange(values.shape[0]) + 0.5, [short(str(name)) for name in values.index])
     ax.invert_yaxis()
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)

@@ -96,6 +96,8 @@ def front_sentence(decision: Decision) -> str:
         for _, rows in allowed.groupby("workload", observed=True, sort=False)
     ]
     apart = sum(length > 1 for length in sizes)
+    if not any(sizes):
+        return "Of no option that is allowed are both latency and memory known."
     if not apart:
         return "For every workload one option is best in both latency and memory."
     rest = "" if apart == len(sizes) else "; for the others one option is best in both"
