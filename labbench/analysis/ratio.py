@@ -217,22 +217,23 @@ class Spread:
     df: float = PROCESS_DF
 
 
-def fit_spread(contrasts: Sequence[Contrast]) -> Spread:
+def fit_spread(contrasts: Sequence[Contrast], assumed: Spread | None = None) -> Spread:
     """The spread that all contrasts together speak for: the most probable τ and d₀.
 
-    Each one's s² / (τ² + w) follows F(d, d₀). Where few have several processes, the result stays near the assumption.
+    Each one's s² / (τ² + w) follows F(d, d₀). Where few have several processes, the result stays near what is ``assumed``.
     """
     from scipy.stats import f
 
+    assumed = assumed or Spread()
     known = [one for one in contrasts if one.df > 0]
     if not known:
-        return Spread()
+        return assumed
     variance, df, within = (
         np.array([getattr(one, name) for one in known], dtype=float) for name in ("variance", "df", "within")
     )
     expected = SDS[:, None, None] ** 2 + within
     density = f.logpdf(np.maximum(variance, 1e-12) / expected, df, DFS[None, :, None]) - np.log(expected)
-    prior = -(np.log(SDS / PROCESS_SD)[:, None] ** 2 + np.log(DFS / PROCESS_DF)[None, :] ** 2) / 2 / PRIOR_WIDTH**2
+    prior = -(np.log(SDS / assumed.sd)[:, None] ** 2 + np.log(DFS / assumed.df)[None, :] ** 2) / 2 / PRIOR_WIDTH**2
     best = np.unravel_index(np.argmax(density.sum(axis=2) + prior), prior.shape)
     return Spread(float(SDS[best[0]]), float(DFS[best[1]]))
 
