@@ -27,6 +27,7 @@ examples:
   labbench select --max-latency-ms 20 --p99           what to run where, and why the others were excluded
   labbench bottlenecks --model bert-base              what it waits for, on what evidence, and what helps
   labbench advise --model bert-base                   what would make it cheaper to run; `verify-advice` tests it
+  labbench regressions --baseline v1.0 --fail-on 5%   what got slower since, and why: exit status 1, for CI
   labbench merge laptop.h5 server.h5 -o all.h5        the databases of several machines as one
   labbench import benchmark-infer-*.csv --store timm.h5   results of timm, optimum-benchmark, pyperf, NeuSight
   labbench check data/study.h5                        is it whole? --repair saves what is intact
@@ -178,10 +179,11 @@ def _parser() -> argparse.ArgumentParser:
     _store(select)
     _json(select)
 
-    from labbench import cli_advice, cli_report, cli_store
+    from labbench import cli_advice, cli_history, cli_report, cli_store
 
     cli_report.add(command, _store)
     cli_advice.add(command, _store, _json)
+    cli_history.add(command, _store, _json)
     cli_store.add(command, _store, _json)
     return parser
 

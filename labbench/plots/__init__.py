@@ -14,6 +14,7 @@ from labbench.plots.base import (
 from labbench.plots.bottleneck import plot_bottlenecks
 from labbench.plots.comparison import plot_latency, plot_latency_pairs, plot_latency_shares, plot_speedup
 from labbench.plots.cost import plot_one_off, plot_roofline
+from labbench.plots.history import plot_histories, plot_history
 from labbench.plots.points import plot_points
 from labbench.plots.profile import panels, plot_cold_start, plot_curve, plot_memory, plot_pareto
 from labbench.plots.table import plot_matrix
@@ -31,6 +32,8 @@ __all__ = [
     "plot_bottlenecks",
     "plot_cold_start",
     "plot_curve",
+    "plot_histories",
+    "plot_history",
     "plot_latency",
     "plot_latency_pairs",
     "plot_latency_shares",

@@ -1,0 +1,248 @@
+"""Where series of runs change their level: noise of a history, segmentation by ``ruptures``, and the test of each change.
+
+    history   log latency of the runs of one cell, in order of time
+    wild      a run further than 3 σ from the median of itself and its neighbours: an outlier, which says nothing of a level
+    noise     σ of a run, moderated by all histories; r, the correlation of neighbouring runs (drift), of all histories
+    segments  least squares with a penalty for each change (PELT on a linear kernel; Killick, Fearnhead & Eckley,
+              "Optimal detection of changepoints with a linear computational cost", JASA 107, 2012)
+    test      each change: the two segments beside it, Student's t with the moderated variance, p times the number of
+              places where the change could have been
+
+With drift n runs say as little as n (1 - r) / (1 + r) independent ones, so penalty and error grow by (1 + r) / (1 - r).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from labbench.analysis.levels import MOST_FITTED
+from labbench.analysis.ratio import ALPHA, CAMPAIGN_DF, CAMPAIGN_SD, THRESHOLD, Contrast, Spread, fit_spread
+
+MIN_RUNS = 2  # on each side of a change: a single run may be an outlier
+WILD = 3.0  # standard deviations
+PENALTY = 2.0  # times log n, for each change
+MAD_EFFICIENCY = 0.37  # of a standard deviation from the median of absolute values (Rousseeuw & Croux, JASA 88, 1993)
+MOST_DRIFT = 0.8  # correlation that is believed at most: beyond, no change could ever be told from drift
+DRIFT_PAIRS = 20  # weight of the assumption that there is no drift, in pairs of runs
+WINDOW, OVERLAP = 1000, 100  # runs that are segmented at once: the search takes time as their square
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What all histories together say of the noise of runs.
+
+    Attributes
+    ----------
+    spread : Spread
+        Between runs of one history, beyond what a run says of its own error.
+    drift : float
+        Correlation of neighbouring runs, 0 to ``MOST_DRIFT``.
+    """
+
+    spread: Spread
+    drift: float
+
+    @property
+    def inflation(self) -> float:
+        """What the variance of a mean of runs is multiplied by, because neighbours resemble one another."""
+        return (1 + self.drift) / (1 - self.drift)
+
+    def moderated(self, variance: np.ndarray, df: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """Variance of a run: what was observed within a history, with ``df`` degrees of freedom, and what is expected."""
+        expected = self.spread.sd**2 + own
+        found: np.ndarray = (self.spread.df * expected + df * variance) / (self.spread.df + df)
+        return found
+
+    def p_values(
+        self, step: np.ndarray, variance: np.ndarray, df: np.ndarray, own: np.ndarray, factor: np.ndarray
+    ) -> np.ndarray:
+        """Of steps in log latency whose variance is ``factor`` times that of a run; Student's t, two-sided."""
+        from scipy.special import stdtr
+
+        error = np.sqrt(self.moderated(variance, df, own) * factor)
+        found: np.ndarray = 2 * stdtr(self.spread.df + df, -np.abs(step) / error)
+        return found
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Log latencies of many histories, one after the other.
+
+    Attributes
+    ----------
+    x : array of float
+        Log seconds, in order of history and time.
+    own : array of float
+        Variance of each by its own processes.
+    begin : array of int
+        Where each history begins, and the end of the last.
+    """
+
+    x: np.ndarray
+    own: np.ndarray
+    begin: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.begin) - 1
+
+    @property
+    def number(self) -> np.ndarray:
+        """Of each run, its history."""
+        return np.repeat(np.arange(len(self)), np.diff(self.begin))
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of level that was looked for, and what came of the test.
+
+    Attributes
+    ----------
+    begin, at, end : int
+        Its two segments are ``begin:at`` and ``at:end``, in rows of all histories.
+    contrast : Contrast
+        Log of the levels' ratio, and what is known of its error.
+    p_value : float
+        For the number of places where the change could have been; 1 if it is within the practical threshold.
+    """
+
+    begin: int
+    at: int
+    end: int
+    contrast: Contrast
+    p_value: float
+
+    def beyond(self, threshold: float) -> bool:
+        """Whether the change is larger than the practical threshold."""
+        return abs(self.contrast.log_ratio) > math.log1p(threshold)
+
+
+def noise_of(histories: Histories) -> tuple[Noise, np.ndarray]:
+    """The noise of all histories, and the standard deviation σ of a run of each; from differences, so levels do not matter."""
+    variance, count = _by_differences(histories)
+    drift = _drift(histories, variance)
+    runs = np.diff(histories.begin)
+    own = np.bincount(histories.number, histories.own, len(histories)) / np.maximum(runs, 1)
+    df = np.ceil(count * MAD_EFFICIENCY)
+    variance = variance / (1 - drift)
+    known = np.flatnonzero(count > 0)
+    picked = known[np.linspace(0, len(known) - 1, min(len(known), MOST_FITTED)).astype(int)] if len(known) else known
+    spread = fit_spread(
+        [Contrast(0.0, float(variance[i]), int(df[i]), float(own[i]), 1.0, False) for i in picked],
+        Spread(CAMPAIGN_SD, CAMPAIGN_DF),
+    )
+    noise = Noise(spread, drift)
+    return noise, np.sqrt(noise.moderated(variance, df, own))
+
+
+def _steps(histories: Histories, lag: int) -> tuple[np.ndarray, np.ndarray]:
+    """Absolute differences of runs so many apart, and the history of each."""
+    number = histories.number
+    same = number[lag:] == number[:-lag]
+    return np.abs(histories.x[lag:] - histories.x[:-lag])[same], number[lag:][same]
+
+
+def _by_differences(histories: Histories) -> tuple[np.ndarray, np.ndarray]:
+    """σ² (1 - r) of each history from the median difference of neighbours, and how many differences there are."""
+    step, number = _steps(histories, 1)
+    count = np.bincount(number, minlength=len(histories))
+    order = np.lexsort((step, number))
+    ordered, begin = step[order], np.cumsum(count) - count
+    variance = np.zeros(len(histories))
+    some = count > 0
+    low, high = begin[some] + (count[some] - 1) // 2, begin[some] + count[some] // 2
+    variance[some] = (1.4826 * (ordered[low] + ordered[high]) / 2) ** 2 / 2
+    return variance, count
+
+
+def _drift(histories: Histories, variance: np.ndarray) -> float:
+    """Correlation r of neighbours: differences two apart have 1 + r times the variance of those one apart (AR(1))."""
+    middles = []
+    for lag in (1, 2):
+        step, number = _steps(histories, lag)
+        known = variance[number] > 0
+        middles.append(np.median(step[known] / np.sqrt(variance[number[known]])) if known.any() else math.nan)
+    pairs = int(known.sum())
+    found = (middles[1] / middles[0]) ** 2 - 1 if pairs and middles[0] > 0 else 0.0
+    return float(np.clip(found * pairs / (pairs + DRIFT_PAIRS), 0, MOST_DRIFT))
+
+
+def wild(histories: Histories, sd: np.ndarray) -> np.ndarray:
+    """Which runs are further than 3 σ from the median of themselves and the runs beside them (at an end, of the last three)."""
+    x, first, number = histories.x, histories.begin[:-1], histories.number
+    runs = np.diff(histories.begin)[number]
+    three = runs >= 3
+    place = np.clip(np.arange(len(x)) - first[number], 1, np.maximum(runs - 2, 1)) + first[number]
+    beside = np.where(three, place + np.array([[-1], [0], [1]]), np.arange(len(x)))
+    off = np.abs(x - np.median(x[beside], axis=0))
+    return three & (off > WILD * sd[number])
+
+
+def changes(histories: Histories, noise: Noise, sd: np.ndarray) -> tuple[list[Change], int]:
+    """Every change that the segmentation proposes, tested, and how many histories are without one.
+
+    Those that are worst supported are taken away one by one, each time testing the others anew with longer segments; the
+    ones taken away are returned too, with the p-value they had.
+    """
+    x = histories.x
+    found: list[Change] = []
+    without = 0
+    for i, (start, stop) in enumerate(zip(histories.begin[:-1].tolist(), histories.begin[1:].tolist(), strict=True)):
+        if stop - start < 2 * MIN_RUNS:
+            continue
+        part, own = x[start:stop], histories.own[start:stop]
+        places = _segment(part / sd[i], PENALTY * math.log(len(part)) * noise.inflation)
+        without += not len(places)
+        found += _tested(part, own, places, noise, start)
+    return found, without
+
+
+def _segment(y: np.ndarray, penalty: float) -> np.ndarray:
+    """First run of each segment but the first; ``y`` has unit variance within segments."""
+    import ruptures
+
+    found: list[int] = []
+    for start in range(0, max(len(y) - OVERLAP, 1), WINDOW - OVERLAP):
+        part = y[start : start + WINDOW, None]
+        if len(part) >= 2 * MIN_RUNS:
+            search = ruptures.KernelCPD(kernel="linear", min_size=MIN_RUNS).fit(part)
+            found += [start + int(place) for place in search.predict(pen=penalty)[:-1]]
+    places = np.unique(found).astype(int)
+    return places[np.diff(places, prepend=-MIN_RUNS) >= MIN_RUNS]
+
+
+def _tested(x: np.ndarray, own: np.ndarray, places: np.ndarray, noise: Noise, start: int) -> Iterator[Change]:
+    """The changes of a history that begins at row ``start``; the worst is taken away while it is not significant and large."""
+    while len(places):
+        bounds = np.concatenate([[0], places, [len(x)]])
+        step, variance, df, within, runs = _sides(x, own, bounds)
+        factor = (1 / runs[:-1] + 1 / runs[1:]) * noise.inflation
+        choices = np.maximum(runs[:-1] + runs[1:] - 2 * MIN_RUNS + 1, 1)
+        p_value = np.minimum(noise.p_values(step, variance, df, within, factor) * choices, 1)
+        p_value[np.abs(step) <= math.log1p(THRESHOLD)] = 1
+        worst = int(p_value.argmax())
+        done = p_value[worst] <= ALPHA
+        for k in range(len(places)) if done else [worst]:
+            contrast = Contrast(
+                float(step[k]), float(variance[k]), int(df[k]), float(within[k]), float(factor[k]), False
+            )
+            begin, at, end = (start + int(place) for place in bounds[k : k + 3])
+            yield Change(begin, at, end, contrast, float(p_value[k]))
+        if done:
+            return
+        places = np.delete(places, worst)
+
+
+def _sides(x: np.ndarray, own: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of each change: step, variance within its two segments with degrees of freedom, own variance; runs of each segment."""
+    runs = np.diff(bounds)
+    mean = np.add.reduceat(x, bounds[:-1]) / runs
+    squares = np.add.reduceat((x - np.repeat(mean, runs)) ** 2, bounds[:-1])
+    owns = np.add.reduceat(own, bounds[:-1])
+    both = runs[:-1] + runs[1:]
+    df = both - 2
+    variance = (squares[:-1] + squares[1:]) / np.maximum(df, 1)
+    return np.diff(mean), variance, df, (owns[:-1] + owns[1:]) / both, runs
