@@ -93,7 +93,7 @@ def _bottlenecks(options: Any) -> int:
     found = bottlenecks.attribute(roofline.place(frame, store.environments()), options.calls)
     print_frame(found if options.json else bottleneck_report.table(found), options.json)
     if not options.json:
-        print(bottleneck_report.overview(found).replace("**", ""))
+        print(f"{bottleneck_report.overview(found)}\n{bottleneck_report.helps(found)}".replace("*", ""))
     return 0
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from labbench.analysis.bottlenecks import LABELS
 from labbench.analysis.labels import place, work
 from labbench.words import about, count, digits, listed, percent
 
@@ -18,7 +17,6 @@ WAITS = {
     "dispatch": "the dispatch of operators",
     "preparation": "preparation",
 }
-CEILINGS = {"compute": "the measured matrix-product rate", "memory": "the measured bandwidth"}
 HELPS = {
     "compute": "more threads, a lower precision, a runtime with faster kernels",
     "memory": "a lower precision, a runtime that fuses operators; more threads help little",
@@ -60,41 +58,30 @@ def overview(found: pd.DataFrame) -> str:
     return text.strip()
 
 
-def why(row: Any) -> str:
-    """The evidence of one attribution, as a sentence's part."""
-    if row.bottleneck == "preparation":
-        return f"starting takes {percent(row.share)} of a call's time"
-    if row.bottleneck == "unexplained":
-        return f"no bound explains more than {percent(row.share)}"
-    text = f"{percent(row.share)} by {'the profile' if row.evidence == 'profile' else 'counts'}"
-    text += f", most in {row.main_class}" if row.main_class else ""
-    ceiling = CEILINGS.get(row.bottleneck)
-    return text + (f"; {percent(row.reached)} of {ceiling}" if ceiling and row.reached == row.reached else "")
+def helps(found: pd.DataFrame) -> str:
+    """What helps against each bottleneck that was found."""
+    kinds = [name for name in HELPS if (found["bottleneck"] == name).any()]
+    return "\n".join(f"- *{name.capitalize()}*: {HELPS[name]}." for name in kinds)
 
 
 def table(found: pd.DataFrame) -> pd.DataFrame:
-    """Every attribution with its evidence and what would help."""
+    """Every attribution with its evidence."""
     import pandas as pd
 
     rows = list(found.itertuples(index=False))
     return pd.DataFrame(
         {
             "model": work(found),
+            "series": found["series"].astype("str"),
             "platform": place(found),
             "batch": found["batch_size"],
-            "series": found["series"].astype("str"),
             "ms": [digits(row.latency_s * MS) for row in rows],
             "waits for": found["bottleneck"],
-            "why": [why(row) for row in rows],
+            "share": [percent(row.share) for row in rows],
+            "most in": found["main_class"].where(found["main_class"] != "", "–"),
+            "of ceiling": [percent(row.reached) if row.reached == row.reached else "–" for row in rows],
+            "evidence": found["evidence"],
             "confidence": found["confidence"],
-            "starting outweighs": [f"{about(row.break_even_calls)} calls" for row in rows],
-            "what helps": found["bottleneck"].map(HELPS),
+            "starting takes as long as": [f"{about(row.break_even_calls)} calls" for row in rows],
         }
     )
-
-
-def counts(found: pd.DataFrame) -> pd.DataFrame:
-    """How many series of each platform wait for what."""
-    sizes = found.groupby(["platform", "bottleneck"], observed=True).size().unstack(fill_value=0)
-    names = [name for name in LABELS if name != "preparation" or name in sizes]
-    return sizes.reindex(columns=names, fill_value=0).rename_axis(columns=None).reset_index()

@@ -43,7 +43,7 @@ ONE_ROUND_SD = 0.05  # a process of one round: nothing is known of its spread, 5
 TINY = 1e-12  # a variance of log latency below which nothing is told apart
 MOST_PROCESSES = 1000  # more than this nobody will measure: no number is given
 # Where τ, κ and d₀ are looked for.
-SDS, SCALES, DFS = np.geomspace(2e-4, 0.2, 31), np.geomspace(0.1, 4, 9), np.array([2.0, 3, 5, 10, 20, 60])
+SDS, SCALES, DFS = np.geomspace(2e-4, 0.2, 61), np.geomspace(0.1, 4, 9), np.array([2.0, 3, 5, 10, 20, 60])
 ENOUGH = 5000  # contrasts to fit to
 PRIOR_WIDTH = 1.0  # sd of their logarithms around the assumptions: a factor of e, outweighed by a few cells
 

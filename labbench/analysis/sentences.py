@@ -64,6 +64,8 @@ def winners(best: pd.DataFrame) -> str:
 
 def speedups(totals: pd.DataFrame, comparison: pd.DataFrame, by: str = "platform") -> str:
     """The geometric-mean speed-up of each platform (or what else is compared), with its interval."""
+    if totals.empty and len(comparison):
+        return f"During all of {count(len(comparison), 'comparison')} the machine was unstable, so no mean is given."
     if totals.empty:
         return f"No two results that differ in {by.replace('_', ' ')} alone can be compared."
     parts = [
