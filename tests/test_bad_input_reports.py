@@ -1,18 +1,22 @@
 """The pages of a report on input that has little or too much to tell: a clear sentence or a correct result, no traceback."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from cells_of import run_cells, text
-from made import CEILINGS, ENVIRONMENT, FAMILIES, footprint, made_frame, record, study
+from made import CEILINGS, ENVIRONMENT, FAMILIES, LAWS, footprint, made_frame, record, study, very_many
 from test_imported_rows import NO_SAMPLES, imported
 
-from labbench import kernels
+from labbench import kernels, plots
+from labbench.analysis import matrix, profiles, sentences
 from labbench.analysis.compare import compare
+from labbench.analysis.few import at_most
 from labbench.analysis.labels import compared
 from labbench.notebooks import folder, run
 from labbench.plots import plot_speedup
@@ -23,6 +27,7 @@ from labbench.store import Store
 mpl.use("Agg")
 
 OTHER = Environment(machine_id="m2", hostname="other", machine={"ceilings": {"cpu": CEILINGS}}, software={})
+MOST_BYTES = 5_000_000  # of a page: a phone opens it
 PAGES = ("02_compare", "05_model_profile", "05_platform_profile")
 
 
@@ -159,6 +164,49 @@ def test_a_page_that_ends_early_is_complete_and_stops_there(tmp_path, stores):
     assert "did not finish" not in index
 
 
+# --- very many rows ---------------------------------------------------------------------------------------------------
+
+
+def test_of_very_many_rows_the_smallest_batches_of_all_models_are_kept_with_all_their_platforms(tmp_path):
+    assert very_many(tmp_path / "s.h5", models=30, batches=5) == 450
+    everything = Store(tmp_path / "s.h5").latest()
+    few = at_most(everything, 200)
+    assert len(few) == 198
+    assert few["model"].nunique() == 30
+    assert set(few.groupby(["model", "batch_size"], observed=True)["runtime"].nunique()) == {3}
+    assert few["batch_size"].value_counts().loc[[1, 2]].tolist() == [90, 90]
+    assert at_most(everything, 450) is everything
+    assert "Of 450 results 198 are shown and compared here" in sentences.left_out(everything, few)
+    assert sentences.left_out(everything, everything) == ""
+
+
+def test_more_models_than_fit_are_drawn_by_lot_and_the_same_every_time(tmp_path):
+    very_many(tmp_path / "s.h5", models=30, batches=1)
+    everything = Store(tmp_path / "s.h5").latest()
+    few = at_most(everything, 30)
+    assert len(few) == 30
+    assert few["model"].nunique() == 10
+    assert few.equals(at_most(everything, 30))
+
+
+@pytest.fixture(scope="module")
+def million(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("million") / "s.h5"
+    assert very_many(path, models=2000, batches=167) >= 1_000_000
+    return path
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("_kernels")
+@pytest.mark.parametrize("name", PAGES)
+def test_a_million_rows_make_a_page_that_a_browser_can_open(tmp_path, million, name):
+    result, page = page_of(tmp_path, name, million)
+    assert result.status == "ok", result.error
+    sampled = re.search(r"results (9,9\d\d|10,000) are shown", page.get_text())
+    assert (sampled is None) == (name == "05_model_profile"), "a model has 501 rows, which are all shown"
+    assert (tmp_path / "site" / f"{name}.html").stat().st_size < MOST_BYTES
+
+
 # --- names that tell comparisons apart --------------------------------------------------------------------------------
 
 
@@ -187,3 +235,67 @@ def test_what_is_compared_is_not_told_and_a_platform_only_where_a_model_has_seve
     found = compare(made_frame(*cells), NO_SAMPLES, by="machine_id", baseline="m1")
     assert sorted(found["work"]) == ["bert", "vit · cpu/compile", "vit · cpu/eager"]
     assert sorted(compared(found, "platform")) == ["bert", "vit", "vit"]
+
+
+# --- figures whose text stays within them -----------------------------------------------------------------------------
+
+LONG = "vit_base_patch16_clip_quickgelu"
+
+
+def crowded(
+    models: int, devices: tuple[str, ...] = ("cuda:0", "cpu"), runtimes: tuple[str, ...] = tuple(LAWS)
+) -> pd.DataFrame:
+    return made_frame(
+        *(
+            record(
+                f"{LONG}_{224 + i}", runtime, 1e-3 * (1 + i) * (1 + k / 3) * (1 + j), device=device, precision=precision
+            )
+            for i in range(models)
+            for j, device in enumerate(devices)
+            for k, runtime in enumerate(runtimes)
+            for precision in (("fp32", "bf16") if device != "cpu" else ("fp32",))
+        )
+    )
+
+
+def outside(ax: Any) -> list[str]:
+    """Texts of a figure that reach beyond it, as the layout has placed them."""
+    figure = ax.figure.get_figure(root=True)
+    figure.canvas.draw()
+    room = figure.bbox.padded(2)
+    far = {label for one in figure.axes for axis in (one.xaxis, one.yaxis) for label in _out_of_view(axis)}
+    texts = [text for text in figure.findobj(mpl.text.Text) if text.get_visible() and text.get_text().strip()]
+    return [text.get_text() for text in texts if text not in far and not _within(text.get_window_extent(), room)]
+
+
+def _out_of_view(axis: Any) -> list[Any]:
+    """Labels of ticks beyond the axis' ends, which are not drawn."""
+    low, high = sorted(axis.get_view_interval())
+    far = [tick for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()) if not low <= tick.get_loc() <= high]
+    return [label for tick in far for label in (tick.label1, tick.label2)]
+
+
+def _within(inner: Any, outer: Any) -> bool:
+    return inner.x0 >= outer.x0 and inner.x1 <= outer.x1 and inner.y0 >= outer.y0 and inner.y1 <= outer.y1
+
+
+@pytest.mark.parametrize("models", [1, 12, 60], ids=["one", "rows", "distribution"])
+def test_the_texts_of_crowded_figures_stay_within_them(models):
+    plots.theme()
+    frame = crowded(models)
+    found = compare(frame, NO_SAMPLES)
+    pairs = crowded(models, devices=("cpu",), runtimes=("eager", "onnxruntime"))
+    profile = profiles.of_model(frame, f"{LONG}_224")
+    drawn = [
+        plots.plot_latency(frame), plots.plot_latency(pairs), plots.plot_speedup(found), plots.plot_one_off(frame),
+        plots.plot_matrix(matrix.matrix(frame)), plots.plot_cold_start(profiles.cold_start(profile)),
+        plots.plot_curve(profiles.over_batch(profile)), plots.plot_pareto(profiles.pareto(profiles.over_batch(profile))),
+    ]  # fmt: skip
+    assert [outside(ax) for ax in drawn] == [[]] * len(drawn)
+
+
+def test_a_text_that_is_cut_would_be_seen():
+    figure, ax = plt.subplots(figsize=(2, 2), layout="constrained")
+    ax.set_xlabel("a label that is far too long for such a small figure")
+    assert outside(ax) == ["a label that is far too long for such a small figure"]
+    plt.close(figure)

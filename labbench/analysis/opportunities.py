@@ -212,20 +212,23 @@ def _from_others(
 ) -> list[dict[str, Any]]:
     """Advice on starting points without a cell of their own, from other models' effects of the same change."""
     tried = {(row.model, row.platform, row.precision, row.batch_size) for row in frame.itertuples()}
-    keys = ["mode", "series", "device", "runtime", "precision"]
+    keys = ["mode", "series", "device", "runtime", "precision", *(["batch_size"] if change == "batch_size" else [])]
+    alike: dict[tuple[Any, ...], list[tuple[str, pd.DataFrame]]] = {}
+    for key, part in effects.groupby(
+        [*(f"{name}_baseline" for name in keys), effects[change].astype("str")], sort=True
+    ):
+        alike.setdefault(key[:-1], []).append((key[-1], part))
     found = []
     for start in starts.itertuples():
         if wanted is not None and start.model not in wanted:
             continue
-        alike = effects[effects["model"] != start.model]
-        for name in keys:
-            alike = alike[alike[f"{name}_baseline"] == getattr(start, name)]
-        if change == "batch_size":
-            alike = alike[alike["batch_size_baseline"] == start.batch_size]
-        for after, part in alike.groupby(alike[change].astype("str"), sort=True):
-            target = _cell(start, change, part[change].iloc[0])
+        for after, everyone in alike.get(tuple(getattr(start, name) for name in keys), []):
+            target = _cell(start, change, everyone[change].iloc[0])
             where = (start.model, target.platform.label, target.workload.precision, target.workload.batch_size)
-            if part["model"].nunique() < FEWEST_MODELS or where in tried or str(getattr(start, change)) == after:
+            if where in tried or str(getattr(start, change)) == after:
+                continue
+            part = everyone[everyone["model"] != start.model]
+            if part["model"].nunique() < FEWEST_MODELS:
                 continue
             weights = _weights(part, start)
             found.append(

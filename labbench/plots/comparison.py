@@ -17,6 +17,7 @@ from labbench.plots.base import (
     WIDTH_IN,
     hollow_note,
     legend_above,
+    legend_in,
     name_in_legend,
     new_axes,
     nothing,
@@ -26,13 +27,14 @@ from labbench.plots.base import (
     short,
     wrapped,
 )
-from labbench.plots.table import coloured_table
+from labbench.plots.table import coloured_table, table_axes
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 DODGE = 0.16  # of a row, between platforms
+FITTING = 5  # platforms that a row has room for
 MARKS = {"faster": "▲", "slower": "▼", "same": "=", "undecided": "?"}
 FAMILIES = 7  # told apart by colour; the others are grey
 OTHER = "0.72"
@@ -64,11 +66,12 @@ def plot_latency(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     if rows["row"].nunique() > MANY:
         return (plot_latency_pairs if rows["side"].nunique() == 2 else plot_latency_shares)(rows, ax=ax)
     order = rows.groupby("row")["latency_s"].median().sort_values().index.tolist()
-    ax = new_axes(ax, 1.2 + ROW_IN * len(order))
     colors = platform_colors(rows["side"])
+    crowd = max(len(colors) / FITTING, 1)  # rows are taller and marks closer where many platforms share a row
+    ax = new_axes(ax, 1.0 + legend_in(colors) + ROW_IN * crowd * len(order))
     for i, (name, color) in enumerate(colors.items()):
         part = rows[rows["side"] == name]
-        y = np.array([order.index(name) for name in part["row"]]) + (i - (len(colors) - 1) / 2) * DODGE
+        y = np.array([order.index(name) for name in part["row"]]) + (i - (len(colors) - 1) / 2) * DODGE / crowd
         low, high = part["latency_ci_low_s"].to_numpy() * MS, part["latency_ci_high_s"].to_numpy() * MS
         ax.hlines(y, low, high, color=color, lw=1.5)
         measured = (part["provenance"] == "measured").to_numpy()
@@ -80,7 +83,7 @@ def plot_latency(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(-0.6, len(order) - 0.4)
     ax.grid(axis="y", visible=False)
     plain_ticks(ax, "x")
-    name_in_legend(ax, colors)
+    name_in_legend(ax, colors, right=True)
     return ax
 
 
@@ -195,7 +198,7 @@ def plot_speedup(comparison: pd.DataFrame, *, by: str = "platform", ax: Axes | N
             "" if value != value else f"{value:.2f} {MARKS[mark]}"
             for value, mark in zip(values[column], marks[column], strict=True)
         ]
-    ax = new_axes(ax, 0.4 + ROW_IN * len(values))
+    ax = table_axes(ax, values)
     reach = max(float(np.nanmax(np.abs(np.log2(values.to_numpy(dtype=float))))), 0.5)
     cmap = sns.color_palette("vlag_r", as_cmap=True)
     coloured_table(ax, np.log2(values.astype(float)), text, cmap, (-reach, reach))

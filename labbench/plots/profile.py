@@ -17,6 +17,7 @@ from labbench.plots.base import (
     ROW_IN,
     WIDTH_IN,
     hollow_note,
+    legend_above,
     name_in_legend,
     new_axes,
     nothing,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 NAMED = 8  # sides that a reader can tell apart by colour and marker; further ones are grey
 GREY = "0.75"
+MOST_TICKS = 8  # batch sizes that are all told on an axis
 PHASE_COLORS = {"start_s": "#0173b2", "load_s": "#029e73", "prepare_s": "#de8f05", "first_run_s": "#cc78bc"}
 PHASE_NAMES = {"start_s": "start", "load_s": "load", "prepare_s": "prepare", "first_run_s": "first run"}
 UNITS = {"audio_s": "seconds of audio"}
@@ -113,7 +115,7 @@ def plot_curve(curve: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     all_named = len(colors) == curve["side"].nunique()
     for side, part in curve[curve["side"].isin(list(colors))].groupby("side", sort=False):
         _plot_one_curve(ax, part, colors[side], _marker(colors, side))
-        if all_named or len(part) > 1:  # single points among many others would cover each other's numbers
+        if all_named:  # among many others the numbers would cover one another
             _tell_sizes(ax, part)
     unit = str(curve["throughput_unit"].iloc[0])
     statistic = "latency of a call (ms), median" if (curve["latency_statistic"] == "median").all() else "latency (ms)"
@@ -176,11 +178,14 @@ def plot_memory(rows: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ax.plot(x, y, color=colors[side], lw=1, zorder=2)
         measured = (part["provenance"] == "measured").to_numpy()
         scatter(ax, x, y, measured, color=colors[side], marker=_marker(colors, side))
-    ax.set(xscale="log", ylabel="peak memory above the empty worker (MB)", ylim=(0, None))
+    ax.set(xscale="log", ylabel="peak memory above\nthe empty worker (MB)", ylim=(0, None))
     ax.set_xlabel("batch size" + _notes(_how_many_named(rows, colors), hollow_note(rows)))
     sizes = np.unique(rows["batch_size"].to_numpy(dtype=int))
-    ax.set_xticks(sizes, sizes.astype(str))
-    ax.minorticks_off()
+    if len(sizes) <= MOST_TICKS:
+        ax.set_xticks(sizes, sizes.astype(str))
+        ax.minorticks_off()
+    else:
+        plain_ticks(ax, "x")
     name_in_legend(ax, colors)
     return ax
 
@@ -217,9 +222,9 @@ def plot_cold_start(starts: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("seconds to the first result" + notes, loc="right")
     ax.set_yticks(y, [short(side) for side in rows["side"]])
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.margins(x=0.12)
+    ax.margins(x=0.25)
     ax.grid(axis="y", visible=False)
-    ax.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    legend_above(ax, columns=4, right=True)
     return ax
 
 

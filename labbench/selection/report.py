@@ -80,7 +80,7 @@ def exclusion_sentence(decision: Decision) -> str:
         return "No option was excluded: every cell ran and meets the requirements."
     counts = Counter(violation.requirement for violation in found)
     by = listed([f"{times} by {name}" for name, times in counts.most_common()])
-    text = f"{excluded} of {len(decision.options)} options are excluded: {by}."
+    text = f"{excluded} of {len(decision.options)} options {'is' if excluded == 1 else 'are'} excluded: {by}."
     unmet = [choice for choice in decision.choices if choice.best is None]
     if unmet:
         have = "has" if len(unmet) == 1 else "have"
