@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,14 +58,18 @@ class Noise:
         found: np.ndarray = (self.spread.df * expected + df * variance) / (self.spread.df + df)
         return found
 
-    def p_values(
-        self, step: np.ndarray, variance: np.ndarray, df: np.ndarray, own: np.ndarray, factor: np.ndarray
-    ) -> np.ndarray:
-        """Of steps in log latency whose variance is ``factor`` times that of a run; Student's t, two-sided."""
+    def p_values(self, step: np.ndarray, error: np.ndarray, df: np.ndarray) -> np.ndarray:
+        """Of steps in log latency with that standard error, two-sided; ``df`` were observed in the history."""
         from scipy.special import stdtr
 
-        error = np.sqrt(self.moderated(variance, df, own) * factor)
         found: np.ndarray = 2 * stdtr(self.spread.df + df, -np.abs(step) / error)
+        return found
+
+    def reach(self, error: np.ndarray, df: np.ndarray, alpha: float = ALPHA) -> np.ndarray:
+        """From a step to either end of its interval."""
+        from scipy.special import stdtrit
+
+        found: np.ndarray = stdtrit(self.spread.df + df, 1 - alpha / 2) * error
         return found
 
 
@@ -95,29 +100,34 @@ class Histories:
         return np.repeat(np.arange(len(self)), np.diff(self.begin))
 
 
-@dataclass(frozen=True)
-class Change:
-    """A change of level that was looked for, and what came of the test.
+class Changes(NamedTuple):
+    """Changes of level that were looked for, and what came of the tests; arrays have one entry a change.
 
     Attributes
     ----------
-    begin, at, end : int
+    begin, at, end : array of int
         Its two segments are ``begin:at`` and ``at:end``, in rows of all histories.
-    contrast : Contrast
-        Log of the levels' ratio, and what is known of its error.
-    p_value : float
+    step : array of float
+        Log of the ratio of the levels, after / before.
+    error : array of float
+        Standard error of the step.
+    df : array of float
+        Degrees of freedom that the history itself gave.
+    p_value : array of float
         For the number of places where the change could have been; 1 if it is within the practical threshold.
     """
 
-    begin: int
-    at: int
-    end: int
-    contrast: Contrast
-    p_value: float
+    begin: np.ndarray
+    at: np.ndarray
+    end: np.ndarray
+    step: np.ndarray
+    error: np.ndarray
+    df: np.ndarray
+    p_value: np.ndarray
 
-    def beyond(self, threshold: float) -> bool:
-        """Whether the change is larger than the practical threshold."""
-        return abs(self.contrast.log_ratio) > math.log1p(threshold)
+    def picked(self, which: np.ndarray) -> Changes:
+        """Some of them."""
+        return Changes(*(values[which] for values in self))
 
 
 def noise_of(histories: Histories) -> tuple[Noise, np.ndarray]:
@@ -181,23 +191,24 @@ def wild(histories: Histories, sd: np.ndarray) -> np.ndarray:
     return three & (off > WILD * sd[number])
 
 
-def changes(histories: Histories, noise: Noise, sd: np.ndarray) -> tuple[list[Change], int]:
+def changes(histories: Histories, noise: Noise, sd: np.ndarray) -> tuple[Changes, int]:
     """Every change that the segmentation proposes, tested, and how many histories are without one.
 
-    Those that are worst supported are taken away one by one, each time testing the others anew with longer segments; the
-    ones taken away are returned too, with the p-value they had.
+    Those that are worst supported are taken away, each time testing the others anew with longer segments; the ones taken away
+    are returned too, with the p-value they had.
     """
-    x = histories.x
-    found: list[Change] = []
+    found: list[Changes] = []
     without = 0
     for i, (start, stop) in enumerate(zip(histories.begin[:-1].tolist(), histories.begin[1:].tolist(), strict=True)):
         if stop - start < 2 * MIN_RUNS:
             continue
-        part, own = x[start:stop], histories.own[start:stop]
+        part, own = histories.x[start:stop], histories.own[start:stop]
         places = _segment(part / sd[i], PENALTY * math.log(len(part)) * noise.inflation)
         without += not len(places)
         found += _tested(part, own, places, noise, start)
-    return found, without
+    if not found:
+        return Changes(*np.empty((3, 0), int), *np.empty((4, 0))), without
+    return Changes(*map(np.concatenate, zip(*found, strict=True))), without
 
 
 def _segment(y: np.ndarray, penalty: float) -> np.ndarray:
@@ -214,26 +225,25 @@ def _segment(y: np.ndarray, penalty: float) -> np.ndarray:
     return places[np.diff(places, prepend=-MIN_RUNS) >= MIN_RUNS]
 
 
-def _tested(x: np.ndarray, own: np.ndarray, places: np.ndarray, noise: Noise, start: int) -> Iterator[Change]:
-    """The changes of a history that begins at row ``start``; the worst is taken away while it is not significant and large."""
+def _tested(x: np.ndarray, own: np.ndarray, places: np.ndarray, noise: Noise, start: int) -> Iterator[Changes]:
+    """The changes of a history that begins at row ``start``; those neither significant nor large go, worst of neighbours first."""
     while len(places):
         bounds = np.concatenate([[0], places, [len(x)]])
         step, variance, df, within, runs = _sides(x, own, bounds)
         factor = (1 / runs[:-1] + 1 / runs[1:]) * noise.inflation
+        error = np.sqrt(noise.moderated(variance, df, within) * factor)
         choices = np.maximum(runs[:-1] + runs[1:] - 2 * MIN_RUNS + 1, 1)
-        p_value = np.minimum(noise.p_values(step, variance, df, within, factor) * choices, 1)
+        p_value = np.minimum(noise.p_values(step, error, df) * choices, 1)
         p_value[np.abs(step) <= math.log1p(THRESHOLD)] = 1
-        worst = int(p_value.argmax())
-        done = p_value[worst] <= ALPHA
-        for k in range(len(places)) if done else [worst]:
-            contrast = Contrast(
-                float(step[k]), float(variance[k]), int(df[k]), float(within[k]), float(factor[k]), False
-            )
-            begin, at, end = (start + int(place) for place in bounds[k : k + 3])
-            yield Change(begin, at, end, contrast, float(p_value[k]))
-        if done:
+        found = Changes(start + bounds[:-2], start + bounds[1:-1], start + bounds[2:], step, error, df, p_value)
+        rank = np.empty(len(places) + 2, int)
+        rank[[0, -1]] = -1
+        rank[1:-1][np.lexsort((-np.abs(step), p_value))] = np.arange(len(places))
+        gone = (p_value > ALPHA) & (rank[1:-1] > rank[:-2]) & (rank[1:-1] > rank[2:])
+        yield found.picked(gone if gone.any() else ~gone)
+        if not gone.any():
             return
-        places = np.delete(places, worst)
+        places = places[~gone]
 
 
 def _sides(x: np.ndarray, own: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, ...]:
