@@ -14,13 +14,12 @@ import numpy as np
 
 from labbench.analysis.levels import levels
 from labbench.analysis.ratio import (
-    ALPHA,
     CAMPAIGN_SD,
     ONE_ROUND_SD,
     THRESHOLD,
     benjamini_hochberg,
 )
-from labbench.analysis.segments import Changes, Histories, Noise, changes, noise_of, wild
+from labbench.analysis.segments import CHANGE_ALPHA, Changes, Histories, Noise, changes, noise_of, wild
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +30,7 @@ TOLD = (
     "platform", "runtime", "device_name",
 )  # fmt: skip
 RUN = ("record_id", "campaign_id", "started_at", "environment_id", "protocol_id", "threads", "noise", "latency_s")
+PASSES = 3  # noise is measured between changes, so each pass knows it better and may find more
 NORMAL = 1.96  # standard deviations to either end of a 95 % interval
 
 
@@ -78,7 +78,7 @@ def _levels(rows: pd.DataFrame, samples: pd.DataFrame) -> tuple[np.ndarray, np.n
     return np.where(sampled, log_s, plain), np.where(sampled, own, stored) + CAMPAIGN_SD**2
 
 
-def change_points(runs: pd.DataFrame, *, alpha: float = ALPHA, threshold: float = THRESHOLD) -> pd.DataFrame:
+def change_points(runs: pd.DataFrame, *, alpha: float = CHANGE_ALPHA, threshold: float = THRESHOLD) -> pd.DataFrame:
     """Where the level of a history changed: beyond chance, for all histories together, and beyond the practical threshold.
 
     Parameters
@@ -98,10 +98,15 @@ def change_points(runs: pd.DataFrame, *, alpha: float = ALPHA, threshold: float 
     import pandas as pd
 
     kept = runs[runs["judged"].astype(bool)].sort_values(["history", "started_at"], kind="stable", ignore_index=True)
-    noise, sd = noise_of(_histories(kept))
-    outlier = wild(_histories(kept), sd)
+    outlier = wild(_histories(kept), noise_of(_histories(kept))[1])
     level = kept[~outlier].reset_index(drop=True)
-    found, without = changes(_histories(level), noise, sd)
+    starts = np.zeros(0, dtype=int)
+    for _ in range(PASSES):
+        noise, sd = noise_of(_histories(level), starts)
+        found, without = changes(_histories(level), noise, sd)
+        before, starts = starts, found.at[found.p_value <= alpha]
+        if np.array_equal(before, starts):
+            break
     p_adjusted = benjamini_hochberg(np.concatenate([found.p_value, np.ones(without)]))[: len(found.p_value)]
     sure = p_adjusted <= alpha
     table = _table(level, found.picked(sure), noise, p_adjusted[sure])
@@ -128,18 +133,18 @@ def _newest(kept: pd.DataFrame, outlier: np.ndarray, noise: Noise, changed: pd.S
     own = np.maximum(kept["variance"] - CAMPAIGN_SD**2, 0)
     earlier = kept.assign(own=own, row=np.arange(len(kept)))[before].groupby("history")
     known = earlier.agg(
-        mean=("log_s", "mean"),
-        variance=("log_s", "var"),
-        runs=("log_s", "size"),
-        own=("own", "mean"),
-        row=("row", "min"),
+        mean=("log_s", "mean"), var=("log_s", "var"), runs=("log_s", "size"), own=("own", "mean"), row=("row", "min")
     )
+    known["squares"] = known["var"].fillna(0.0) * (known["runs"] - 1)
     rows = kept.assign(at=np.arange(len(kept)))[last].set_index("history").loc[known.index]
     runs, at = known["runs"].to_numpy(), rows["at"].to_numpy(int)
     step = (rows["log_s"] - known["mean"]).to_numpy(float)
-    moderated = noise.moderated(known["variance"].fillna(0.0).to_numpy(), runs - 1, known["own"].to_numpy(float))
-    error = np.sqrt(moderated * (1 + noise.inflation / np.maximum(runs, 1)))
-    return Changes(known["row"].to_numpy(int), at, at + 1, step, error, runs - 1, noise.p_values(step, error, runs - 1))
+    df = noise.freedom(runs)
+    variance = np.divide(known["squares"].to_numpy(float), df, out=np.zeros(len(df)), where=df > 0)
+    error = np.sqrt(
+        noise.moderated(variance, df, known["own"].to_numpy(float)) * noise.factor(runs, np.ones(len(runs)))
+    )
+    return Changes(known["row"].to_numpy(int), at, at + 1, step, error, df, noise.p_values(step, error, df))
 
 
 def _table(kept: pd.DataFrame, found: Changes, noise: Noise, p_adjusted: np.ndarray) -> pd.DataFrame:
