@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from labbench.records import Environment
 
 NOTHING = "nothing recorded changed; the machine itself (temperature, neighbours)"
-# Packages that a runtime calls while it is timed, or that made what it calls.
+# Packages that a runtime calls while it is timed, or that only it needs to make what it calls.
 USED = {
     "eager": ("torch",),
     "compile": ("torch",),
-    "onnxruntime": ("onnxruntime", "onnx", "onnxscript", "torch"),
-    "openvino": ("openvino", "torch"),
+    "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
+    "openvino": ("openvino",),
 }
+EXPORTING = "torch"  # makes what the other runtimes convert
 ALWAYS = ("transformers", "labbench", "numpy", "python", "libc")
 NEVER = ("pandas", "h5py", "scikit-learn")  # they store and analyse
 RECORDED = {"protocol_id": "protocol", "threads": "threads"}  # of the record itself
@@ -35,7 +36,8 @@ def candidates(pairs: pd.DataFrame, environments: Mapping[str, Environment]) -> 
     """What changed between the two records of each pair whose speed shifted, the most likely cause first.
 
     A candidate's ``score`` is how likely it is by itself (the runtime uses the package; it is a fact of the machine; neither)
-    times the share of cells with the same change that shifted the same way, (same + 1) / (all + 2).
+    times the share of cells with the same change that shifted the same way, (same + 1) / (all + 2). Of a package that the
+    runtime uses, only cells on runtimes that use it count: an upgrade of torch cannot be told by cells that run without it.
 
     Parameters
     ----------
@@ -57,9 +59,12 @@ def candidates(pairs: pd.DataFrame, environments: Mapping[str, Environment]) -> 
     found = _changes(pairs, environments)
     if found.empty:
         return pd.DataFrame(columns=columns)
-    alike = found.groupby(["what", "before", "after"], dropna=False)["pair"]
-    found["all"] = alike.transform("size")
-    found["same"] = found.groupby(["what", "before", "after", "shift"], dropna=False)["pair"].transform("size")
+    found["uses"] = [_uses(runtime, what) for what, runtime in zip(found["what"], found["runtime"], strict=True)]
+    same = ["what", "before", "after", "shift"]
+    for name, keys in (("all", same[:3]), ("same", same)):
+        total = found.groupby(keys)["pair"].transform("size")
+        using = found.groupby([*keys, "uses"])["pair"].transform("size")
+        found[name] = using.where(found["uses"], total)
     found["others"] = found["all"] - found["same"]
     found = found[found["shift"] != "none"]
     weight = [_weight(what, runtime) for what, runtime in zip(found["what"], found["runtime"], strict=True)]
@@ -191,12 +196,16 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return found
 
 
+def _uses(runtime: str, what: str) -> bool:
+    return what in USED.get(runtime, ())
+
+
 def _weight(what: str, runtime: str) -> float:
     """How likely a change is to be a cause by itself."""
-    packages = {name for used in USED.values() for name in used}
-    if what in ALWAYS or what in USED.get(runtime, ()) or what in RECORDED.values():
+    if _uses(runtime, what) or what in ALWAYS or what in RECORDED.values():
         return IN_USE
-    return UNUSED if what in packages or what in NEVER else OF_MACHINE
+    elsewhere = any(what in used for used in USED.values()) and what != EXPORTING
+    return UNUSED if elsewhere or what in NEVER else OF_MACHINE
 
 
 def told(found: pd.DataFrame, shift: str) -> str:

@@ -8,21 +8,18 @@ is one record of it. What a change point is and how it is tested stands in :mod:
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from labbench.analysis.levels import levels
 from labbench.analysis.ratio import (
-    ALPHA,
     CAMPAIGN_SD,
     ONE_ROUND_SD,
     THRESHOLD,
-    Contrast,
     benjamini_hochberg,
-    judge,
 )
-from labbench.analysis.segments import Change, Histories, Noise, changes, noise_of, wild
+from labbench.analysis.segments import CHANGE_ALPHA, Changes, Histories, Noise, changes, noise_of, wild
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,11 +30,8 @@ TOLD = (
     "platform", "runtime", "device_name",
 )  # fmt: skip
 RUN = ("record_id", "campaign_id", "started_at", "environment_id", "protocol_id", "threads", "noise", "latency_s")
+PASSES = 3  # noise is measured between changes, so each pass knows it better and may find more
 NORMAL = 1.96  # standard deviations to either end of a 95 % interval
-CHANGE = (
-    "at", "record_id", "record_id_before", "ratio", "ci_low", "ci_high", "p_adjusted", "verdict", "runs_before",
-    "runs_after", "mean_before_s", "mean_after_s", "begin", "end",
-)  # fmt: skip
 
 
 def runs(frame: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
@@ -84,7 +78,7 @@ def _levels(rows: pd.DataFrame, samples: pd.DataFrame) -> tuple[np.ndarray, np.n
     return np.where(sampled, log_s, plain), np.where(sampled, own, stored) + CAMPAIGN_SD**2
 
 
-def change_points(runs: pd.DataFrame, *, alpha: float = ALPHA, threshold: float = THRESHOLD) -> pd.DataFrame:
+def change_points(runs: pd.DataFrame, *, alpha: float = CHANGE_ALPHA, threshold: float = THRESHOLD) -> pd.DataFrame:
     """Where the level of a history changed: beyond chance, for all histories together, and beyond the practical threshold.
 
     Parameters
@@ -104,23 +98,25 @@ def change_points(runs: pd.DataFrame, *, alpha: float = ALPHA, threshold: float 
     import pandas as pd
 
     kept = runs[runs["judged"].astype(bool)].sort_values(["history", "started_at"], kind="stable", ignore_index=True)
-    noise, sd = noise_of(_histories(kept))
-    outlier = wild(_histories(kept), sd)
+    outlier = wild(_histories(kept), noise_of(_histories(kept))[1])
     level = kept[~outlier].reset_index(drop=True)
-    found, without = changes(_histories(level), noise, sd)
-    adjusted = benjamini_hochberg(np.array([one.p_value for one in found] + [1.0] * without))
-    rows = [_row(level, one, noise, p) for one, p in zip(found, adjusted, strict=False) if p <= alpha]
-    newest = _newest(kept, outlier, noise, {row["history"]: row["at"] for row in rows})
-    adjusted = benjamini_hochberg(np.array([one.p_value for one in newest]))
-    sure = [(one, p) for one, p in zip(newest, adjusted, strict=True) if p <= alpha and one.beyond(threshold)]
-    rows += [_row(kept, one, noise, p) | {"verdict": "unconfirmed"} for one, p in sure]
-    table = pd.DataFrame(rows, columns=["history", *CHANGE])
-    cells = kept.drop_duplicates("history").set_index("history")[list(TOLD)]
-    return (
-        cells.join(table.set_index("history"), how="inner")
-        .reset_index()
-        .sort_values(["history", "at"], ignore_index=True)
-    )
+    starts = np.zeros(0, dtype=int)
+    for _ in range(PASSES):
+        noise, sd = noise_of(_histories(level), starts)
+        found, without = changes(_histories(level), noise, sd)
+        before, starts = starts, found.at[found.p_value <= alpha]
+        if np.array_equal(before, starts):
+            break
+    p_adjusted = benjamini_hochberg(np.concatenate([found.p_value, np.ones(without)]))[: len(found.p_value)]
+    sure = p_adjusted <= alpha
+    table = _table(level, found.picked(sure), noise, p_adjusted[sure])
+    newest = _newest(kept, outlier, noise, table.drop_duplicates("history", keep="last").set_index("history")["at"])
+    p_adjusted = benjamini_hochberg(newest.p_value)
+    sure = (p_adjusted <= alpha) & (np.abs(newest.step) > math.log1p(threshold))
+    last = _table(kept, newest.picked(sure), noise, p_adjusted[sure]).assign(verdict="unconfirmed")
+    parts = [part for part in (table, last) if len(part)]
+    both = pd.concat(parts) if parts else table
+    return both.sort_values(["history", "at"], kind="stable", ignore_index=True)
 
 
 def _histories(kept: pd.DataFrame) -> Histories:
@@ -129,60 +125,48 @@ def _histories(kept: pd.DataFrame) -> Histories:
     return Histories(kept["log_s"].to_numpy(float), own, np.append(begin, len(kept)))
 
 
-def _newest(kept: pd.DataFrame, outlier: np.ndarray, noise: Noise, changed: dict[int, Any]) -> list[Change]:
+def _newest(kept: pd.DataFrame, outlier: np.ndarray, noise: Noise, changed: pd.Series) -> Changes:
     """The newest run of each history against those since its last change, outliers left out."""
-    import pandas as pd
-
     last = (~kept["history"].duplicated(keep="last")).to_numpy()
-    since = pd.to_datetime(kept["history"].map(changed), utc=True)
-    before = ~last & ~outlier & ~(kept["started_at"] < since).to_numpy(bool)
+    since = changed.reindex(kept["history"]).array
+    before = ~last & ~outlier & ~np.asarray(kept["started_at"].array < since, dtype=bool)
     own = np.maximum(kept["variance"] - CAMPAIGN_SD**2, 0)
     earlier = kept.assign(own=own, row=np.arange(len(kept)))[before].groupby("history")
     known = earlier.agg(
-        mean=("log_s", "mean"),
-        variance=("log_s", "var"),
-        runs=("log_s", "size"),
-        own=("own", "mean"),
-        row=("row", "min"),
+        mean=("log_s", "mean"), var=("log_s", "var"), runs=("log_s", "size"), own=("own", "mean"), row=("row", "min")
     )
+    known["squares"] = known["var"].fillna(0.0) * (known["runs"] - 1)
     rows = kept.assign(at=np.arange(len(kept)))[last].set_index("history").loc[known.index]
-    step = rows["log_s"] - known["mean"]
-    df = known["runs"] - 1
-    factor = 1 + noise.inflation / known["runs"]
-    variance = known["variance"].fillna(0.0)
-    p_value = noise.p_values(
-        step.to_numpy(), variance.to_numpy(), df.to_numpy(), known["own"].to_numpy(), factor.to_numpy()
+    runs, at = known["runs"].to_numpy(), rows["at"].to_numpy(int)
+    step = (rows["log_s"] - known["mean"]).to_numpy(float)
+    df = noise.freedom(runs)
+    variance = np.divide(known["squares"].to_numpy(float), df, out=np.zeros(len(df)), where=df > 0)
+    error = np.sqrt(
+        noise.moderated(variance, df, known["own"].to_numpy(float)) * noise.factor(runs, np.ones(len(runs)))
     )
-    return [
-        Change(
-            int(row), int(at), int(at) + 1, Contrast(float(a), float(b), int(c), float(d), float(e), False), float(p)
-        )
-        for row, at, a, b, c, d, e, p in zip(
-            known["row"], rows["at"], step, variance, df, known["own"], factor, p_value, strict=True
-        )
-    ]
+    return Changes(known["row"].to_numpy(int), at, at + 1, step, error, df, noise.p_values(step, error, df))
 
 
-def _row(kept: pd.DataFrame, change: Change, noise: Noise, p_adjusted: float) -> dict[str, Any]:
-    """A change in the terms of the table."""
-    found = judge(change.contrast, noise.spread)
-    part = kept.iloc[[change.begin, change.at - 1, change.at, change.end - 1]]
-    started, ids = part["started_at"].tolist(), part["record_id"].tolist()
-    before_s = math.exp(float(kept["log_s"].iloc[change.begin : change.at].mean()))
-    return {
-        "history": part["history"].iloc[0],
-        "at": started[2],
-        "record_id": ids[2],
-        "record_id_before": ids[1],
-        "ratio": found.ratio,
-        "ci_low": found.ci_low,
-        "ci_high": found.ci_high,
-        "p_adjusted": p_adjusted,
-        "verdict": "slower" if found.ratio > 1 else "faster",
-        "runs_before": change.at - change.begin,
-        "runs_after": change.end - change.at,
-        "mean_before_s": before_s,
-        "mean_after_s": before_s * found.ratio,
-        "begin": started[0],
-        "end": started[3],
-    }
+def _table(kept: pd.DataFrame, found: Changes, noise: Noise, p_adjusted: np.ndarray) -> pd.DataFrame:
+    """Changes in the terms of :func:`change_points`."""
+    started, ids = kept["started_at"], kept["record_id"].to_numpy()
+    reach = noise.reach(found.error, found.df)
+    total = np.concatenate([[0.0], np.cumsum(kept["log_s"].to_numpy(float))])
+    runs_before = found.at - found.begin
+    before_s = np.exp((total[found.at] - total[found.begin]) / np.maximum(runs_before, 1))
+    return kept[["history", *TOLD]].iloc[found.at].reset_index(drop=True).assign(
+        at=started.iloc[found.at].array,
+        record_id=ids[found.at],
+        record_id_before=ids[found.at - 1],
+        ratio=np.exp(found.step),
+        ci_low=np.exp(found.step - reach),
+        ci_high=np.exp(found.step + reach),
+        p_adjusted=p_adjusted,
+        verdict=np.where(found.step > 0, "slower", "faster"),
+        runs_before=runs_before,
+        runs_after=found.end - found.at,
+        mean_before_s=before_s,
+        mean_after_s=before_s * np.exp(found.step),
+        begin=started.iloc[found.begin].array,
+        end=started.iloc[found.end - 1].array,
+    )  # fmt: skip

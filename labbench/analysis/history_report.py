@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from labbench.analysis.labels import place, work
 from labbench.analysis.segments import MIN_RUNS
-from labbench.words import count, digits, listed, number, percent
+from labbench.words import count, digits, listed, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,22 +75,32 @@ def _shift(row: Any, table: pd.DataFrame) -> str:
 
 def _change(ratio: float) -> str:
     """A ratio of latencies as a change: ``+5.1 %``."""
-    return f"{ratio - 1:+.1%}".replace("%", " %") if ratio == ratio else "unknown"
+    return f"{ratio - 1:+.1%}".replace("%", " %").replace("-", "−")
 
 
-def attribution(points: pd.DataFrame, causes: pd.Series) -> str:
-    """What else changed when the cells did: a line for each cause, with the cells it may explain."""
-    if points.empty:
+def attribution(shifts: pd.DataFrame, causes: pd.Series) -> str:
+    """What else changed when cells did: a line for each cause, with the cells it may explain.
+
+    Parameters
+    ----------
+    shifts : DataFrame
+        Change points, or rows of :func:`labbench.analysis.regressions.regressions`.
+    causes : Series
+        In words, of those that are to be told; same labels.
+    """
+    told = shifts.assign(cause=causes, name=names(shifts))
+    told = told[told["cause"].notna() & (told["cause"] != "")]
+    if told.empty:
         return "Nothing changed, so there is nothing to explain."
-    told = points.assign(cause=causes, name=names(points)).groupby("cause", sort=False)
     lines = []
-    for cause, part in sorted(told, key=lambda pair: -len(pair[1]))[:MOST_ROWS]:
+    for cause, part in sorted(told.groupby("cause", sort=False), key=lambda pair: -len(pair[1]))[:MOST_ROWS]:
         cells = [
-            f"`{r.name}` on `{r.platform}` ({_change(r.ratio)})" for r in part.head(MOST_NAMED).itertuples(index=False)
+            f"`{r.name}` on `{r.platform}` ({_change(r.ratio) if r.ratio == r.ratio else 'no longer runs'})"
+            for r in part.head(MOST_NAMED).itertuples(index=False)
         ]
         rest = [f"{len(part) - MOST_NAMED:,} more"] if len(part) > MOST_NAMED else []
         lines.append(f"- {listed(cells + rest)}: {cause}.")
-    return "What else changed between the run before and the first run after:\n\n" + "\n".join(lines)
+    return "What else changed at the same time:\n\n" + "\n".join(lines)
 
 
 def regressed(table: pd.DataFrame, fail_on: float, baseline: str | None) -> str:
@@ -119,10 +129,11 @@ def regressed(table: pd.DataFrame, fail_on: float, baseline: str | None) -> str:
 
 
 def change_table(points: pd.DataFrame) -> pd.DataFrame:
-    """Change points for people, the largest first; at most 100."""
+    """Change points for people, the largest first, unconfirmed ones last; at most 100."""
     import pandas as pd
 
-    rows = points.iloc[(points["ratio"].astype(float) - 1).abs().argsort(kind="stable")[::-1]].head(MOST_ROWS)
+    order = points.assign(open=points["verdict"] == "unconfirmed", size=-(points["ratio"].astype(float) - 1).abs())
+    rows = order.sort_values(["open", "size"], kind="stable").head(MOST_ROWS)
     return pd.DataFrame(
         {
             "what": names(rows),
@@ -134,7 +145,6 @@ def change_table(points: pd.DataFrame) -> pd.DataFrame:
             "ms after": [digits(value * MS) for value in rows["mean_after_s"]],
             "runs": [f"{r.runs_before} + {r.runs_after}" for r in rows.itertuples()],
             "verdict": rows["verdict"],
-            "p": [number(value) for value in rows["p_adjusted"]],
         }
     ).reset_index(drop=True)
 
@@ -161,6 +171,5 @@ def regression_table(table: pd.DataFrame) -> pd.DataFrame:
             "95 % interval": _intervals(rows),
             "verdict": ["regressed" if r.regressed else r.verdict for r in rows.itertuples()],
             "reason": rows["reason"].astype(object).fillna(""),
-            "may be caused by": rows["cause"],
         }
     )

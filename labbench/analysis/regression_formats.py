@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from labbench.analysis.history_report import MOST_ROWS, names, regressed, regression_table
+from labbench.analysis.history_report import MOST_ROWS, attribution, names, regressed, regression_table
 from labbench.analysis.labels import place
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ def as_text(table: pd.DataFrame, fail_on: float, baseline: str | None) -> str:
     sentence = plain(regressed(table, fail_on, baseline))
     if table.empty:
         return f"{sentence}\n"
-    return f"{regression_table(table).to_string(index=False, max_colwidth=72)}\n{sentence}\n"
+    lines = [regression_table(table).to_string(index=False, max_colwidth=72), sentence]
+    bad = table[table["regressed"]]
+    lines += [plain(attribution(bad, bad["cause"]))] if len(bad) else []
+    return "\n".join(lines) + "\n"
 
 
 def as_markdown(table: pd.DataFrame, fail_on: float, baseline: str | None) -> str:
@@ -35,6 +38,8 @@ def as_markdown(table: pd.DataFrame, fail_on: float, baseline: str | None) -> st
         lines += [_line(row) for row in shown.itertuples(index=False)]
         rest = len(told) - MOST_ROWS
         lines += ["", f"and {rest:,} more rows"] if rest > 0 else []
+    bad = table[table["regressed"]]
+    lines += ["", attribution(bad, bad["cause"])] if len(bad) else []
     return "\n".join(lines).rstrip() + "\n"
 
 

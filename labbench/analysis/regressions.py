@@ -63,7 +63,7 @@ def regressions(
         A row a cell, machine and series: the cell, the two records, ``ratio`` of latencies with ``ci_low`` and ``ci_high``,
         ``p_adjusted`` (Benjamini–Hochberg over all that are judged), ``verdict`` (``not judged`` where there is none),
         ``regressed`` (slower beyond chance and by ``fail_on``, or ran before and now does not), ``reason`` (why it was not
-        judged, or how it failed), ``cause`` (what else changed; empty where nothing regressed). A cell that never ran, or of
+        judged, or how it failed), ``cause`` (what else changed; empty where the speed did not). A cell that never ran, or of
         which only the baseline's own run is there, is no regression.
     """
     import pandas as pd
@@ -82,7 +82,9 @@ def regressions(
     ]
     slower = (table["verdict"] == "slower") & (table["ratio"] - 1 >= fail_on)
     table["regressed"] = slower | table["failed"]
-    table["shift"] = np.where(table["regressed"], "slower", "none")
+    table["shift"] = np.select(
+        [table["regressed"], table["verdict"].isin(["slower", "faster"])], ["slower", table["verdict"]], "none"
+    )
     known = table[judged | table["failed"]]
     table["cause"] = causes(known, environments or {}).reindex(table.index).astype(object).fillna("")
     table = table.sort_values(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-HEIGHT_IN = 3.0
+HEIGHT_IN = 3.3
 MOST_FIGURES = 6
-MOST_NOTES = 6  # in a figure: more would overlap
-LONGEST_NOTE = 34  # characters, of a note that stands upright beside its line
+MOST_NOTES = 4  # in a figure: more would push the axes out
+LONGEST_NOTE = 62  # characters of a line below the axes
 RUN, LEVEL, UNSTABLE = "#0173b2", "0.25", "0.65"  # of seaborn's colour-blind palette, and greys
 CHANGE = {"slower": "#d55e00", "faster": "#029e73", "unconfirmed": "#de8f05"}
 
@@ -53,21 +54,19 @@ def plot_history(runs: pd.DataFrame, points: pd.DataFrame, *, ax: Axes | None = 
     points : DataFrame
         Its change points.
     """
-    rows = runs[runs["started_at"].notna()]
+    rows = runs[runs["started_at"].notna()].reset_index(drop=True)
     if rows.empty:
         return nothing(ax, "nobody knows when these runs were")
     ax = new_axes(ax, HEIGHT_IN)
     _runs(ax, rows)
-    confirmed = points[points["verdict"] != "unconfirmed"]
-    _levels(ax, rows, confirmed)
+    _levels(ax, rows, points)
     for point in points.itertuples():
-        ax.axvline(point.at, color=CHANGE[point.verdict], lw=1.6, alpha=0.8, zorder=1)
-    if "changed" in rows:
-        _notes(ax, rows)
+        ax.axvline(_between(rows, point.record_id), color=CHANGE[point.verdict], lw=1.6, alpha=0.8, zorder=1)
+    notes = _notes(ax, rows) if "changed" in rows else []
     first = rows.iloc[[0]]
-    ax.set_title(f"{names(first).iloc[0]} on {first['platform'].iloc[0]}", pad=6)
+    ax.set_title(f"{names(first).iloc[0]} on {first['platform'].iloc[0]}", pad=14 if notes else 6)
     ax.set_ylabel("median latency (ms), 95 % interval")
-    ax.set_xlabel(_legend(rows, points))
+    ax.set_xlabel("\n".join(["started (UTC)", *_legend(rows, points), *notes]))
     _dates(ax)
     return ax
 
@@ -83,50 +82,54 @@ def _runs(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def _levels(ax: Axes, rows: pd.DataFrame, points: pd.DataFrame) -> None:
-    """The level of each segment: the geometric mean of its judged runs."""
+    """The level of each segment: the median of its judged runs."""
     judged = rows[rows["judged"]]
-    edges = points["at"].sort_values().tolist()
-    segment = np.searchsorted(np.array(edges, dtype="datetime64[us]"), _naive(judged["started_at"]), side="right")
-    for number, part in judged.groupby(segment):
+    segment = judged["record_id"].isin(points["record_id"]).cumsum()
+    for _, part in judged.groupby(segment):
         level = np.exp(part["log_s"].median()) * MS
-        end = edges[int(number)] if int(number) < len(edges) else part["started_at"].iloc[-1]
-        begin = part["started_at"].iloc[0]
-        ax.hlines(level, begin, end, color=LEVEL, lw=2, zorder=2.5)
+        ax.hlines(level, part["started_at"].iloc[0], part["started_at"].iloc[-1], color=LEVEL, lw=2, zorder=2.5)
 
 
-def _naive(moments: pd.Series) -> np.ndarray:
-    found: np.ndarray = moments.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]")
-    return found
+def _between(rows: pd.DataFrame, record_id: str) -> pd.Timestamp:
+    """Midway between the run before a record and it: somewhere there something changed."""
+    place = int(np.flatnonzero(rows["record_id"] == record_id)[0])
+    before, after = rows["started_at"].iloc[[max(place - 1, 0), place]]
+    middle: pd.Timestamp = before + (after - before) / 2
+    return middle
 
 
-def _notes(ax: Axes, rows: pd.DataFrame) -> None:
-    """What else changed, upright beside a dotted line at the run where it did."""
-    told = rows[rows["changed"] != ""]
-    for row in told.tail(MOST_NOTES).itertuples():
-        note = row.changed if len(row.changed) <= LONGEST_NOTE else row.changed[: LONGEST_NOTE - 1] + "…"
-        ax.axvline(row.started_at, color="0.45", lw=1, ls=":", zorder=1)
+def _notes(ax: Axes, rows: pd.DataFrame) -> list[str]:
+    """Letters above dotted lines where something else changed, the last ones if there are many, and what they stand for."""
+    told = rows[rows["changed"] != ""].tail(MOST_NOTES)
+    notes = []
+    for letter, row in zip(ascii_lowercase, told.itertuples(), strict=False):
+        at = _between(rows, row.record_id)
+        ax.axvline(at, color="0.45", lw=1, ls=":", zorder=1.5)
         ax.annotate(
-            note, (row.started_at, 1), (-2, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
-            rotation=90, ha="right", va="top", fontsize=7.5, color="0.3",
-        )  # fmt: skip
+            letter, (at, 1), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points", ha="center"
+        )
+        note = row.changed if len(row.changed) <= LONGEST_NOTE else row.changed[: LONGEST_NOTE - 1] + "…"
+        notes.append(f"{letter}: {note}")
+    return notes
 
 
-def _legend(rows: pd.DataFrame, points: pd.DataFrame) -> str:
-    """What marks mean, of those that are there."""
-    said = ["bars: levels"]
+def _legend(rows: pd.DataFrame, points: pd.DataFrame) -> list[str]:
+    """What marks mean, of those that are there, in lines that fit."""
     confirmed = points["verdict"] != "unconfirmed"
-    if confirmed.any():
-        said.append("coloured lines: changes")
-    if (~confirmed).any():
-        said.append("amber line: newest run is off, unconfirmed")
-    if not rows["judged"].all():
-        said.append("grey: unstable, left out")
     others = sorted(set(rows["provenance"].astype("str")) - {"measured"})
-    said += [f"hollow: {', '.join(others)}"] if others else []
-    said += ["dotted: what else changed"] if "changed" in rows and (rows["changed"] != "").any() else []
-    half = (len(said) + 1) // 2 if len(said) > 2 else len(said)
-    lines = ["; ".join(said[:half]), "; ".join(said[half:])]
-    return "started (UTC)\n" + "\n".join(line for line in lines if line)
+    said = {
+        "black: levels": True,
+        "coloured line: change": confirmed.any(),
+        "amber line: newest run off, unconfirmed": (~confirmed).any(),
+        "grey: unstable, left out": not rows["judged"].all(),
+        f"hollow: {', '.join(others)}": bool(others),
+        "dotted: other changes": "changed" in rows and (rows["changed"] != "").any(),
+    }
+    lines = [""]
+    for text in (text for text, shown in said.items() if shown):
+        longer = f"{lines[-1]}; {text}".removeprefix("; ")
+        lines = [*lines[:-1], longer] if len(longer) <= LONGEST_NOTE else [*lines, text]
+    return lines
 
 
 def _dates(ax: Axes) -> None:
