@@ -25,7 +25,9 @@ examples:
   labbench compare --baseline cpu/eager               speed-ups with intervals and verdicts
   labbench predict --model bert-large                 latency of a model nobody measured, with an interval
   labbench select --max-latency-ms 20 --p99           what to run where, and why the others were excluded
+  labbench bottlenecks --model bert-base              what it waits for, on what evidence, and what helps
   labbench advise --model bert-base                   what would make it cheaper to run; `verify-advice` tests it
+  labbench regressions --baseline v1.0 --fail-on 5%   what got slower since, and why: exit status 1, for CI
   labbench merge laptop.h5 server.h5 -o all.h5        the databases of several machines as one
   labbench import benchmark-infer-*.csv --store timm.h5   results of timm, optimum-benchmark, pyperf, NeuSight
   labbench check data/study.h5                        is it whole? --repair saves what is intact
@@ -112,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     cells(run)
     run.add_argument("--config", metavar="FILE", help="a benchmark_config.json, instead of the fields above")
     run.add_argument("--protocol", help="quick, standard or thorough (default: the configuration's, or standard)")
+    run.add_argument("--profile", action="store_true", help="profile a few calls too: where their time goes")
     run.add_argument("--rerun", action="store_true", help="measure again what is stored and valid")
     run.add_argument("--retry", action="store_true", help="measure again what is stored as failed")
     run.add_argument(
@@ -176,10 +179,11 @@ def _parser() -> argparse.ArgumentParser:
     _store(select)
     _json(select)
 
-    from labbench import cli_advice, cli_report, cli_store
+    from labbench import cli_advice, cli_history, cli_report, cli_store
 
     cli_report.add(command, _store)
     cli_advice.add(command, _store, _json)
+    cli_history.add(command, _store, _json)
     cli_store.add(command, _store, _json)
     return parser
 
@@ -277,6 +281,8 @@ def _run(options: Any) -> int:
         protocol = preset(options.protocol) if options.protocol else config.make_protocol()
     else:
         cells, protocol = grid(options), preset(options.protocol or "standard")
+    if options.profile:
+        protocol = protocol.model_copy(update={"profile": True})
     campaign = Campaign(cells, options.store, protocol, rerun=options.rerun, retry=options.retry)
     summary = campaign.run(progress=not (options.no_progress or options.json))
     if options.json:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NOISE = ("quiet", "noisy", "unstable")
-BOUNDS = ("memory", "compute", "dispatch", "unexplained")
 PHASES = {"prefill": "first token", "decode": "further token"}
 MS, MB = 1e3, 1e-6
 MOST_ROWS = 40
@@ -31,11 +30,6 @@ def noise_table(frame: pd.DataFrame) -> pd.DataFrame:
     """How many records of each platform were measured in quiet, noise, or worse."""
     rows = frame[(frame["status"] == "ok") & frame["primary"]]
     return _counts(rows, "noise", NOISE)
-
-
-def bounds_table(placed: pd.DataFrame) -> pd.DataFrame:
-    """How many series of each platform are bounded by what."""
-    return _counts(placed, "bound", BOUNDS)
 
 
 def _counts(rows: pd.DataFrame, column: str, names: tuple[str, ...]) -> pd.DataFrame:

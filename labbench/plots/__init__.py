@@ -11,8 +11,10 @@ from labbench.plots.base import (
     platform_colors,
     theme,
 )
+from labbench.plots.bottleneck import plot_bottlenecks
 from labbench.plots.comparison import plot_latency, plot_latency_pairs, plot_latency_shares, plot_speedup
 from labbench.plots.cost import plot_one_off, plot_roofline
+from labbench.plots.history import plot_histories, plot_history
 from labbench.plots.points import plot_points
 from labbench.plots.profile import panels, plot_cold_start, plot_curve, plot_memory, plot_pareto
 from labbench.plots.table import plot_matrix
@@ -27,8 +29,11 @@ __all__ = [
     "panels",
     "plain_ticks",
     "platform_colors",
+    "plot_bottlenecks",
     "plot_cold_start",
     "plot_curve",
+    "plot_histories",
+    "plot_history",
     "plot_latency",
     "plot_latency_pairs",
     "plot_latency_shares",

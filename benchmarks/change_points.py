@@ -1,0 +1,234 @@
+"""Are change points found where they are? Histories of this machine's own noise, with shifts of 5 % put in.
+
+A bank (``noise_bank.py``) holds draws of one unchanged cell after another, for hours. A draw's side is a process, two consecutive
+draws of a model are a run, and the runs in order of time are a history without any change: whatever moves in it is noise, the
+machine's own drift included. In half of the histories everything from a random run on is multiplied by 1.05 or 1 / 1.05. Families
+of histories are then judged as a store would be (``labbench.analysis.history``), and on the same values, weighted by their
+errors as asv weights them, by asv's ``detect_steps`` and ``detect_regressions`` (at asv's default threshold of 5 %; these look
+for slowdowns only, and are held against those only).
+
+- contiguous: the recorded order, forwards or backwards, pairs of draws beginning at the first or the second;
+- resampled: blocks of ten consecutive runs put together, for histories of any length; where blocks meet, the level may jump.
+
+A detection is right if a true change of the same direction is at most one run away; of several such one is.
+
+    python benchmarks/noise_bank.py BANK.parquet --draws 40
+    python benchmarks/change_points.py BANK.parquet [--asv asv-venv/bin/python] [--families 20]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from labbench.analysis.history import TOLD, change_points
+from labbench.analysis.levels import levels
+from labbench.analysis.ratio import CAMPAIGN_SD
+
+PROCESSES = 2  # draws of a run, as in the default protocol
+HISTORIES = 24  # of a family
+BLOCK = 10
+CHANGE = 1.05
+FEWEST = 2  # runs on each side of a change
+PRECISION, RECALL = 0.95, 0.90  # goals
+ASV_THRESHOLD = 0.05  # asv.conf.json, regressions_thresholds
+ASV = """
+import json, sys
+from asv.step_detect import detect_regressions, detect_steps
+given = json.load(sys.stdin)
+found = []
+for values, weights in given["series"]:
+    steps = detect_steps(values, weights)
+    _, _, slower = detect_regressions(steps, threshold=given["threshold"])
+    found.append({"steps": [(b[0], b[2] / a[2]) for a, b in zip(steps, steps[1:])],
+                  "regressions": [(place[1], 2.0) for place in slower or []]})
+json.dump(found, sys.stdout)
+"""
+
+
+@dataclass(frozen=True)
+class History:
+    """Log latency of runs and its variance, and the change that was put in: first run and log of the ratio."""
+
+    log_s: np.ndarray
+    variance: np.ndarray
+    at: int | None
+    size: float
+
+
+Detections = list[list[tuple[int, float]]]  # of each history: first run after, ratio
+
+
+def read(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Every history without a change that the bank holds: log latency and its variance of each run."""
+    bank = pd.read_parquet(path)
+    draw = bank["draw"].to_numpy(int)
+    parts = []
+    for offset in range(PROCESSES):
+        kept = bank[draw >= offset]
+        number, process = np.divmod(kept["draw"].to_numpy(int) - offset, PROCESSES)
+        name = kept["model"].astype(str) + f" {offset} " + kept["side"].astype(str)
+        key = name + " " + pd.Series(number, index=kept.index).map("{:06d}".format)
+        parts.append(kept[["round", "seconds"]].assign(record_id=key, series="forward", process=process))
+    runs = levels(pd.concat(parts, ignore_index=True).astype({"record_id": "category", "series": "category"}))
+    runs = runs[runs["processes"] == PROCESSES].sort_values("record_id")
+    return [
+        (part["log_s"].to_numpy(), part["variance"].to_numpy())
+        for _, part in runs.groupby(runs["record_id"].astype(str).str.rsplit(" ", n=1).str[0])
+    ]
+
+
+def contiguous(bank: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A recorded history, forwards or backwards."""
+    log_s, variance = bank[rng.integers(len(bank))]
+    step = int(rng.choice([-1, 1]))
+    return log_s[::step], variance[::step]
+
+
+def resampled(bank: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Three blocks of consecutive runs of one recorded history."""
+    log_s, variance = bank[rng.integers(len(bank))]
+    block = min(BLOCK, len(log_s))
+    rows = np.concatenate([rng.integers(len(log_s) - block + 1) + np.arange(block) for _ in range(3)])
+    return log_s[rows], variance[rows]
+
+
+def family(draw: Callable[[], tuple[np.ndarray, np.ndarray]], rng: np.random.Generator) -> list[History]:
+    """Histories of which every second one has a change."""
+    found = []
+    for i in range(HISTORIES):
+        log_s, variance = draw()
+        at, size = None, 0.0
+        if i % 2:
+            at = int(rng.integers(FEWEST, len(log_s) - FEWEST + 1))
+            size = float(np.log(CHANGE) * rng.choice([-1, 1]))
+            log_s = log_s + size * (np.arange(len(log_s)) >= at)
+        found.append(History(log_s, variance, at, size))
+    return found
+
+
+def labbench_finds(histories: list[History]) -> Detections:
+    """Confirmed change points of a family."""
+    parts = [
+        pd.DataFrame({"history": i, "log_s": one.log_s, "variance": one.variance + CAMPAIGN_SD**2})
+        for i, one in enumerate(histories)
+    ]
+    runs = pd.concat(parts, ignore_index=True)
+    place = runs.groupby("history").cumcount()
+    runs = runs.assign(
+        judged=True,
+        record_id=place.astype(str),
+        started_at=pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(place, unit="h"),
+        **dict.fromkeys(TOLD, ""),
+    )
+    points = change_points(runs)
+    found: Detections = [[] for _ in histories]
+    for point in points[points["verdict"] != "unconfirmed"].itertuples():
+        found[point.history].append((int(point.record_id), point.ratio))
+    return found
+
+
+def asv_finds(python: str, histories: list[History]) -> dict[str, Detections]:
+    """What asv finds in the same values."""
+    series = [(np.exp(one.log_s).tolist(), (1 / np.sqrt(one.variance)).tolist()) for one in histories]
+    given = json.dumps({"series": series, "threshold": ASV_THRESHOLD})
+    run = subprocess.run([python, "-c", ASV], input=given, capture_output=True, text=True, check=True)
+    found = json.loads(run.stdout)
+    return {name: [one[name] for one in found] for name in ("steps", "regressions")}
+
+
+@dataclass
+class Score:
+    """Counts over families."""
+
+    detected: int = 0
+    right: int = 0
+    exact: int = 0
+    true: int = 0
+    unchanged: int = 0
+    disturbed: int = 0
+
+    def add(self, histories: list[History], found: Detections, *, slower_only: bool = False) -> None:
+        """Count a family."""
+        for one, places in zip(histories, found, strict=True):
+            self.detected += len(places)
+            if one.at is None:
+                self.unchanged += 1
+                self.disturbed += bool(places)
+            if one.at is None or (slower_only and one.size < 0):
+                continue
+            self.true += 1
+            off = [abs(place - one.at) for place, ratio in places if (ratio > 1) == (one.size > 0)]
+            self.right += any(one <= 1 for one in off)
+            self.exact += 0 in off
+
+    def __str__(self) -> str:
+        precision, recall = self.right / max(self.detected, 1), self.right / max(self.true, 1)
+        return (
+            f"precision {precision:.1%} ({self.right} of {self.detected}), recall {recall:.1%} (of {self.true}), "
+            f"exactly located {self.exact / max(self.right, 1):.0%}, unchanged histories disturbed "
+            f"{self.disturbed / max(self.unchanged, 1):.1%}"
+        )
+
+
+def report(
+    name: str, bank: list[tuple[np.ndarray, np.ndarray]], draw: Callable[..., tuple[np.ndarray, np.ndarray]],
+    families: int, asv: str | None,
+) -> None:  # fmt: skip
+    """Simulate, judge, print."""
+    rng = np.random.default_rng(0)
+    ours, steps, slowdowns = Score(), Score(), Score()
+    for _ in tqdm(range(families), name, leave=False):
+        histories = family(lambda: draw(bank, rng), rng)
+        ours.add(histories, labbench_finds(histories))
+        if asv:
+            theirs = asv_finds(asv, histories)
+            steps.add(histories, theirs["steps"])
+            slowdowns.add(histories, theirs["regressions"], slower_only=True)
+    precision, recall = ours.right / max(ours.detected, 1), ours.right / max(ours.true, 1)
+    print(f"\n{name}: {families} families of {HISTORIES} histories, half with a change of {CHANGE - 1:.0%}")
+    print(f"  labbench: {ours}")
+    for what, value, goal in (("precision", precision, PRECISION), ("recall", recall, RECALL)):
+        print(f"    {what} {value:.1%}, goal at least {goal:.0%}: {'met' if value >= goal else 'missed'}")
+    if asv:
+        print(f"  asv detect_steps: {steps}")
+        print(f"  asv detect_regressions, slowdowns only: {slowdowns}")
+    else:
+        print("  asv was not asked: give --asv the Python of an environment where it is installed")
+
+
+def describe(bank: list[tuple[np.ndarray, np.ndarray]]) -> str:
+    """How noisy the recorded histories are."""
+    spread = np.array([np.std(log_s, ddof=1) for log_s, _ in bank])
+    step = np.array([np.median(np.abs(np.diff(log_s))) * 1.4826 / np.sqrt(2) for log_s, _ in bank])
+    lag = [np.corrcoef(log_s[1:], log_s[:-1])[0, 1] for log_s, _ in bank]
+    return (
+        f"{len(bank)} histories of {min(len(one) for one, _ in bank)} to {max(len(one) for one, _ in bank)} runs; spread of runs "
+        f"{np.median(spread):.1%} ({spread.min():.1%} to {spread.max():.1%}), from neighbours {np.median(step):.1%}, "
+        f"correlation of neighbours {np.median(lag):.2f}"
+    )
+
+
+def main() -> None:
+    """Report on both kinds of histories."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bank", type=Path)
+    parser.add_argument("--families", type=int, default=20)
+    parser.add_argument("--asv", metavar="PYTHON", help="interpreter of an environment with asv")
+    options = parser.parse_args()
+    bank = read(options.bank)
+    print(f"{options.bank}: {describe(bank)}")
+    report("contiguous", bank, contiguous, options.families, options.asv)
+    report("resampled", bank, resampled, options.families, options.asv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The level of every record at once: what :mod:`labbench.analysis.ratio` says of one pair, for a million rows."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from labbench.analysis.ratio import ONE_ROUND_SD, Contrast, Spread, fit_spread
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_FITTED = 2000  # records that the spread between processes is fitted to; more make it no better known
+
+
+def levels(samples: pd.DataFrame) -> pd.DataFrame:
+    """Log latency of each record and series, and how well it is known from its own processes and rounds.
+
+    A process is the median over its rounds, a record the mean over its processes; the variance is moderated by the spread
+    between processes of all records (:mod:`labbench.analysis.ratio`).
+
+    Parameters
+    ----------
+    samples : DataFrame
+        Raw samples (:meth:`labbench.store.Store.samples`).
+
+    Returns
+    -------
+    DataFrame
+        ``record_id``, ``series``, ``log_s``, ``variance`` of it, ``processes``.
+    """
+    import pandas as pd
+
+    medians = process_medians(samples)
+    record, first = _groups(medians["record"], medians["series"])
+    count = np.bincount(record, minlength=len(first))
+    log_s = np.bincount(record, medians["log_s"], len(first)) / count
+    within = np.bincount(record, medians["variance"], len(first)) / count
+    squares = np.bincount(record, (medians["log_s"] - log_s[record]) ** 2, len(first))
+    df = count - 1
+    between = squares / np.maximum(df, 1)
+    spread = _fitted(log_s, between, df, within)
+    variance = (spread.df * (spread.sd**2 + within) + df * between) / (spread.df + df) / count
+    names = {name: _texts(samples[name], medians[key].to_numpy()[first]) for name, key in _SOURCES.items()}
+    return pd.DataFrame({**names, "log_s": log_s, "variance": variance, "processes": count})
+
+
+_SOURCES = {"record_id": "record", "series": "series"}
+
+
+def _fitted(log_s: np.ndarray, between: np.ndarray, df: np.ndarray, within: np.ndarray) -> Spread:
+    """The spread between processes, from records with several of them, evenly picked if there are very many."""
+    known = np.flatnonzero((df > 0) & np.isfinite(between) & np.isfinite(within))
+    picked = known[np.linspace(0, len(known) - 1, min(len(known), MOST_FITTED)).astype(int)] if len(known) else known
+    return fit_spread(
+        [Contrast(float(log_s[i]), float(between[i]), int(df[i]), float(within[i]), 1.0, False) for i in picked]
+    )
+
+
+def process_medians(samples: pd.DataFrame) -> pd.DataFrame:
+    """Median over rounds of each process and its variance, as :func:`labbench.analysis.ratio.contrast` takes them.
+
+    Returns
+    -------
+    DataFrame
+        ``record`` and ``series`` (codes of the categories in ``samples``), ``process``, ``log_s``, ``variance``.
+    """
+    import pandas as pd
+
+    keys = [_codes(samples["record_id"]), _codes(samples["series"])]
+    keys += [samples[name].to_numpy(np.int64) for name in ("process", "round")]
+    number, first = _groups(*keys)
+    with np.errstate(divide="ignore"):
+        log_round = np.log(_medians(samples["seconds"].to_numpy(float), number, len(first)))
+    process, first_round = _groups(*(key[first] for key in keys[:3]))
+    centre, variance = _process(log_round, process, len(first_round))
+    record, series, index = (key[first][first_round] for key in keys[:3])
+    return pd.DataFrame({"record": record, "series": series, "process": index, "log_s": centre, "variance": variance})
+
+
+def _process(x: np.ndarray, process: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Median over rounds and its variance, of all processes; ``x`` is in order of process and round."""
+    n = np.bincount(process, minlength=size)
+    centre = _medians(x, process, size)
+    deviation = x - centre[process]
+    mean = np.bincount(process, x, size) / n
+    sd = np.sqrt(np.bincount(process, (x - mean[process]) ** 2, size) / np.maximum(n - 1, 1))
+    robust = 1.4826 * 1.5 * _medians(np.abs(deviation), process, size)
+    spread = np.minimum(sd, np.where(robust > 0, robust, sd))
+    reach = 3 * spread[process]
+    clipped = np.clip(deviation, -reach, reach)
+    power = np.bincount(process, clipped**2, size)
+    beside = process[1:] == process[:-1]
+    lagged = np.bincount(process[1:][beside], (clipped[1:] * clipped[:-1])[beside], size)
+    r = np.maximum(np.divide(lagged, power, out=np.zeros(size), where=power > 0), 0)
+    effective = np.maximum(n * (1 - r) / (1 + r), 2)
+    return centre, np.where(n < 2, ONE_ROUND_SD**2, spread**2 / effective * (math.pi / 2))
+
+
+def _medians(values: np.ndarray, group: np.ndarray, size: int) -> np.ndarray:
+    """Median of each group 0 … size - 1, none of which is empty."""
+    ordered = values[np.lexsort((values, group))]
+    count = np.bincount(group, minlength=size)
+    begin = np.cumsum(count) - count
+    middles: np.ndarray = (ordered[begin + (count - 1) // 2] + ordered[begin + count // 2]) / 2
+    return middles
+
+
+def _groups(*keys: np.ndarray | pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Number of each row's group, in ascending order of the keys, and a row of each group."""
+    columns = [np.asarray(key) for key in keys]
+    order = np.lexsort(columns[::-1])
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = np.any([column[order][1:] != column[order][:-1] for column in columns], axis=0)
+    number = np.empty(len(order), dtype=np.int64)
+    number[order] = np.cumsum(new) - 1
+    return number, order[new]
+
+
+def _codes(values: pd.Series) -> np.ndarray:
+    codes: np.ndarray = values.astype("category").cat.codes.to_numpy(np.int64)
+    return codes
+
+
+def _texts(values: pd.Series, codes: np.ndarray) -> np.ndarray:
+    texts: np.ndarray = values.astype("category").cat.categories.to_numpy(object)[codes]
+    return texts
