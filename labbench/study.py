@@ -12,8 +12,13 @@ if TYPE_CHECKING:
     from labbench.kernels import KernelKind
 
 NOTEBOOKS = (
-    *("01_collect", "02_compare", "03_predict", "04_select"),
-    *("05_model_profile", "05_platform_profile", "06_history"),
+    "01_collect",
+    "02_compare",
+    "03_predict",
+    "04_select",
+    "05_model_profile",
+    "05_platform_profile",
+    "06_history",
 )
 
 PROCESS_STDERR = Path(f"/proc/{os.getpid()}/fd/2")

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 MOST_ADVICE = 10  # sentences; the table has all
 MOST_FAILURES = 100  # told one by one
-CAUSES = {"memory": "memory traffic", "compute": "arithmetic", "dispatch": "the dispatch of operators"}
 
 
 def collected(coverage: Coverage, frame: pd.DataFrame) -> str:
@@ -113,24 +112,6 @@ def verdicts(comparison: pd.DataFrame) -> str:
             f" Not everything is alike in {len(others):,}: {listed([f'{name} ({n:,})' for name, n in kinds.items()])}."
         )
     return text
-
-
-def bounds(placed: pd.DataFrame) -> str:
-    """What bounds how many cells."""
-    if placed.empty:
-        return "No record has a footprint to place on the roofline."
-    counts = placed["bound"].value_counts()
-    named = [f"{counts[name]} by {cause}" for name, cause in CAUSES.items() if counts.get(name)]
-    text = f"Of {count(len(placed), 'series', 'series')}, bounded are {listed(named) or 'none'}."
-    rest = int(counts.get("unexplained", 0))
-    text += f" For {rest} the counted demand explains less than a tenth of the time." if rest else ""
-    share = placed["achieved_flops"].div(placed["peak_flops"])
-    text += f" The median series reaches {percent(share.median())} of the measured matrix-product rate"
-    above = placed[share > 1]
-    if len(above):
-        models = listed(sorted(f"`{name}`" for name in above["model"].astype("str").unique()))
-        text += f"; {len(above)} exceed it ({models}), by faster kernels or fewer operations than were counted"
-    return text + "."
 
 
 def payback(table: pd.DataFrame) -> str:
