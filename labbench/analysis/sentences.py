@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from labbench.analysis.labels import work
 from labbench.analysis.tables import CHANGED
 from labbench.words import about, count, listed, percent, seconds
 
@@ -148,14 +149,14 @@ def opportunities(best: pd.DataFrame) -> str:
     if best.empty:
         return "No single change of what was measured promises a gain."
     lines = []
-    shown = best.nlargest(MOST_ADVICE, "gain")
+    shown = best.assign(name=work(best)).nlargest(MOST_ADVICE, "gain")
     for r in shown.itertuples():
         cost = [f"{r.memory_bytes / 1e6:+.0f} MB"] if r.memory_bytes == r.memory_bytes else []
         if r.break_even_calls == r.break_even_calls and r.break_even_calls > 0:
             cost.append(f"{r.one_off_s:.2g} s once, earned after {about(r.break_even_calls)} calls")
         rests = "measured" if r.source == "measured" else f"estimated from {r.models} other models"
         what = f"{CHANGED[r.change]} {r.before} → {r.after}"
-        name = f"`{r.model}`" + ("" if r.series == "forward" else f" ({r.series})")
+        name = f"`{r.name}`" + ("" if r.series == "forward" else f" ({r.series})")
         lines.append(
             f"- {name}: **{what}** is {r.gain:.2f} times as fast per item ({r.gain_ci_low:.2f} to {r.gain_ci_high:.2f}; {rests})"
             + (f"; costs {', '.join(cost)}" if cost else "")

@@ -67,7 +67,7 @@ def advice_table(advice: pd.DataFrame) -> pd.DataFrame:
     rows = list(advice.itertuples(index=False))
     return pd.DataFrame(
         {
-            "model": [r.model for r in rows],
+            "model": work(advice),
             "series": [r.series for r in rows],
             "change": [f"{CHANGED[r.change]}: {r.before} → {r.after}" for r in rows],
             "gain": [f"{r.gain:.2f}×" for r in rows],
