@@ -171,6 +171,15 @@ def test_drift_is_no_change():
     assert (points["verdict"] != "unconfirmed").sum() <= 3
 
 
+def test_an_upgrade_that_slows_every_cell_is_found_in_short_histories():
+    """Nothing tells drift from a change then but that there is one step in each."""
+    rng = np.random.default_rng(22)
+    records = [one for i in range(20) for one in levels(rng, shifted(0.05, 5, 10), cell=cell(f"model-{i}"))]
+    _, points = found(records)
+    assert len(points) >= 18
+    assert (((points["at"] - START).dt.days - 5).abs() <= 1).mean() >= 0.95
+
+
 def test_two_machines_are_two_histories():
     rng = np.random.default_rng(7)
     records = [run(rng, i, -5.0 + 0.5 * (i % 2), OTHER if i % 2 else OLD) for i in range(16)]

@@ -19,7 +19,7 @@ from labbench.analysis.ratio import (
     THRESHOLD,
     benjamini_hochberg,
 )
-from labbench.analysis.segments import CHANGE_ALPHA, Changes, Histories, Noise, changes, noise_of, wild
+from labbench.analysis.segments import CHANGE_ALPHA, Changes, Histories, Noise, changes, largest_step, noise_of, wild
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +100,7 @@ def change_points(runs: pd.DataFrame, *, alpha: float = CHANGE_ALPHA, threshold:
     kept = runs[runs["judged"].astype(bool)].sort_values(["history", "started_at"], kind="stable", ignore_index=True)
     outlier = wild(_histories(kept), noise_of(_histories(kept))[1])
     level = kept[~outlier].reset_index(drop=True)
-    starts = np.zeros(0, dtype=int)
+    starts = largest_step(_histories(level))
     for _ in range(PASSES):
         noise, sd = noise_of(_histories(level), starts)
         found, without = changes(_histories(level), noise, sd)

@@ -31,7 +31,10 @@ CHANGE_ALPHA = 0.02  # false ones among the changes told; with misplaced ones, a
 PENALTY = 3.0  # times log n, for each change
 MAD_EFFICIENCY = 0.37  # of a standard deviation from the median of absolute values (Rousseeuw & Croux, JASA 88, 1993)
 MOST_DRIFT = 0.8  # correlation that is believed at most: beyond, no change could ever be told from drift
-DRIFT_PAIRS = 20  # weight of the assumption that there is no drift, in pairs of runs
+DRIFT, DRIFT_PAIRS = (
+    0.3,
+    20,
+)  # correlation that is assumed before anything is known, and how many pairs of runs outweigh it
 WINDOW, OVERLAP = 1000, 100  # runs that are segmented at once: the search takes time as their square
 
 
@@ -201,7 +204,23 @@ def _drift(histories: Histories, segment: np.ndarray, variance: np.ndarray) -> f
         squares.append(np.minimum(scaled, WILD) ** 2)
     pairs = len(squares[1])
     found = float(squares[1].mean() / squares[0].mean()) - 1 if pairs and squares[0].any() else 0.0
-    return float(np.clip(found * pairs / (pairs + DRIFT_PAIRS), 0, MOST_DRIFT))
+    return float(np.clip((found * pairs + DRIFT * DRIFT_PAIRS) / (pairs + DRIFT_PAIRS), 0, MOST_DRIFT))
+
+
+def largest_step(histories: Histories) -> np.ndarray:
+    """Of each history long enough, the row where one change of level would explain most."""
+    x, number = histories.x, histories.number
+    total = np.concatenate([[0.0], np.cumsum(x)])
+    begin, end = histories.begin[:-1][number], histories.begin[1:][number]
+    before, after = np.arange(len(x)) - begin, end - np.arange(len(x))  # runs on each side of a change at this row
+    fits = (before >= MIN_RUNS) & (after >= MIN_RUNS)
+    here = total[:-1]
+    step = (total[end] - here) / after - (here - total[begin]) / np.maximum(before, 1)
+    gain = np.where(fits, step**2 * before * after / (before + after), -1.0)
+    order = np.lexsort((gain, number))
+    last = order[np.cumsum(np.bincount(number, minlength=len(histories))) - 1]
+    best: np.ndarray = np.sort(last[fits[last]])
+    return best
 
 
 def wild(histories: Histories, sd: np.ndarray) -> np.ndarray:
