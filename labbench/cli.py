@@ -25,6 +25,7 @@ examples:
   labbench compare --baseline cpu/eager               speed-ups with intervals and verdicts
   labbench predict --model bert-large                 latency of a model nobody measured, with an interval
   labbench select --max-latency-ms 20 --p99           what to run where, and why the others were excluded
+  labbench bottlenecks --model bert-base              what it waits for, on what evidence, and what helps
   labbench advise --model bert-base                   what would make it cheaper to run; `verify-advice` tests it
   labbench regressions --baseline v1.0 --fail-on 5%   what got slower since, and why: exit status 1, for CI
   labbench merge laptop.h5 server.h5 -o all.h5        the databases of several machines as one
@@ -113,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     cells(run)
     run.add_argument("--config", metavar="FILE", help="a benchmark_config.json, instead of the fields above")
     run.add_argument("--protocol", help="quick, standard or thorough (default: the configuration's, or standard)")
+    run.add_argument("--profile", action="store_true", help="profile a few calls too: where their time goes")
     run.add_argument("--rerun", action="store_true", help="measure again what is stored and valid")
     run.add_argument("--retry", action="store_true", help="measure again what is stored as failed")
     run.add_argument(
@@ -279,6 +281,8 @@ def _run(options: Any) -> int:
         protocol = preset(options.protocol) if options.protocol else config.make_protocol()
     else:
         cells, protocol = grid(options), preset(options.protocol or "standard")
+    if options.profile:
+        protocol = protocol.model_copy(update={"profile": True})
     campaign = Campaign(cells, options.store, protocol, rerun=options.rerun, retry=options.retry)
     summary = campaign.run(progress=not (options.no_progress or options.json))
     if options.json:

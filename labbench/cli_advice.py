@@ -1,4 +1,4 @@
-"""Commands for advice: what would make models cheaper to run, and whether it kept its promise."""
+"""Commands for what holds models back, what would make them cheaper to run, and whether advice kept its promise."""
 
 from __future__ import annotations
 
@@ -15,6 +15,21 @@ def add(
     json: Callable[[argparse.ArgumentParser], None],
 ) -> None:
     """Add the commands to the parser."""
+    bottlenecks = command(
+        "bottlenecks",
+        _bottlenecks,
+        "what each cell waits for (compute, memory, dispatch, preparation), on what evidence, how sure, and what helps",
+        "labbench bottlenecks --model bert-base --calls 1000",
+    )
+    bottlenecks.add_argument("--model", nargs="+", help="only these models")
+    bottlenecks.add_argument(
+        "--calls",
+        type=float,
+        help="how many calls a job makes after it started (default: so many that starting is nothing)",
+    )
+    store(bottlenecks)
+    json(bottlenecks)
+
     advise = command(
         "advise",
         _advise,
@@ -63,6 +78,23 @@ def _found(options: Any) -> Any:
     if options.change:
         found = found[found["change"].isin(options.change)]
     return found if options.all else top(found)
+
+
+def _bottlenecks(options: Any) -> int:
+    from labbench.analysis import bottleneck_report, bottlenecks, roofline
+    from labbench.cli import print_frame
+    from labbench.config import ConfigError
+    from labbench.store import Store
+
+    if options.calls is not None and not options.calls > 0:
+        raise ConfigError(f"--calls {options.calls:g}: a job makes at least one call")
+    store = Store(options.store)
+    frame = store.latest(**({"model": options.model} if options.model else {}))
+    found = bottlenecks.attribute(roofline.place(frame, store.environments()), options.calls)
+    print_frame(found if options.json else bottleneck_report.table(found), options.json)
+    if not options.json:
+        print(f"{bottleneck_report.overview(found)}\n{bottleneck_report.helps(found)}".replace("*", ""))
+    return 0
 
 
 def _advise(options: Any) -> int:

@@ -28,26 +28,48 @@ PLOT_REPR = re.compile(
     r"^(\[?<(Axes|Figure|matplotlib|seaborn)\b.*>\]?|Text\(.*\)|<[\w.]*(FacetGrid|JointGrid)[^>]*>)$", re.S
 )
 SENTENCE = re.compile(r"^(?!.*(  |\|))[\w“\"'].*\w [\w(].* .*[.!?)]$")  # some words, an end, and no columns
+ENDED = "SystemExit"
+READERS_ERRORS = ("StoreError", "StoreLocked", "ConfigError", "NotebookError", "PredictionError", "SelectionError")
+EMPTY_TABLE = "Nothing to list."
 POINTS_TO_PIXELS = 96 / 72  # CSS
 
 
 def tidy(notebook: NotebookNode) -> None:
-    """Drop what is no result: papermill's error banners, plots' reprs, all but the last state of a progress bar."""
+    """Drop what is no result: papermill's error banners, plots' reprs, all but the last state of a progress bar.
+
+    Of an error that is the reader's to put right the traceback goes: it says nothing more. What follows the cell in
+    which a notebook ended itself (:mod:`labbench.ending`) goes too, and what that cell says is the answer.
+    """
     notebook.cells = [
         cell for cell in notebook.cells if "papermill-error-cell-tag" not in cell.metadata.get("tags", [])
     ]
-    for cell in notebook.cells:
+    for number, cell in enumerate(notebook.cells, start=1):
         if cell.cell_type != "code":
             continue
-        cell.outputs = [output for output in cell.outputs if not _is_plot_repr(output)]
+        ended = any(output.get("ename") == ENDED for output in cell.outputs)
+        if ended:
+            notebook.cells = notebook.cells[:number]
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "answer"]
+        cell.outputs = [
+            output for output in cell.outputs if not (_is_plot_repr(output) or (ended and _is_exit(output)))
+        ]
         for output in cell.outputs:
             if output.output_type == "stream":
                 output.text = last_states(output.text)
+            elif output.get("ename") in READERS_ERRORS:
+                output.traceback = []
+        if ended:
+            break
 
 
 def last_states(text: str) -> str:
     """Text as a terminal leaves it: a carriage return overwrites its line."""
     return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))
+
+
+def _is_exit(output: NotebookNode) -> bool:
+    """Whether this is what IPython says when a cell exits."""
+    return output.output_type == "error" or (output.output_type == "stream" and output.name == "stderr")
 
 
 def _is_plot_repr(output: NotebookNode) -> bool:
@@ -164,6 +186,9 @@ def tables(soup: BeautifulSoup, title: str) -> None:
     for table in soup.find_all("table"):
         if table.find_parent("table"):
             continue
+        if not table.select("tr > td"):
+            _say_that_it_is_empty(soup, table)
+            continue
         del table["border"]
         for cell in table.find_all(["td", "th"]):
             for attribute in ("style", "halign", "valign"):
@@ -181,6 +206,16 @@ def tables(soup: BeautifulSoup, title: str) -> None:
             "div", attrs={"class": _frame_class(table), "role": "region", "tabindex": "0", "aria-label": label}
         )
         table.wrap(frame)
+
+
+def _say_that_it_is_empty(soup: BeautifulSoup, table: Tag) -> None:
+    """A sentence instead of a table without rows, and of what pandas prints about its size."""
+    said = soup.new_tag("p", attrs={"class": "aside"})
+    said.string = EMPTY_TABLE
+    frame = table.find_parent("div", class_="html")
+    table.replace_with(said)
+    for line in frame.find_all("p", class_=False) if frame is not None else ():
+        line.decompose()
 
 
 def _frame_class(table: Tag) -> str:

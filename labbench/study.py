@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from labbench.kernels import KernelKind
 
-NOTEBOOKS = ("01_collect", "02_compare", "03_predict", "04_select")
+NOTEBOOKS = (
+    "01_collect",
+    "02_compare",
+    "03_predict",
+    "04_select",
+    "05_model_profile",
+    "05_platform_profile",
+    "06_history",
+)
 
 PROCESS_STDERR = Path(f"/proc/{os.getpid()}/fd/2")
 
@@ -49,7 +57,7 @@ def run_study(
     *,
     pdf: bool = False,
 ) -> Path:
-    """Measure, compare, predict and select by running the four notebooks, then publish them.
+    """Measure, compare, predict and select by running the notebooks, then publish them.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ def about(value: float) -> str:
 
 def count(amount: int, noun: str, plural: str | None = None) -> str:
     """``1 model``, ``3 models``, ``no model``."""
-    return f"{amount or 'no'} {noun if amount in (0, 1) else plural or noun + 's'}"
+    return f"{f'{amount:,}' if amount else 'no'} {noun if amount in (0, 1) else plural or noun + 's'}"
 
 
 def outward(value: float, *, up: bool) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from labbench.cells import Cell
@@ -19,9 +21,12 @@ from labbench.records import (
     Samples,
     Series,
 )
+from labbench.store import hdf5
+from labbench.store.columns import canonical_json
 from labbench.store.frame import frame
-from labbench.store.table import Contents
+from labbench.store.table import Coded, Contents
 
+SAMPLES = 3  # of a series
 PEAK, BANDWIDTH, DISPATCH_S = 1e11, 1e10, 5e-6
 CEILINGS = {"gemm_flops": {"fp32": PEAK}, "bandwidth_bytes_s": BANDWIDTH, "dispatch_s": DISPATCH_S}
 ENVIRONMENT = Environment(machine_id="m1", hostname="host", machine={"ceilings": {"cpu": CEILINGS}}, software={})
@@ -97,7 +102,7 @@ def record(
                 calls_per_sample=1,
                 items_per_call=cell.get("batch_size", 1),
                 unit="samples",
-                n_samples=3,
+                n_samples=SAMPLES,
                 median_s=estimate(1.0),
                 p90_s=estimate(1.1),
                 p99_s=estimate(1.3),
@@ -108,7 +113,7 @@ def record(
                 warmed=True,
                 stop_reason="converged",
                 footprint=demand,
-                samples=Samples(seconds=[seconds] * 3, process=[0] * 3, round=[0, 1, 2]),
+                samples=Samples(seconds=[seconds] * SAMPLES, process=[0] * SAMPLES, round=list(range(SAMPLES))),
             )
         ]
     return Record(
@@ -146,3 +151,19 @@ def study(
             for runtime in runtimes
         ]
     return records
+
+
+def very_many(path: Path, models: int, batches: int, runtimes: tuple[str, ...] = tuple(LAWS)) -> int:
+    """A store of models times runtimes times batch sizes, written column by column; how many records it has."""
+    several = [record(f"m{i}", name, 1e-3 * (1 + i % 50)) for i in range(models) for name in runtimes]
+    few = Contents.of(several, {ENVIRONMENT.id: canonical_json(ENVIRONMENT.model_dump(mode="json"))})
+    contents = few.take(np.tile(np.arange(len(several)), batches))
+    count, batch = len(contents), np.repeat(np.arange(1, batches + 1), len(several))
+    ids = [f"{i:032x}" for i in range(count)]
+    values = contents.records.values
+    values["record_id"] = np.array([name.encode() for name in ids])
+    values["cell_id"] = Coded(np.arange(count, dtype=np.int32), np.array(ids, dtype=object))
+    values["cell.workload.batch_size"] = batch
+    contents.raw["seconds"] *= np.repeat(np.random.default_rng(0).lognormal(0, 0.02, count), SAMPLES)
+    hdf5.write(path, contents)
+    return count

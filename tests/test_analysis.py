@@ -126,20 +126,19 @@ def test_the_matrix_and_coverage_tell_what_ran(store):
     assert "failed: no" in str(coverage)
 
 
-def test_the_roofline_names_the_largest_bound(store):
+def test_the_roofline_has_the_ceilings_of_the_machine(store):
     placed = roofline.place(store.frame(), store.environments()).set_index("platform")
     row = placed.loc["cpu/openvino"]
-    assert row["compute_s"] == pytest.approx(2e9 / 1e12)
-    assert row["memory_s"] == pytest.approx(1e6 / 1e10)
-    assert row["bound"] == "compute"
-    assert row["share"] == pytest.approx(2e-3 / 5e-3, rel=0.02)
+    assert (row["peak_flops"], row["bandwidth_bytes_s"], row["launch_s"]) == (1e12, 1e10, 1e-6)
+    assert row["intensity"] == pytest.approx(2e9 / 1e6)
+    assert row["achieved_flops"] == pytest.approx(2e9 / 5e-3, rel=0.02)
 
 
 def test_calls_to_pay_back_are_counted(tmp_path):
     from labbench.records import Phases
 
     slow_start = timed("openvino", 5e-3, phases=Phases(load_s=0, prepare_s=1.0, first_run_s=0))
-    path = filled(tmp_path / "s.h5", timed("eager", 1e-2), slow_start)
+    path = filled(tmp_path / "s.h5", timed("eager", 1e-2, phases=Phases(load_s=0)), slow_start)
     table = costs.payback(Store(path).frame(), "cpu/eager")
     assert table["calls_to_pay_back"].tolist() == [pytest.approx(200, abs=4)]
 
@@ -151,7 +150,7 @@ def test_sentences_hold_for_an_empty_store(tmp_path):
     assert sentences.winners(compare_empty) == "There is nothing to compare."
     assert table.empty
     assert sentences.collected(matrix.coverage(frame), frame) == "Nothing was measured."
-    assert sentences.failures(matrix.coverage(frame)) == "Every cell ran."
+    assert sentences.failures(matrix.coverage(frame)) == "Nothing was measured."
 
 
 def test_sentences_count_what_the_data_say(store):
@@ -164,7 +163,7 @@ def test_sentences_count_what_the_data_say(store):
 
 def test_a_lead_that_may_be_chance_or_unstable_is_nobodys(store):
     text = sentences.winners(fastest(store.frame(), store.samples()))
-    assert "clearly the fastest in 0 of 1 comparisons" in text
+    assert "No platform is clearly the fastest in any of 1 comparison" in text
     assert "onnxruntime" not in text
     assert "the machine was unstable (1)" in text
 
@@ -297,8 +296,6 @@ def test_tables_are_in_human_units_and_words(store):
     comparison = compare(frame, store.samples(), baseline="cpu/eager")
     speedups = tables.speedup_table(summary(comparison), comparison).set_index("platform")
     assert speedups.loc["cpu/openvino", "speed-up"].endswith("×")
-    bounds = tables.bounds_table(roofline.place(frame, store.environments()))
-    assert bounds["compute"].sum() >= 1
     assert tables.memory_table(frame).columns.tolist()[2:] == ["smallest MB", "median MB", "largest MB"]
 
 

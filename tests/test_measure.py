@@ -24,6 +24,7 @@ from labbench.store import Store
 HOSTILE = str(Path(__file__).parent / "plugins" / "hostile.py")
 FAST = preset("quick", min_time_s=0.05, max_time_s=0.3, round_s=0.02, warmup_max_s=0.2)
 GIB = 2**30
+FROZEN_STANDARD_ID = "5b9741deeab48fa0"
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,24 @@ def test_a_record_has_every_phase_and_the_interleaved_rounds_of_two_processes():
             assert series.footprint.flops > 0
     prefill, decode = one.series
     assert prefill.footprint.flops > 10 * decode.footprint.flops
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime", "openvino"])
+def test_a_profile_tells_where_the_time_goes_by_class(runtime):
+    [record] = measure(zoo_cell("bert-tiny", runtime=runtime), protocol=FAST.model_copy(update={"profile": True}))
+    [series] = record.series
+    profile = series.profile
+    assert profile is not None
+    assert {"matmul", "dispatch"} <= set(profile.seconds)
+    assert profile.kernels["matmul"] >= 12  # six in each of two layers
+    assert profile.seconds["matmul"] > profile.seconds["embedding"]  # of a few rows
+    assert sum(profile.seconds.values()) >= 0.9 * profile.wall_s  # in whole microseconds, by some profilers
+
+
+def test_a_protocol_without_a_profile_has_the_id_that_it_had_before_profiles():
+    assert preset("standard").id == FROZEN_STANDARD_ID
+    assert preset("standard", profile=True).id != FROZEN_STANDARD_ID
 
 
 @pytest.mark.slow

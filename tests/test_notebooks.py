@@ -23,9 +23,9 @@ from labbench import kernels, notebooks
 from labbench.config import ConfigError
 from labbench.manifest import read_manifest, sha256
 from labbench.notebooks import NotebookError, Step, chain, json_value, run
+from labbench.study import NOTEBOOKS
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
-CHAPTERS = ("01_collect", "02_compare", "03_predict", "04_select")
 MOST_CODE_LINES = 100
 
 
@@ -447,8 +447,8 @@ def test_the_folder_is_found_or_the_error_says_how(tmp_path, monkeypatch):
     assert notebooks.folder() == tmp_path
 
 
-def test_the_four_notebooks_of_a_study_are_there():
-    assert {path.stem for path in FOLDER.glob("*.ipynb")} >= set(CHAPTERS)
+def test_every_notebook_of_the_folder_is_part_of_a_study_in_the_order_of_names():
+    assert list(NOTEBOOKS) == sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 
 
 @pytest.fixture(params=sorted(FOLDER.glob("*.ipynb")) or [None], ids=lambda path: path.stem if path else "none")

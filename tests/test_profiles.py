@@ -134,7 +134,7 @@ def test_prefill_and_decode_are_apart():
     assert len(axes) == 2
     assert {ax.get_ylabel() for ax in axes} == {"tokens per second"}
     text = report.batching(curve, profiles.growth(curve))
-    assert "Reading the prompt: at most 8,000 tokens/s, on `cpu/compile` at batch size 2." in text
+    assert "Reading the prompt: at most 8,000 tokens/s (`cpu/compile`, batch 2)." in text
     assert "A further token: at most 1,000 tokens/s" in text
     assert text.count("Only one batch size was run") == 2
 
@@ -149,7 +149,7 @@ def test_a_cold_start_is_the_sum_of_its_parts_and_says_if_one_is_not_known():
     assert table["complete"].tolist() == [True, False]
     ax = plots.plot_cold_start(table)
     assert "≥: not all parts are known" in ax.get_xlabel()
-    assert "after 1 s on `cpu/eager` (40 % of it the first run)" in report.starting(table)
+    assert "after 1 s (`cpu/eager`, 40 % of it the first run)" in report.starting(table)
 
 
 def test_energy_is_told_by_item_and_its_absence_by_the_recorded_reason():
@@ -158,7 +158,7 @@ def test_energy_is_told_by_item_and_its_absence_by_the_recorded_reason():
     table = profiles.energy(profiles.of_model(made_frame(known, reason, record(runtime="openvino"))))
     assert table.set_index("side").loc["cpu/eager", "joules_per_item"] == 0.5
     text = report.energy(table)
-    assert "0.5 J per item of samples on `cpu/eager`" in text
+    assert "0.5 J per item of samples (`cpu/eager`" in text
     assert "No energy of 1 cell: no RAPL counter." in text
     assert "Of 1 cell neither the energy nor a reason was recorded." in text
 
@@ -237,7 +237,9 @@ def test_the_overview_counts_and_spans():
     text = report.overview(profiles.of_model(FRAME, "bert-tiny"))
     assert "`bert-tiny` has 7 records on 3 platforms: 6 ok, 1 unsupported, 7 measured." in text
     assert "from 0.800 ms [0.792 to 0.808 ms] (`cpu/compile`) to 1.00 ms [0.990 to 1.01 ms] (`cpu/eager`)" in text
-    assert "`cpu/eager` has 5 records of 2 models" in report.overview(profiles.of_platform(FRAME, "cpu/eager"))
+    assert "`cpu/eager` has 5 records of 2 models" in report.overview(
+        profiles.of_platform(FRAME, "cpu/eager"), "platform"
+    )
     unstable = report.overview(profiles.of_model(made_frame(record(noise="unstable"))))
     assert "unstable during 1 of them" in unstable
 
@@ -283,9 +285,10 @@ def test_latencies_of_many_models_on_two_platforms_are_drawn_against_each_other(
 
 def comparison_of(count: int) -> pd.DataFrame:
     speedups = np.geomspace(0.5, 4, count)
+    names = [f"m{i}" for i in range(count)]
     return pd.DataFrame(
         {
-            "model": [f"m{i}" for i in range(count)], "series": "forward", "platform": "cpu/compile", "baseline": "cpu/eager",
+            "model": names, "series": "forward", "work": names, "platform": "cpu/compile", "baseline": "cpu/eager",
             "speedup": speedups, "ci_low": 0.99 / speedups, "ci_high": 1.01 / speedups, "verdict": "faster",
             "provenance": "measured",
         }

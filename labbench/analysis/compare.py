@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from labbench.analysis.labels import PARTS, compared
 from labbench.analysis.ratio import (
     ALPHA,
     THRESHOLD,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 # What must agree for two series to be one workload.
 WORKLOAD = ("model", "task", "mode", "batch_size", "seq_len", "image_size", "frames", "audio_s", "series")
-PLATFORM = ("device", "runtime", "threads", "world_size", "memory_format")  # in which `platform` is spelt out
 ASKED = ("precision", "kv_cache", "platform", "machine_id")
 # Column -> what is said where two rows differ in it though nobody asked for it.
 DIFFERENCES = {
@@ -45,6 +45,7 @@ DIFFERENCES = {
     "provenance": "provenance",
 }
 DRAWS = 2000  # bootstrap
+VERDICTS = ("faster", "slower", "same", "undecided")
 USUAL = "cpu/eager"
 
 
@@ -86,7 +87,8 @@ def compare(
     Returns
     -------
     DataFrame
-        One row a comparison: the workload, ``by``, ``baseline``, ``ratio`` of latencies, ``ci_low``, ``ci_high``, ``p_value``,
+        One row a comparison: the workload, ``by``, ``work`` (its name: :func:`labbench.analysis.labels.compared`), ``baseline``,
+        ``ratio`` of latencies, ``ci_low``, ``ci_high``, ``p_value``,
         ``p_adjusted`` (Benjamini–Hochberg over all rows), ``speedup``, ``verdict``, ``paired``, ``unstable`` (whether a side's
         noise verdict is unstable: nothing is concluded from it), ``more_processes`` and ``more_samples`` (on each side; would
         decide what is undecided), ``differs`` (what else is not alike; empty if nothing). Workloads that the baseline lacks
@@ -107,7 +109,7 @@ def compare(
     if len(rows) and str(baseline) not in set(values.dropna()):
         raise unknown_name(f"baseline {by}", str(baseline), values.dropna().unique())
     pairs = beside(rows[values.notna() & (values != str(baseline))], rows[values == str(baseline)], _fixed(by))
-    table = pairs[[*_identity(by)]].assign(baseline=str(baseline))
+    table = pairs[[*_identity(by)]].assign(work=compared(pairs, by), baseline=str(baseline))
     table["latency_s"], table["latency_baseline_s"] = pairs["latency_s"], pairs["latency_s_baseline"]
     judged = judge_pairs(pairs, samples, alpha, threshold)
     table["unstable"] = (pairs["noise"] == "unstable") | (pairs["noise_baseline"] == "unstable")
@@ -129,7 +131,7 @@ def usual_baseline(frame: pd.DataFrame, by: str = "platform") -> str | None:
 
 def _fixed(by: str) -> list[str]:
     """Columns in which two rows must agree to be compared by another one."""
-    platform = PLATFORM if by in PLATFORM else ("platform",)
+    platform = PARTS if by in PARTS else ("platform",)
     asked = (*(name for name in ASKED if name != "platform"), *platform)
     elsewhere = ("machine_id",) if by in ("hostname", "device_name") else ()
     return [name for name in (*WORKLOAD, *asked) if name != by and name not in elsewhere]
@@ -155,7 +157,17 @@ def _alike(left: pd.Series, right: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _identity(by: str) -> list[str]:
-    names = ("model", "mode", "batch_size", "precision", "series", "platform", "throughput_unit", "provenance", by)
+    names = (
+        *WORKLOAD,
+        "kv_cache",
+        "precision",
+        "platform",
+        "device_name",
+        "machine_id",
+        "throughput_unit",
+        "provenance",
+        by,
+    )
     return list(dict.fromkeys(names))
 
 
@@ -199,7 +211,7 @@ def _differences(pairs: pd.DataFrame, by: str) -> list[str]:
     """What else is not alike, in words, of each pair."""
     found: list[list[str]] = [[] for _ in range(len(pairs))]
     for name, said in DIFFERENCES.items():
-        if name == by or (by in PLATFORM and name == "threads" and by != "runtime"):
+        if name == by or (by in PARTS and name == "threads" and by != "runtime"):
             continue
         here, there = pairs[name].astype(object), pairs[f"{name}_baseline"].astype(object)
         for i in np.flatnonzero((here != there) & here.notna() & there.notna()):
@@ -211,14 +223,14 @@ def _differences(pairs: pd.DataFrame, by: str) -> list[str]:
 
 
 def family(model: str) -> str:
-    """The family of a model: the zoo's, or the letters that an unknown name begins with (``resnet50d.ra2_in1k``: resnet)."""
+    """The family of a model: the zoo's, or the letters that an unknown name begins with (``resnetv2_50d.ra2_in1k``: resnet)."""
     from labbench import zoo
     from labbench.config import ConfigError
 
     try:
         return zoo.family_of(model).name
     except ConfigError:
-        found = re.match(r"[a-zA-Z]+", model)
+        found = re.match(r"[a-zA-Z]+?(?=v?\d|[^a-zA-Z]|$)", model)
         return found.group() if found else model
 
 
@@ -257,11 +269,13 @@ def summary(comparison: pd.DataFrame, by: str = "platform", *, families: bool = 
                 "speedup": math.exp(float(np.log(part["speedup"].to_numpy(float)).mean())),
                 "ci_low": low,
                 "ci_high": high,
-                **{key: counts.get(key, 0) for key in ("faster", "slower", "same", "undecided")},
+                **{key: counts.get(key, 0) for key in VERDICTS},
             }
         )
-    columns = [*keys, "models", "workloads", "speedup", "ci_low", "ci_high", "faster", "slower", "same", "undecided"]
-    return pd.DataFrame(rows, columns=columns).sort_values("speedup", ascending=False, ignore_index=True)
+    counted, estimated = ("models", "workloads"), ("speedup", "ci_low", "ci_high")
+    table = pd.DataFrame(rows, columns=[*keys, *counted, *estimated, *VERDICTS])
+    types = dict.fromkeys((*counted, *VERDICTS), int) | dict.fromkeys(estimated, float)  # an empty table has none
+    return table.astype(types).sort_values("speedup", ascending=False, ignore_index=True)
 
 
 def _interval(part: pd.DataFrame) -> tuple[float, float]:

@@ -24,6 +24,9 @@ OF_WORK: OPEN = (
     ("audio_s", ("model", "mode"), "{:g} s of audio"),
     ("kv_cache", None, "uncached"),  # false or not given: with a cache is the default
 )
+SIZES = ("task", "seq_len", "image_size", "frames", "audio_s", "kv_cache")
+PARTS = ("device", "runtime", "threads", "world_size", "memory_format")  # in which `platform` is spelt out
+OF_A_HOST = ("hostname", "machine_id", "device_name")  # whoever compares these wants to see neither of the others told
 # What must agree for two rows to be the same work on the same input.
 WORK = ("model", "task", "mode", "series", "batch_size", "seq_len", "image_size", "frames", "audio_s", "kv_cache")
 
@@ -41,6 +44,22 @@ def work(frame: pd.DataFrame) -> pd.Series:
     return _told(frame, "model", OF_WORK)
 
 
+def compared(frame: pd.DataFrame, by: str) -> pd.Series:
+    """What each comparison is about: the work, its batch size and place as far as several are compared, but not ``by``.
+
+    E.g. ``vit-base · 384 px · batch 8``, or ``gpt2 · decode``.
+    """
+    rows = frame.assign(part=frame["series"].astype(object).where(frame["series"] != "forward"))
+    within = ("model", "mode", "series", *SIZES)
+    here = (*within, "batch_size")
+    places: OPEN = tuple((name, here, f"{name.replace('_', ' ')} {{}}") for name in PARTS if name in frame)
+    if by not in PARTS:
+        places = () if by == "platform" else (("platform", here, "{}"),)
+    places += OF_PLACE[:1] if by in OF_A_HOST else OF_PLACE
+    told: OPEN = (*OF_WORK, ("part", None, "{}"), ("batch_size", within, "batch {}"), *places)
+    return _told(rows, "model", tuple(one for one in told if one[0] != by))
+
+
 def side(frame: pd.DataFrame, by: Literal["platform", "model"]) -> pd.Series:
     """The platform (or model) of each row with all that differs among the rows of one model (or platform)."""
     return _told(frame, by, OF_PLACE + OF_WORK)
@@ -53,7 +72,7 @@ def _told(frame: pd.DataFrame, base: str, columns: OPEN) -> pd.Series:
         if within is not None:
             values = frame[name].astype("str").where(told)
             groups = [frame[key].astype("str") for key in within] or np.zeros(len(frame))
-            told &= values.groupby(groups).transform("nunique") > 1
+            told &= values.groupby(groups, dropna=False).transform("nunique") > 1
         if told.any():
             text = text.mask(told, text + " · " + frame.loc[told, name].astype(object).map(form.format))
     return text

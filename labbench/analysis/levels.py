@@ -42,7 +42,7 @@ def levels(samples: pd.DataFrame) -> pd.DataFrame:
     df = count - 1
     between = squares / np.maximum(df, 1)
     spread = _fitted(log_s, between, df, within)
-    variance = (spread.df * (spread.sd**2 + within) + df * between) / (spread.df + df) / count
+    variance = (spread.df * (spread.sd**2 + spread.scale * within) + df * between) / (spread.df + df) / count
     names = {name: _texts(samples[name], medians[key].to_numpy()[first]) for name, key in _SOURCES.items()}
     return pd.DataFrame({**names, "log_s": log_s, "variance": variance, "processes": count})
 

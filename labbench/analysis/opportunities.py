@@ -21,6 +21,7 @@ import numpy as np
 
 from labbench.analysis.compare import beside, judge_pairs
 from labbench.analysis.costs import ONE_OFF
+from labbench.analysis.labels import SIZES
 from labbench.analysis.ratio import THRESHOLD
 from labbench.cells import CELL_FIELDS, Cell
 
@@ -33,7 +34,7 @@ CONFIGURATION = (*CHANGES, "device", "world_size")
 FEWEST_MODELS = 3  # to speak of a model where the change was not measured
 DECADES = 0.7  # sd of the weight over log10 FLOPs: a model ten times as large counts a third
 COLUMNS = (
-    "model", "mode", "series", "platform", "change", "before", "after", "gain", "gain_ci_low", "gain_ci_high", "source",
+    "model", "mode", *SIZES, "series", "platform", "change", "before", "after", "gain", "gain_ci_low", "gain_ci_high", "source",
     "models", "latency_s", "latency_after_s", "memory_bytes", "one_off_s", "break_even_calls", "check_error",
     "check_tolerance", "cell_before", "cell", "command", "evidence",
 )  # fmt: skip
@@ -58,8 +59,8 @@ def advise(
     Returns
     -------
     DataFrame
-        ``model``, ``mode``, ``series``, ``platform`` (where it starts), ``change``, ``before``, ``after``, ``gain`` (time per
-        item before / after) with its 95 % interval, ``source`` (``measured`` or ``other models``), ``models`` (how many
+        ``model``, ``mode``, the input, ``series``, ``platform`` (where it starts), ``change``, ``before``, ``after``, ``gain``
+        (time per item before / after) with its 95 % interval, ``source`` (``measured`` or ``other models``), ``models`` (how many
         it rests on), ``latency_s`` and ``latency_after_s`` (of one call); what it costs: ``memory_bytes`` and ``one_off_s``
         (more than before; NaN if not known), ``break_even_calls`` (calls of the new cell after which the one-off cost is
         earned), ``check_error`` and ``check_tolerance`` (of the output, against eager fp32); and how to test it: the cells
@@ -154,6 +155,8 @@ def _entry(start: Any, change: str, after: Any, log_gain: tuple[float, float, fl
     return {
         "model": start.model,
         "mode": start.mode,
+        **{name: getattr(start, name) for name in SIZES},
+        "kv_cache": None if start.kv_cache else False,
         "series": start.series,
         "platform": start.platform,
         "change": change,
@@ -212,20 +215,23 @@ def _from_others(
 ) -> list[dict[str, Any]]:
     """Advice on starting points without a cell of their own, from other models' effects of the same change."""
     tried = {(row.model, row.platform, row.precision, row.batch_size) for row in frame.itertuples()}
-    keys = ["mode", "series", "device", "runtime", "precision"]
+    keys = ["mode", "series", "device", "runtime", "precision", *(["batch_size"] if change == "batch_size" else [])]
+    alike: dict[tuple[Any, ...], list[tuple[str, pd.DataFrame]]] = {}
+    for key, part in effects.groupby(
+        [*(f"{name}_baseline" for name in keys), effects[change].astype("str")], sort=True
+    ):
+        alike.setdefault(key[:-1], []).append((key[-1], part))
     found = []
     for start in starts.itertuples():
         if wanted is not None and start.model not in wanted:
             continue
-        alike = effects[effects["model"] != start.model]
-        for name in keys:
-            alike = alike[alike[f"{name}_baseline"] == getattr(start, name)]
-        if change == "batch_size":
-            alike = alike[alike["batch_size_baseline"] == start.batch_size]
-        for after, part in alike.groupby(alike[change].astype("str"), sort=True):
-            target = _cell(start, change, part[change].iloc[0])
+        for after, everyone in alike.get(tuple(getattr(start, name) for name in keys), []):
+            target = _cell(start, change, everyone[change].iloc[0])
             where = (start.model, target.platform.label, target.workload.precision, target.workload.batch_size)
-            if part["model"].nunique() < FEWEST_MODELS or where in tried or str(getattr(start, change)) == after:
+            if where in tried or str(getattr(start, change)) == after:
+                continue
+            part = everyone[everyone["model"] != start.model]
+            if part["model"].nunique() < FEWEST_MODELS:
                 continue
             weights = _weights(part, start)
             found.append(

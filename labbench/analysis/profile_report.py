@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from labbench.analysis.profiles import SERIES_NAMES, with_memory
 from labbench.words import count, digits, listed, number, percent, rate, seconds, size
@@ -24,16 +24,13 @@ PHASE_NAMES = {
 # --- sentences --------------------------------------------------------------------------------------------------------
 
 
-def overview(profile: pd.DataFrame) -> str:
+def overview(profile: pd.DataFrame, of: Literal["model", "platform"] = "model") -> str:
     """What is known of the model or platform: how many records of what kind, and the span of latencies side by side."""
     if profile.empty:
         return "Nothing was measured."
     rows = profile[profile["primary"]]
-    models, platforms = (sorted(rows[name].astype("str").unique()) for name in ("model", "platform"))
-    one_model = len(models) == 1
-    subject = models[0] if one_model else platforms[0]
-    others = count(len(platforms), "platform") if one_model else count(len(models), "model")
-    text = f"`{subject}` has {count(len(rows), 'record')} {'on' if one_model else 'of'} {others}"
+    other, word = ("platform", "on") if of == "model" else ("model", "of")
+    text = f"`{rows[of].iloc[0]}` has {count(len(rows), 'record')} {word} {count(rows[other].nunique(), other)}"
     text += f": {_counted(rows['status'])}, {_counted(rows['provenance'])}."
     unstable = int(((rows["status"] == "ok") & (rows["noise"] == "unstable")).sum())
     text += f" The machine was unstable during {unstable} of them, so differences may be chance." if unstable else ""
@@ -53,7 +50,7 @@ def _span(rows: pd.DataFrame) -> str:
     first, last = rows.iloc[0], rows.iloc[-1]
     text = f"At batch size {batch}, {SERIES_NAMES.get(str(first['series']), 'a call')} takes "
     if len(rows) == 1:
-        return f"{text}{_timed(first)} on `{first['side']}`."
+        return f"{text}{_timed(first)} (`{first['side']}`)."
     return f"{text}from {_timed(first)} (`{first['side']}`) to {_timed(last)} (`{last['side']}`)."
 
 
@@ -70,8 +67,8 @@ def batching(curve: pd.DataFrame, growth: pd.DataFrame) -> str:
     lines = []
     for (_, series, unit), part in curve.groupby(["mode", "series", "throughput_unit"], observed=True):
         best = part.loc[part["throughput"].idxmax()]
-        text = f"{SERIES_NAMES.get(series, series).capitalize()}: at most {rate(best['throughput'], unit)}, on `{best['side']}`"
-        text += f" at batch size {best['batch_size']}."
+        text = f"{SERIES_NAMES.get(series, series).capitalize()}: at most {rate(best['throughput'], unit)}"
+        text += f" (`{best['side']}`, batch {best['batch_size']})."
         grown = growth[(growth["series"] == series) & (growth["throughput_unit"] == unit)]
         lines.append(
             text + (_grown(grown) if len(grown) else " Only one batch size was run, so the curves are single points.")
@@ -82,7 +79,7 @@ def batching(curve: pd.DataFrame, growth: pd.DataFrame) -> str:
 def _grown(growth: pd.DataFrame) -> str:
     ordered = growth.sort_values("throughput_ratio", kind="stable")
     told = [
-        f"×{number(row.throughput_ratio)} on `{row.side}` (batch {row.batch_size} to {row.largest_batch_size}, a call "
+        f"×{number(row.throughput_ratio)} (`{row.side}`, batch {row.batch_size} to {row.largest_batch_size}, a call "
         f"takes ×{number(row.latency_ratio)})"
         for row in (ordered.iloc[[-1]] if len(ordered) == 1 else ordered.iloc[[-1, 0]]).itertuples()
     ]
@@ -98,7 +95,7 @@ def memory(curve: pd.DataFrame, growth: pd.DataFrame) -> str:
     ends = [
         f"{size(row.memory_increase_bytes)} (`{row.side}`, {_cell(row)})" for row in ordered.iloc[[0, -1]].itertuples()
     ]
-    text = f"Peak memory above the empty worker is from {ends[0]} to {ends[1]}."
+    text = f"Peak memory above the empty worker is {f'from {ends[0]} to {ends[1]}' if len(rows) > 1 else ends[0]}."
     further = growth.dropna(subset=["bytes_per_sample"]).drop_duplicates("side").sort_values("bytes_per_sample")
     if len(further):
         least, most = further.iloc[0], further.iloc[-1]
@@ -136,7 +133,7 @@ def _after(row: Any) -> str:
     phases = row[list(PHASE_NAMES)].astype(float).fillna(0)
     largest = str(phases.idxmax())
     share = percent(phases[largest] / row["total_s"])
-    return f"after {seconds(row['total_s'])} on `{row['side']}` ({share} of it {PHASE_NAMES[largest]})"
+    return f"after {seconds(row['total_s'])} (`{row['side']}`, {share} of it {PHASE_NAMES[largest]})"
 
 
 def energy(table: pd.DataFrame) -> str:
@@ -147,7 +144,7 @@ def energy(table: pd.DataFrame) -> str:
     lines = []
     if len(known):
         ends = [
-            f"{number(row.joules_per_item)} J per item of {row.throughput_unit} on `{row.side}` ({_cell(row)})"
+            f"{number(row.joules_per_item)} J per item of {row.throughput_unit} (`{row.side}`, {_cell(row)})"
             for row in known.iloc[[0, -1]].itertuples()
         ]
         lines.append(f"Energy is from {ends[0]} to {ends[1]}." if len(known) > 1 else f"Energy: {ends[0]}.")
@@ -181,9 +178,10 @@ def pareto(cells: pd.DataFrame) -> str:
     if cells.empty:
         return "Nothing ran, so nothing can be chosen from."
     good = cells[cells["efficient"]]
+    judged = ["latency", "throughput", *(["memory"] if (cells["objectives"] > 2).any() else [])]
     text = (
-        f"**{len(good)} of {count(len(cells), 'cell')} are not clearly dominated**: no other of the same kind is clearly no worse "
-        f"in latency, throughput{' and memory' if (cells['objectives'] > 2).any() else ''}, and better in one."
+        f"**{len(good)} of {count(len(cells), 'cell')} {'is' if len(good) == 1 else 'are'} not clearly dominated**: no other of "
+        f"the same kind is clearly no worse in {listed(judged)}, and better in one of them."
     )
     never = sorted(set(cells["side"]) - set(good["side"]))
     if never:
@@ -227,7 +225,9 @@ def side_by_side_table(table: pd.DataFrame) -> pd.DataFrame:
     result = pd.DataFrame(
         {
             "side": rows["side"],
-            "series": rows["series"].astype("str").where(rows["series"].notna(), rows["status"].astype("str")),
+            "series": rows["series"]
+            .astype("str")
+            .where(rows["series"].notna(), rows["status"].astype("str").str.replace("_", " ")),
             "batch": rows["batch_size"],
             "ms": (rows["latency_s"] * MS).map(digits),
             "95 % interval": _intervals(rows["latency_ci_low_s"] * MS, rows["latency_ci_high_s"] * MS),

@@ -7,12 +7,13 @@ their rounds say (placement in memory, alignment). The unit of observation is th
     process   median over its rounds; of interleaved cells, over the differences of rounds taken side by side, so that drift cancels
     cell      mean over P processes, whose variance v is
 
-    v = τ² + w        τ²: between processes, w: what its own rounds say of the error of a process's median
+    v = τ² + κ w      τ²: between processes, w: what its own rounds say of the error of a process's median
     ṽ = (d₀ v + d s²) / (d₀ + d)      s²: observed between the cell's processes, with d degrees of freedom
 
 A cell has two to five processes, so s² alone is nearly worthless (d = 1), while all cells of a comparison together know τ² well.
-τ and the weight d₀ of it are fitted to all of them: s² / v follows an F distribution with d and d₀ degrees of freedom. The
-ratio's interval is Student's with d₀ + d degrees. This is the moderated t statistic (Smyth, "Linear models and empirical Bayes
+τ, κ (rounds that resemble one another, or medians better than normal ones, make w wrong by a factor) and the weight d₀ of
+this knowledge are fitted to all of them: s² / v follows an F distribution with d and d₀ degrees of freedom. The ratio's
+interval is Student's with d₀ + d degrees. This is the moderated t statistic (Smyth, "Linear models and empirical Bayes
 methods for assessing differential expression in microarray experiments", Stat. Appl. Genet. Mol. Biol. 3, 2004), with
 the prior variance depending on the cell through w. ``benchmarks/verdicts.py`` shows its coverage beside a hierarchical bootstrap's.
 """
@@ -39,9 +40,12 @@ CAMPAIGN_SD = 0.01  # between campaigns (hours, neighbours, temperature): nothin
 CAMPAIGN_DF = 10.0
 FEW_ROUNDS = 3  # fewer rounds in common are not paired
 ONE_ROUND_SD = 0.05  # a process of one round: nothing is known of its spread, 5 % is assumed
+TINY = 1e-12  # a variance of log latency below which nothing is told apart
 MOST_PROCESSES = 1000  # more than this nobody will measure: no number is given
-SDS, DFS = np.geomspace(2e-4, 0.2, 61), np.array([2.0, 3, 4, 6, 8, 10, 14, 20, 30, 60])  # where τ and d₀ are looked for
-PRIOR_WIDTH = 1.0  # sd of log τ and log d₀ around the assumptions above: a factor of e, outweighed by a few cells
+# Where τ, κ and d₀ are looked for.
+SDS, SCALES, DFS = np.geomspace(2e-4, 0.2, 61), np.geomspace(0.1, 4, 9), np.array([2.0, 3, 5, 10, 20, 60])
+ENOUGH = 5000  # contrasts to fit to
+PRIOR_WIDTH = 1.0  # sd of their logarithms around the assumptions: a factor of e, outweighed by a few cells
 
 
 @dataclass(frozen=True)
@@ -211,31 +215,42 @@ class Spread:
         τ, standard deviation of log latency between processes of one cell.
     df : float
         d₀, how many degrees of freedom that knowledge is worth.
+    scale : float
+        κ, what the variance by rounds is multiplied by.
     """
 
     sd: float = PROCESS_SD
     df: float = PROCESS_DF
+    scale: float = 1.0
 
 
 def fit_spread(contrasts: Sequence[Contrast], assumed: Spread | None = None) -> Spread:
-    """The spread that all contrasts together speak for: the most probable τ and d₀.
+    """The spread that all contrasts together speak for: the most probable τ, κ and d₀.
 
-    Each one's s² / (τ² + w) follows F(d, d₀). Where few have several processes, the result stays near what is ``assumed``.
+    Each one's s² / (τ² + κ w) follows F(d, d₀). Where few have several processes, the result stays near what is ``assumed``.
+    Of very many, an even sample is asked.
     """
-    from scipy.stats import f
-
     assumed = assumed or Spread()
     known = [one for one in contrasts if one.df > 0]
     if not known:
         return assumed
-    variance, df, within = (
-        np.array([getattr(one, name) for one in known], dtype=float) for name in ("variance", "df", "within")
-    )
-    expected = SDS[:, None, None] ** 2 + within
-    density = f.logpdf(np.maximum(variance, 1e-12) / expected, df, DFS[None, :, None]) - np.log(expected)
-    prior = -(np.log(SDS / assumed.sd)[:, None] ** 2 + np.log(DFS / assumed.df)[None, :] ** 2) / 2 / PRIOR_WIDTH**2
-    best = np.unravel_index(np.argmax(density.sum(axis=2) + prior), prior.shape)
-    return Spread(float(SDS[best[0]]), float(DFS[best[1]]))
+    sds, scales, dfs = np.meshgrid(SDS, SCALES, DFS, indexing="ij")
+    far = np.log(sds / assumed.sd) ** 2 + np.log(scales / assumed.scale) ** 2 + np.log(dfs / assumed.df) ** 2
+    density = -far / 2 / PRIOR_WIDTH**2
+    for one in known[:: math.ceil(len(known) / ENOUGH)]:
+        expected = sds**2 + scales * one.within
+        density += _log_f(max(one.variance, TINY) / expected, one.df, dfs) - np.log(expected)
+    best = np.unravel_index(np.argmax(density), density.shape)
+    return Spread(float(sds[best]), float(dfs[best]), float(scales[best]))
+
+
+def _log_f(x: np.ndarray, d1: float, d2: np.ndarray) -> np.ndarray:
+    """Log density of the F distribution; SciPy's spends most of its time on checking arguments."""
+    from scipy.special import betaln
+
+    power = d1 / 2 * np.log(d1 / d2) + (d1 / 2 - 1) * np.log(x) - (d1 + d2) / 2 * np.log1p(d1 * x / d2)
+    density: np.ndarray = power - betaln(d1 / 2, d2 / 2)
+    return density
 
 
 def judge(
@@ -260,7 +275,7 @@ def judge(
     from scipy.stats import t
 
     spread = spread or Spread()
-    prior = spread.sd**2 + found.within
+    prior = spread.sd**2 + spread.scale * found.within
     variance = (spread.df * prior + found.df * found.variance) / (spread.df + found.df)
     parts = [(variance * found.factor, spread.df + found.df)]
     if not same_campaign:

@@ -1,16 +1,14 @@
-"""Where the time goes: each cell on its machine's measured roofline.
+"""Each cell on its machine's measured roofline.
 
-The lower bounds of a call are its FLOPs over the measured matrix-product rate, its bytes over the measured bandwidth (Williams,
-Waterman and Patterson, "Roofline", CACM 52(4), 2009), and, for runtimes that dispatch operator by operator, its kernels times the
-measured cost of one dispatch. The largest is what bounds the cell; its share of the measured latency is how close the
-runtime comes. Bytes count every operator's inputs and outputs as if nothing were fused or cached, so for fusing runtimes and
-for tensors that fit in a cache the memory bound is too high and the share may exceed 1.
+The lower bounds of a call are its FLOPs over the measured matrix-product rate and its bytes over the measured bandwidth (Williams,
+Waterman and Patterson, "Roofline", CACM 52(4), 2009). Bytes count every operator's inputs and outputs as if nothing were fused or
+cached; :mod:`labbench.analysis.bottlenecks` takes caches into account and says what holds a cell back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,43 +17,40 @@ if TYPE_CHECKING:
 
     from labbench.records import Environment
 
-DISPATCHING = ("eager",)  # runtimes whose every kernel pays the framework's dispatch
-FAR = 0.1  # below this share of every bound, the counted demand does not explain the time
+LIMITS = ("peak_flops", "bandwidth_bytes_s", "launch_s", "cache_bytes")
+CACHES = ("l3_bytes", "l2_bytes")  # the last level that the machine tells of
 
 
 def place(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.DataFrame:
     """Rows with a footprint, placed on the roofline of their machine.
 
-    Adds ``intensity`` (FLOP/byte), ``achieved_flops`` (FLOP/s), ``peak_flops``, ``bandwidth_bytes_s``, the bounds
-    ``compute_s``, ``memory_s``, ``dispatch_s``, ``bound`` (the largest one's name, or ``unexplained``) and
-    ``share`` (that bound / latency).
+    Adds the ceilings ``peak_flops`` (FLOP/s), ``bandwidth_bytes_s``, ``launch_s`` (of one operator, by eager) and ``cache_bytes``
+    (last level; 0 where it is not known), and the cell's ``intensity`` (FLOP/byte) and ``achieved_flops`` (FLOP/s). Ceilings are
+    NaN where they were not measured; a CPU cell on fewer threads than the ceilings has that share of the FLOP/s.
     """
+    import pandas as pd
+
     rows = frame[(frame["status"] == "ok") & frame["flops"].notna() & frame["latency_s"].notna()].copy()
-    limits = [
-        _limits(environments.get(str(r.environment_id)), str(r.device), str(r.precision)) for r in rows.itertuples()
-    ]
-    rows["peak_flops"], rows["bandwidth_bytes_s"], dispatch = (
-        np.array(column, dtype=float) for column in (zip(*limits, strict=True) if limits else ([], [], []))
-    )
-    rows["intensity"] = rows["flops"] / rows["bytes"]
+    keys = ["environment_id", "device", "precision", "threads"]
+    told = rows[keys].astype(dict.fromkeys(keys[:3], "str") | {"threads": float})
+    where = told.drop_duplicates()
+    known = [_limits(environments.get(row.environment_id), row) for row in where.itertuples()]
+    table = where.join(pd.DataFrame(known, columns=list(LIMITS), index=where.index, dtype=float))
+    found = told.merge(table, on=keys, how="left")
+    rows[list(LIMITS)] = found[list(LIMITS)].to_numpy()
+    rows["intensity"] = rows["flops"] / rows["bytes"].where(rows["bytes"] > 0)
     rows["achieved_flops"] = rows["flops"] / rows["latency_s"]
-    rows["compute_s"] = rows["flops"] / rows["peak_flops"]
-    rows["memory_s"] = rows["bytes"] / rows["bandwidth_bytes_s"]
-    kernels = rows["kernels"].astype(float).where(rows["runtime"].isin(DISPATCHING), 0.0)
-    rows["dispatch_s"] = kernels * dispatch
-    bounds = rows[["compute_s", "memory_s", "dispatch_s"]].to_numpy(dtype=float)
-    names = np.array(["compute", "memory", "dispatch"])
-    largest = np.nanmax(bounds, axis=1) if len(rows) else np.zeros(0)
-    rows["share"] = largest / rows["latency_s"]
-    rows["bound"] = names[np.nan_to_num(bounds).argmax(axis=1)] if len(rows) else names[:0]
-    rows.loc[rows["share"] < FAR, "bound"] = "unexplained"
     return rows.reset_index(drop=True)
 
 
-def _limits(environment: Environment | None, device: str, precision: str) -> tuple[float, float, float]:
-    """Peak FLOP/s, bytes/s and seconds a dispatch; NaN where they were not measured."""
-    found = environment.ceilings(device) if environment else None
-    if not found:
-        return np.nan, np.nan, np.nan
+def _limits(environment: Environment | None, row: Any) -> tuple[float, float, float, float]:
+    """FLOP/s, bytes/s, seconds a dispatch and bytes of cache."""
+    found = environment.ceilings(row.device) if environment else None
+    if not environment or not found:
+        return np.nan, np.nan, np.nan, 0.0
     rates = found["gemm_flops"]
-    return rates.get(precision, rates["fp32"]), found["bandwidth_bytes_s"], found["dispatch_s"]
+    cpu = environment.machine.get("cpu") if row.device == "cpu" else None
+    cache = next((cpu[name] for name in CACHES if cpu.get(name)), 0) if isinstance(cpu, dict) else 0
+    fewer = row.threads / found["threads"] if cpu and row.threads > 0 and found.get("threads") else 1.0
+    peak = rates.get(row.precision, rates["fp32"]) * min(fewer, 1.0)
+    return peak, found["bandwidth_bytes_s"], found["dispatch_s"], float(cache)

@@ -73,7 +73,7 @@ class Noise:
 
     def moderated(self, variance: np.ndarray, df: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Variance of a run: what was observed within a history, with ``df`` degrees of freedom, and what is expected."""
-        expected = self.spread.sd**2 + own
+        expected = self.spread.sd**2 + self.spread.scale * own
         found: np.ndarray = (self.spread.df * expected + df * variance) / (self.spread.df + df)
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from labbench.analysis.labels import work
 from labbench.analysis.tables import CHANGED
 from labbench.words import about, count, listed, percent, seconds
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 MOST_ADVICE = 10  # sentences; the table has all
 MOST_FAILURES = 100  # told one by one
-CAUSES = {"memory": "memory traffic", "compute": "arithmetic", "dispatch": "the dispatch of operators"}
 
 
 def collected(coverage: Coverage, frame: pd.DataFrame) -> str:
@@ -48,22 +48,35 @@ def winners(best: pd.DataFrame) -> str:
         return "Every workload ran on one platform only, so there is nothing to compare."
     clear = contested[contested["real"].astype(bool)]
     wins = clear["platform"].astype("str").value_counts()
-    names = listed([f"`{name}` in {times}" for name, times in wins.items()])
-    text = f"**One platform is clearly the fastest in {len(clear)} of {len(contested)} comparisons**"
-    text += f": {names}." if names else "."
+    names = listed([f"`{name}` in {times:,}" for name, times in wins.items()])
+    of = count(len(contested), "comparison")
+    text = f"**One platform is clearly the fastest in {len(clear):,} of {of}**: {names}."
+    text = text if names else f"**No platform is clearly the fastest in any of {of}**."
     judged = contested["p_value"].notna()
     open_ = contested[judged & ~contested["real"].astype(bool)]
     if unjudged := int((~judged).sum()):
-        text += f" In {unjudged} there are no samples to judge the lead by."
+        text += f" In {unjudged:,} there are no samples to judge the lead by."
     if len(open_):
         unstable = int(open_["unstable"].sum())
-        text += f" In {len(open_)} the lead over the next is within chance or 2 %"
-        text += f", or the machine was unstable ({unstable})." if unstable else "."
+        text += f" In {len(open_):,} the lead over the next is within chance or 2 %"
+        text += f", or the machine was unstable ({unstable:,})." if unstable else "."
     return text
+
+
+def left_out(everything: pd.DataFrame, shown: pd.DataFrame) -> str:
+    """What of very many results a page shows (:func:`labbench.analysis.few.at_most`), as a further sentence; empty if all."""
+    if len(shown) == len(everything):
+        return ""
+    return (
+        f" Of {len(everything):,} results {len(shown):,} are shown and compared here: those at the smallest batch sizes of "
+        f"{count(shown['model'].nunique(), 'model')}. `labbench compare` and `labbench show` take all."
+    )
 
 
 def speedups(totals: pd.DataFrame, comparison: pd.DataFrame, by: str = "platform") -> str:
     """The geometric-mean speed-up of each platform (or what else is compared), with its interval."""
+    if totals.empty and len(comparison):
+        return f"In all of {count(len(comparison), 'comparison')} the machine was unstable, so no speed-up is told."
     if totals.empty:
         return f"No two results that differ in {by.replace('_', ' ')} alone can be compared."
     parts = [
@@ -78,53 +91,40 @@ def verdicts(comparison: pd.DataFrame) -> str:
     if comparison.empty:
         return "There is nothing to judge."
     judged = comparison[comparison["p_value"].notna()]
-    text = f"Of {count(len(comparison), 'comparison')}, {len(judged) or 'none'} can be judged by samples"
+    text = f"Of {count(len(comparison), 'comparison')}, {f'{len(judged):,}' if len(judged) else 'none'} can be judged by samples"
     if len(judged):
         counts = judged["verdict"].value_counts()
-        told = [f"{counts[name]} {name}" for name in ("faster", "slower", "same", "undecided") if counts.get(name)]
+        told = [f"{counts[name]:,} {name}" for name in ("faster", "slower", "same", "undecided") if counts.get(name)]
         text += f": {listed(told)}"
     text += "."
     open_ = judged[(judged["verdict"] == "undecided") & ~judged["unstable"].astype(bool)]
     finite = open_["more_samples"][open_["more_samples"] < float("inf")]
     if len(finite):
         text += (
-            f" Of the undecided, {len(finite)} would be decided by more samples on each side, half of them by "
+            f" Of the undecided, {len(finite):,} would be decided by more samples on each side, half of them by "
             f"{about(finite.median())} or fewer (`labbench run --rerun --protocol thorough`)."
         )
     if unstable := int(judged["unstable"].sum()):
-        text += f" In {unstable} the machine was unstable, so nothing is concluded."
+        text += f" In {unstable:,} the machine was unstable, so nothing is concluded."
     others = comparison["differs"][comparison["differs"] != ""]
     if len(others):
         kinds = others.str.split(", ").explode().value_counts()
-        text += f" Not everything is alike in {len(others)}: {listed([f'{name} ({n})' for name, n in kinds.items()])}."
+        text += (
+            f" Not everything is alike in {len(others):,}: {listed([f'{name} ({n:,})' for name, n in kinds.items()])}."
+        )
     return text
-
-
-def bounds(placed: pd.DataFrame) -> str:
-    """What bounds how many cells."""
-    if placed.empty:
-        return "No record has a footprint to place on the roofline."
-    counts = placed["bound"].value_counts()
-    named = [f"{counts[name]} by {cause}" for name, cause in CAUSES.items() if counts.get(name)]
-    text = f"Of {count(len(placed), 'series', 'series')}, bounded are {listed(named) or 'none'}."
-    rest = int(counts.get("unexplained", 0))
-    text += f" For {rest} the counted demand explains less than a tenth of the time." if rest else ""
-    share = placed["achieved_flops"].div(placed["peak_flops"])
-    text += f" The median series reaches {percent(share.median())} of the measured matrix-product rate"
-    above = placed[share > 1]
-    if len(above):
-        models = listed(sorted(f"`{name}`" for name in above["model"].astype("str").unique()))
-        text += f"; {len(above)} exceed it ({models}), by faster kernels or fewer operations than were counted"
-    return text + "."
 
 
 def payback(table: pd.DataFrame) -> str:
     """After how many calls a costly preparation has paid for itself."""
+    if table.empty:
+        return "No workload has known starting costs on the baseline platform and on another one."
     finite = table.dropna(subset=["calls_to_pay_back"])
     if finite.empty:
-        return "No other platform is both slower to prepare and faster to run than the baseline."
+        return "No other platform is faster to run than the baseline, so none pays for its preparation."
     middle = finite.groupby("platform", observed=True)["calls_to_pay_back"].median().sort_values()
-    named = listed([f"`{name}` after about {about(calls)} calls" for name, calls in middle.items()])
+    when = [f"after about {about(calls)} calls" if calls >= 1 else "from the first call on" for calls in middle]
+    named = listed([f"`{name}` {told}" for name, told in zip(middle.index, when, strict=True)])
     text = f"Preparation has paid for itself (median over models): {named}."
     never = table[table["calls_to_pay_back"].isna()]["platform"].astype("str").value_counts()
     if len(never):
@@ -136,9 +136,9 @@ def payback(table: pd.DataFrame) -> str:
 def failures(coverage: Coverage) -> str:
     """What could not run, and why."""
     if coverage.reasons.empty:
-        return "Every cell ran."
+        return "Every cell ran." if coverage.counts else "Nothing was measured."
     told = coverage.reasons.head(MOST_FAILURES).itertuples()
-    lines = [f"- `{r.model}` on `{r.platform}`: {r.status}: {r.reason}" for r in told]
+    lines = [f"- `{r.model}` on `{r.platform}`: {r.status.replace('_', ' ')}: {r.reason}" for r in told]
     rest = len(coverage.reasons) - len(lines)
     lines += [f"- and {rest:,} more, which `labbench show` lists"] if rest else []
     return f"{count(len(coverage.reasons), 'cell')} did not run:\n\n" + "\n".join(lines)
@@ -149,14 +149,14 @@ def opportunities(best: pd.DataFrame) -> str:
     if best.empty:
         return "No single change of what was measured promises a gain."
     lines = []
-    shown = best.nlargest(MOST_ADVICE, "gain")
+    shown = best.assign(name=work(best)).nlargest(MOST_ADVICE, "gain")
     for r in shown.itertuples():
         cost = [f"{r.memory_bytes / 1e6:+.0f} MB"] if r.memory_bytes == r.memory_bytes else []
         if r.break_even_calls == r.break_even_calls and r.break_even_calls > 0:
             cost.append(f"{r.one_off_s:.2g} s once, earned after {about(r.break_even_calls)} calls")
         rests = "measured" if r.source == "measured" else f"estimated from {r.models} other models"
         what = f"{CHANGED[r.change]} {r.before} → {r.after}"
-        name = f"`{r.model}`" + ("" if r.series == "forward" else f" ({r.series})")
+        name = f"`{r.name}`" + ("" if r.series == "forward" else f" ({r.series})")
         lines.append(
             f"- {name}: **{what}** is {r.gain:.2f} times as fast per item ({r.gain_ci_low:.2f} to {r.gain_ci_high:.2f}; {rests})"
             + (f"; costs {', '.join(cost)}" if cost else "")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from labbench.analysis.labels import place, work
 from labbench.words import about, digits
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NOISE = ("quiet", "noisy", "unstable")
-BOUNDS = ("memory", "compute", "dispatch", "unexplained")
 PHASES = {"prefill": "first token", "decode": "further token"}
 MS, MB = 1e3, 1e-6
 MOST_ROWS = 40
@@ -32,11 +32,6 @@ def noise_table(frame: pd.DataFrame) -> pd.DataFrame:
     return _counts(rows, "noise", NOISE)
 
 
-def bounds_table(placed: pd.DataFrame) -> pd.DataFrame:
-    """How many series of each platform are bounded by what."""
-    return _counts(placed, "bound", BOUNDS)
-
-
 def _counts(rows: pd.DataFrame, column: str, names: tuple[str, ...]) -> pd.DataFrame:
     sizes = rows.groupby(["platform", column], observed=True).size().unstack(fill_value=0)
     return sizes.reindex(columns=list(names), fill_value=0).rename_axis(columns=None).reset_index()
@@ -46,7 +41,8 @@ def comparison_table(comparison: pd.DataFrame, by: str = "platform") -> pd.DataF
     """Every comparison with its interval, its verdict, and what would decide it."""
     import pandas as pd
 
-    columns = {name: comparison[name] for name in dict.fromkeys(("model", "mode", "batch_size", "series", by))}
+    named = comparison.assign(model=work(comparison))
+    columns = {name: named[name] for name in dict.fromkeys(("model", "mode", "batch_size", "series", by))}
     rows = list(comparison.itertuples(index=False))
     more = ["" if not r.more_samples > 0 else about(r.more_samples) if r.more_samples < math.inf else "∞" for r in rows]
     return pd.DataFrame(
@@ -71,7 +67,7 @@ def advice_table(advice: pd.DataFrame) -> pd.DataFrame:
     rows = list(advice.itertuples(index=False))
     return pd.DataFrame(
         {
-            "model": [r.model for r in rows],
+            "model": work(advice),
             "series": [r.series for r in rows],
             "change": [f"{CHANGED[r.change]}: {r.before} → {r.after}" for r in rows],
             "gain": [f"{r.gain:.2f}×" for r in rows],
@@ -146,18 +142,20 @@ def phase_table(frame: pd.DataFrame) -> pd.DataFrame:
 
     rows = frame[frame["series"].isin(list(PHASES))]
     phases = pd.Categorical(rows["series"].astype("str").map(PHASES), list(PHASES.values()), ordered=True)
-    table = rows.assign(model=rows["model"].astype("str"), phase=phases, ms=rows["latency_s"] * MS)
+    table = rows.assign(model=work(rows), platform=place(rows), phase=phases, ms=rows["latency_s"] * MS)
     table = table.pivot_table(index=["model", "phase"], columns="platform", values="ms", observed=True)
     return table.map(digits).rename_axis(columns=None).reset_index().rename(columns={"phase": "milliseconds"})
 
 
 def memory_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Peak memory above the empty worker over models, in MB."""
-    rows = frame[(frame["status"] == "ok") & frame["primary"]]
-    sizes = (rows["memory_increase_bytes"].astype(float) * MB).groupby(rows["platform"].astype("str"))
-    table = sizes.agg(["count", "min", "median", "max"]).rename_axis("platform").reset_index()
+    rows = frame[(frame["status"] == "ok") & frame["primary"] & frame["memory_increase_bytes"].notna()]
+    rows = rows.assign(model=rows["model"].astype("str"), MB=rows["memory_increase_bytes"].astype(float) * MB)
+    groups = rows.groupby(place(rows))
+    table = groups["MB"].agg(["min", "median", "max"]).rename_axis("platform").reset_index()
+    table.insert(1, "models", groups["model"].nunique().to_numpy())
     table.columns = ["platform", "models", "smallest MB", "median MB", "largest MB"]
-    return table.map(lambda value: value if isinstance(value, str) else "–" if value != value else f"{value:.0f}")
+    return table.map(lambda value: value if isinstance(value, str) else f"{value:.0f}")
 
 
 def gaps_table(pairs: pd.DataFrame) -> pd.DataFrame:

@@ -258,6 +258,9 @@ class _Pass:
             self.footprints[workload] = self._call(trial, "footprint")
         trial.facts["footprints"] = self.footprints[workload]
         trial.facts["memory"] = memory
+        if self.protocol.profile:
+            self.on_stage(f"profile of {trial.job.cell.platform.label}")
+            trial.facts["profiles"] = self._call(trial, "profile", extra_s=self.protocol.prepare_timeout_s)
 
 
 def assemble(trials: list[Trial]) -> Record:
@@ -366,5 +369,6 @@ def _series(trials: list[Trial], name: str, items: float, unit: str) -> Series:
         warmed=all(one["warmed"] for one in steady),
         stop_reason="converged" if converged else "max_samples" if full else "time_budget",
         footprint=trials[-1].facts["footprints"].get(name),
+        profile=trials[-1].facts.get("profiles", {}).get(name),
         samples=Samples(seconds=seconds, process=process, round=rounds),
     )

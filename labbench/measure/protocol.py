@@ -39,11 +39,12 @@ class Protocol(Frozen):
         True, description="glibc keeps freed memory: page faults by luck of a process are not taken for speed"
     )
     seed: int = Field(0, ge=0, description="of weights and inputs")
+    profile: bool = Field(False, description="profile a few calls too, after everything else: where their time goes")
 
     @property
     def id(self) -> str:
-        """Content-derived id, 16 hex digits."""
-        return content_id(self.model_dump())
+        """Content-derived id, 16 hex digits; that of a protocol without a profile is as it was before there were any."""
+        return content_id(self.model_dump(exclude=None if self.profile else {"profile"}))
 
 
 # Quick: a look in minutes. One process, and preparation of several workers overlaps, so prepare_s is an upper bound.

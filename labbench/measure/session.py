@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import pickle
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from labbench.measure.steady import Steady
 if TYPE_CHECKING:
     from labbench.records import Check
     from labbench.runtimes.base import Prepared, Runtime
-    from labbench.zoo.base import Model
+    from labbench.zoo.base import Model, Program
 
 MEMORY_CALLS = 3  # calls in the memory pass: allocators reach their high-water mark within the first two
 
@@ -194,6 +195,32 @@ class Session:
                 prepared.synchronize()
         increase = None if peak.bytes is None else max(peak.bytes - self._empty_bytes, 0)
         return {"peak_bytes": peak.bytes, "increase_bytes": increase, "method": peak.method, "reason": peak.reason}
+
+    def profile(self) -> dict[str, Any]:
+        """Where the time of a call of each series goes; None where the runtime has no profiler, or it failed."""
+        import traceback
+
+        found = {}
+        for name, prepared in self._prepared.items():
+            try:
+                with self._mode():
+                    found[name] = self._runtime.profile(
+                        prepared,
+                        partial(self._program, name),
+                        self.job.cell.platform,
+                        self.job.cell.workload.precision,
+                    )
+            except Exception:  # evidence on request: the measurement stands without it
+                traceback.print_exc()
+                found[name] = None
+        return found
+
+    def _program(self, name: str) -> Program:
+        """A program of the model, built once more."""
+        from labbench import zoo
+
+        model = zoo.build(self.job.cell.workload, seed=self.job.protocol.seed)
+        return next(program for program in model.programs if program.name == name)
 
     def footprint(self) -> dict[str, Any]:
         """What one call of every series demands, counted without running it."""

@@ -11,6 +11,7 @@ from labbench.plots.base import (
     platform_colors,
     theme,
 )
+from labbench.plots.bottleneck import plot_bottlenecks
 from labbench.plots.comparison import plot_latency, plot_latency_pairs, plot_latency_shares, plot_speedup
 from labbench.plots.cost import plot_one_off, plot_roofline
 from labbench.plots.history import plot_histories, plot_history
@@ -28,6 +29,7 @@ __all__ = [
     "panels",
     "plain_ticks",
     "platform_colors",
+    "plot_bottlenecks",
     "plot_cold_start",
     "plot_curve",
     "plot_histories",

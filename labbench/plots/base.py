@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +17,15 @@ MB = 1e-6
 ROW_IN = 0.27  # inches of height a model takes
 WIDTH_IN = 5.2  # of every figure: a phone then shows it whole, its text at some 9 pixels
 TICKS = ((0.9, (1, 1.5, 2, 3, 5, 7)), (2.5, (1, 2, 5)), (np.inf, (1,)))  # of a log axis: up to so many decades, these
+LEGEND_ROW_IN = 0.2
 LEGEND_CHARACTERS, MARK_CHARACTERS = 60, 5  # what fits into WIDTH_IN, and what a mark and its gaps take of it
 MOST_ROWS = 100  # of a table on a page; pandas leaves out the middle of a longer one
 MANY = 40  # rows above which a figure shows a distribution instead of every name: it would be taller than a screen
 ENDS = 15  # rows then named at either end
+MOST_VECTORS = 2000  # points of one colour that a figure keeps as such; more are one picture within it
+LABEL_CHARACTERS = 48  # of an axis label: centred under axes that do not begin at the figure's edge
+LONGEST_NAME = 34  # characters of a row's name, so that the axes keep half of the width
+SHORTEST_MODEL = 16  # characters of a model's name that are kept in any case
 
 
 def theme() -> None:
@@ -56,13 +62,13 @@ def platform_colors(platforms: pd.Series) -> dict[str, tuple[float, float, float
     return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
 
 
-def new_axes(ax: Axes | None, height_in: float) -> Axes:
-    """``ax``, or a figure of the width that all have."""
+def new_axes(ax: Axes | None, height_in: float, width_in: float = WIDTH_IN) -> Axes:
+    """``ax``, or a figure of the width that all have but tables of many columns."""
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt
 
-    _, made = plt.subplots(figsize=(WIDTH_IN, height_in), layout="constrained")
+    _, made = plt.subplots(figsize=(width_in, height_in), layout="constrained")
     return made
 
 
@@ -79,9 +85,29 @@ def plain_ticks(ax: Axes, axes: str = "xy") -> None:
         axis.set_minor_locator(NullLocator())
 
 
-def legend_above(ax: Axes, columns: int = 2) -> None:
-    """Legend over the axes, where it hides nothing."""
-    ax.legend(ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+def wrapped(text: str, most: int = LABEL_CHARACTERS) -> str:
+    """Text whose lines are broken at spaces, so that a label does not run out of its figure."""
+    import textwrap
+
+    return "\n".join(textwrap.fill(line, most, break_on_hyphens=False) for line in text.split("\n"))
+
+
+def short(name: str) -> str:
+    """A row's name that leaves room for the axes.
+
+    Of a long one the middle of the model goes, never its end or the size or place that tells it apart.
+    """
+    model, dot, rest = name.partition(" · ")
+    room = max(LONGEST_NAME - len(dot + rest), SHORTEST_MODEL)
+    if len(model) > room:
+        end = room // 2 - 1
+        model = f"{model[: room - 1 - end]}…{model[-end:]}"
+    return model + dot + rest
+
+
+def legend_above(ax: Axes, columns: int = 2, *, right: bool = False) -> None:
+    """Legend over the axes, where it hides nothing; ``right`` as in :func:`name_in_legend`."""
+    ax.legend(ncols=columns, **_above(right))
 
 
 def nothing(ax: Axes | None, text: str = "nothing of this kind was measured") -> Axes:
@@ -102,23 +128,35 @@ def scatter(
     ax: Axes, x: np.ndarray, y: np.ndarray, measured: np.ndarray, *, color: Any, marker: str = "o", size: float = 24
 ) -> None:
     """Points, filled where ``measured``, else hollow."""
-    ax.scatter(x[measured], y[measured], color=[color], marker=marker, s=size, zorder=3)
-    ax.scatter(x[~measured], y[~measured], facecolor="white", edgecolor=[color], marker=marker, s=size, zorder=3)
+    options: dict[str, Any] = {"marker": marker, "s": size, "zorder": 3, "rasterized": len(x) > MOST_VECTORS}
+    ax.scatter(x[measured], y[measured], color=[color], **options)
+    ax.scatter(x[~measured], y[~measured], facecolor="white", edgecolor=[color], **options)
 
 
-def name_in_legend(ax: Axes, names: dict[str, Any], columns: int = 2) -> None:
-    """Legend above with a mark for each name, in its colour and the marker of its place; fewer columns for long names."""
+def _legend_columns(names: Iterable[str], columns: int) -> int:
+    return max(min(columns, LEGEND_CHARACTERS // (max(map(len, names), default=0) + MARK_CHARACTERS)), 1)
+
+
+def legend_in(names: dict[str, Any], columns: int = 2) -> float:
+    """Inches of height that :func:`name_in_legend` takes."""
+    return LEGEND_ROW_IN * -(-len(names) // _legend_columns(names, columns))
+
+
+def name_in_legend(ax: Axes, names: dict[str, Any], columns: int = 2, *, right: bool = False) -> None:
+    """Legend above with a mark for each name, in its colour and the marker of its place; fewer columns for long names.
+
+    ``right`` ends it where the axes end: for axes that names of rows make narrow.
+    """
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], ls="", marker=MARKERS[i % len(MARKERS)], ms=5, color=color, label=name)
+        Line2D([], [], ls="", marker=MARKERS[i % len(MARKERS)], ms=5, color=color, label=wrapped(name))
         for i, (name, color) in enumerate(names.items())
     ]
-    fitting = LEGEND_CHARACTERS // (max(map(len, names), default=0) + MARK_CHARACTERS)
-    ax.legend(
-        handles=handles,
-        ncols=max(min(columns, fitting), 1),
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-        frameon=False,
-    )
+    ax.legend(handles=handles, ncols=_legend_columns(names, columns), **_above(right))
+
+
+def _above(right: bool) -> dict[str, Any]:
+    """Where a legend above the axes is anchored."""
+    where: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0)} if right else {}
+    return {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "frameon": False, **where}

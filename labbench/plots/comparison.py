@@ -17,24 +17,28 @@ from labbench.plots.base import (
     WIDTH_IN,
     hollow_note,
     legend_above,
+    legend_in,
     name_in_legend,
     new_axes,
     nothing,
     plain_ticks,
     platform_colors,
     scatter,
+    short,
+    wrapped,
 )
-from labbench.plots.table import coloured_table
+from labbench.plots.table import coloured_table, table_axes
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 DODGE = 0.16  # of a row, between platforms
+FITTING = 5  # platforms that a row has room for
 MARKS = {"faster": "▲", "slower": "▼", "same": "=", "undecided": "?"}
 FAMILIES = 7  # told apart by colour; the others are grey
 OTHER = "0.72"
-LONGEST_NAME = 34  # characters of a row's name, so that the axes keep half of the width
+SIDE_CHARACTERS = 34  # of a label along the height of a square figure
 
 
 def _latency_label(rows: pd.DataFrame) -> str:
@@ -62,22 +66,24 @@ def plot_latency(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     if rows["row"].nunique() > MANY:
         return (plot_latency_pairs if rows["side"].nunique() == 2 else plot_latency_shares)(rows, ax=ax)
     order = rows.groupby("row")["latency_s"].median().sort_values().index.tolist()
-    ax = new_axes(ax, 1.2 + ROW_IN * len(order))
     colors = platform_colors(rows["side"])
+    crowd = max(len(colors) / FITTING, 1)  # rows are taller and marks closer where many platforms share a row
+    ax = new_axes(ax, 1.0 + legend_in(colors) + ROW_IN * crowd * len(order))
     for i, (name, color) in enumerate(colors.items()):
         part = rows[rows["side"] == name]
-        y = np.array([order.index(name) for name in part["row"]]) + (i - (len(colors) - 1) / 2) * DODGE
+        y = np.array([order.index(name) for name in part["row"]]) + (i - (len(colors) - 1) / 2) * DODGE / crowd
         low, high = part["latency_ci_low_s"].to_numpy() * MS, part["latency_ci_high_s"].to_numpy() * MS
         ax.hlines(y, low, high, color=color, lw=1.5)
         measured = (part["provenance"] == "measured").to_numpy()
         x = part["latency_s"].to_numpy() * MS
         scatter(ax, x, y, measured, color=color, marker=MARKERS[i % len(MARKERS)])
-    ax.set(xscale="log", xlabel=_latency_label(rows), ylabel="")
-    ax.set_yticks(range(len(order)), order)
+    ax.set(xscale="log", ylabel="")
+    ax.set_xlabel(_latency_label(rows), loc="right")
+    ax.set_yticks(range(len(order)), [short(name) for name in order])
     ax.set_ylim(-0.6, len(order) - 0.4)
     ax.grid(axis="y", visible=False)
     plain_ticks(ax, "x")
-    name_in_legend(ax, colors)
+    name_in_legend(ax, colors, right=True)
     return ax
 
 
@@ -139,11 +145,14 @@ def plot_latency_pairs(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.plot(ends, ends, color="0.35", lw=1, ls="--", zorder=4)
     ax.plot(ends, ends / ratio, color="0.35", lw=1.2, ls=":", zorder=4)
     total, note = len(rows.drop_duplicates([*WORK, "precision"])), hollow_note(rows)
-    ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, ylabel=f"latency on {names[1]} (ms)")
+    ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+    ax.set_ylabel(wrapped(f"latency on {names[1]} (ms)", SIDE_CHARACTERS))
     ax.set_xlabel(
-        f"latency on {names[0]} (ms)\n{len(both):,} of {total:,} workloads ran on both"
-        + (f"; {note}" if note else "")
-        + f"\ndashed: equal\ndotted: geometric mean, the other {ratio:.2f} times as fast"
+        wrapped(
+            f"latency on {names[0]} (ms)\n{len(both):,} of {total:,} workloads ran on both"
+            + (f"; {note}" if note else "")
+            + f"\ndashed: equal\ndotted: geometric mean,\nthe other {ratio:.2f} times as fast"
+        )
     )
     plain_ticks(ax)
     name_in_legend(ax, colors, columns=4)
@@ -177,8 +186,7 @@ def plot_speedup(comparison: pd.DataFrame, *, by: str = "platform", ax: Axes | N
 
     if comparison.empty:
         return nothing(ax)
-    rows = comparison.assign(row=comparison["model"].astype("str") + " · " + comparison["series"].astype("str"))
-    rows = rows.assign(row=rows["row"].str.removesuffix(" · forward"), side=rows[by].astype("str"))
+    rows = comparison.assign(row=comparison["work"], side=comparison[by].astype("str"))
     if rows["row"].nunique() > MANY:
         return _plot_many_speedups(rows, ax)
     rows = rows.drop_duplicates(["row", "side"])
@@ -190,7 +198,7 @@ def plot_speedup(comparison: pd.DataFrame, *, by: str = "platform", ax: Axes | N
             "" if value != value else f"{value:.2f} {MARKS[mark]}"
             for value, mark in zip(values[column], marks[column], strict=True)
         ]
-    ax = new_axes(ax, 0.4 + ROW_IN * len(values))
+    ax = table_axes(ax, values)
     reach = max(float(np.nanmax(np.abs(np.log2(values.to_numpy(dtype=float))))), 0.5)
     cmap = sns.color_palette("vlag_r", as_cmap=True)
     coloured_table(ax, np.log2(values.astype(float)), text, cmap, (-reach, reach))
@@ -220,13 +228,13 @@ def _plot_speedup_shares(rows: pd.DataFrame, colors: dict[str, Any], ax: Axes) -
         share = np.arange(1, len(x) + 1) / len(x) * 100
         mean = np.exp(np.log(x).mean(keepdims=True))
         low, high = np.quantile(x, [0.1, 0.9])
-        text = f"{name}\n×{mean[0]:.2f}, 10 to 90 %: {low:.2f} to {high:.2f}"
+        text = f"{wrapped(name)}\n×{mean[0]:.2f}, 10 to 90 %: {low:.2f} to {high:.2f}"
         marker = MARKERS[i % len(MARKERS)]
         ax.step(x, share, where="post", color=color, lw=1.6)
         ax.plot(mean, np.interp(mean, x, share), color=color, marker=marker, ms=7, ls="", label=text)
     ax.axvline(1, color="0.35", lw=1, ls="--")
     ax.set(xscale="log", ylim=(0, 100), ylabel="% of comparisons below")
-    ax.set_xlabel(f"speed-up over {_baseline(rows)}, {len(rows):,} comparisons\nmark: geometric mean")
+    ax.set_xlabel(wrapped(f"speed-up over {_baseline(rows)}\n{len(rows):,} comparisons; mark: geometric mean"))
     plain_ticks(ax, "x")
     legend_above(ax, columns=1)
     return ax
@@ -247,18 +255,14 @@ def _plot_extremes(rows: pd.DataFrame, colors: dict[str, Any], ax: Axes) -> None
     ax.set_xscale("log")
     rest = f"{len(rows) - 2 * ENDS:,} more in between"
     ax.text(0.5, ENDS, rest, transform=ax.get_yaxis_transform(), ha="center", va="center", color="0.4")
-    ax.set_yticks(y, [_short(name) for name in shown["row"]])
+    ax.set_yticks(y, [short(name) for name in shown["row"]])
     ax.set_ylim(2 * ENDS + 0.7, -0.7)
     ax.grid(axis="y", visible=False)
     note = hollow_note(shown)
     text = f"speed-up over {_baseline(rows)}\nthe {ENDS} largest and {ENDS} smallest of {len(rows):,}"
-    ax.set_xlabel(text + (f"\n{note}" if note else ""))
+    ax.set_xlabel(text + (f"\n{note}" if note else ""), loc="right")
     plain_ticks(ax, "x")
 
 
 def _baseline(rows: pd.DataFrame) -> str:
     return str(rows["baseline"].iloc[0])
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"

@@ -17,11 +17,13 @@ from labbench.plots.base import (
     ROW_IN,
     WIDTH_IN,
     hollow_note,
+    legend_above,
     name_in_legend,
     new_axes,
     nothing,
     plain_ticks,
     scatter,
+    short,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 NAMED = 8  # sides that a reader can tell apart by colour and marker; further ones are grey
 GREY = "0.75"
+MOST_TICKS = 8  # batch sizes that are all told on an axis
 PHASE_COLORS = {"start_s": "#0173b2", "load_s": "#029e73", "prepare_s": "#de8f05", "first_run_s": "#cc78bc"}
 PHASE_NAMES = {"start_s": "start", "load_s": "load", "prepare_s": "prepare", "first_run_s": "first run"}
 UNITS = {"audio_s": "seconds of audio"}
@@ -106,17 +109,22 @@ def plot_curve(curve: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """
     if curve.empty:
         return nothing(ax)
-    ax = new_axes(ax, 4.2)
+    ax = new_axes(ax, _height(plot_curve, curve))
     colors = _named(curve)
     _plot_others(ax, curve[~curve["side"].isin(list(colors))], "latency_s", MS, "throughput", 1)
+    all_named = len(colors) == curve["side"].nunique()
     for side, part in curve[curve["side"].isin(list(colors))].groupby("side", sort=False):
         _plot_one_curve(ax, part, colors[side], _marker(colors, side))
+        if all_named:  # among many others the numbers would cover one another
+            _tell_sizes(ax, part)
     unit = str(curve["throughput_unit"].iloc[0])
     statistic = "latency of a call (ms), median" if (curve["latency_statistic"] == "median").all() else "latency (ms)"
     alone = "" if curve.groupby("side")["batch_size"].nunique().gt(1).any() else "one batch size each: no curve"
     ax.set(xscale="log", yscale="log", ylabel=f"{UNITS.get(unit, unit)} per second")
     ax.set_xlabel(
-        statistic + _notes("numbers: batch size", alone) + _notes(_how_many_named(curve, colors), hollow_note(curve))
+        statistic
+        + _notes("numbers: batch size" if ax.texts else "", alone)
+        + _notes(_how_many_named(curve, colors), hollow_note(curve))
     )
     ax.margins(0.12)
     plain_ticks(ax)
@@ -142,9 +150,14 @@ def _plot_one_curve(ax: Axes, part: pd.DataFrame, color: Any, marker: str) -> No
         style = "-" if (line["provenance"] == "measured").all() else "--"
         ax.plot(line["latency_s"] * MS, line["throughput"], color=color, lw=1, ls=style, zorder=2)
     scatter(ax, x, y, (part["provenance"] == "measured").to_numpy(), color=color, marker=marker)
+
+
+def _tell_sizes(ax: Axes, part: pd.DataFrame) -> None:
+    """The batch sizes at the ends of a curve."""
     for at in dict.fromkeys((0, len(part) - 1)):
-        size = str(part["batch_size"].iloc[at])
-        ax.annotate(size, (x[at], y[at]), (4, -9), textcoords="offset points", color=color, fontsize="small")
+        row = part.iloc[at]
+        place = float(row["latency_s"]) * MS, float(row["throughput"])
+        ax.annotate(str(row["batch_size"]), place, (4, -9), textcoords="offset points", color="0.35", fontsize="small")
 
 
 def plot_memory(rows: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -157,7 +170,7 @@ def plot_memory(rows: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """
     if rows.empty:
         return nothing(ax, "no memory was recorded")
-    ax = new_axes(ax, 3.8)
+    ax = new_axes(ax, _height(plot_memory, rows))
     colors = _named(rows)
     _plot_others(ax, rows[~rows["side"].isin(list(colors))], "batch_size", 1, "memory_increase_bytes", MB)
     for side, part in rows[rows["side"].isin(list(colors))].groupby("side", sort=False):
@@ -165,11 +178,14 @@ def plot_memory(rows: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ax.plot(x, y, color=colors[side], lw=1, zorder=2)
         measured = (part["provenance"] == "measured").to_numpy()
         scatter(ax, x, y, measured, color=colors[side], marker=_marker(colors, side))
-    ax.set(xscale="log", ylabel="peak memory above the empty worker (MB)", ylim=(0, None))
+    ax.set(xscale="log", ylabel="peak memory above\nthe empty worker (MB)", ylim=(0, None))
     ax.set_xlabel("batch size" + _notes(_how_many_named(rows, colors), hollow_note(rows)))
     sizes = np.unique(rows["batch_size"].to_numpy(dtype=int))
-    ax.set_xticks(sizes, sizes.astype(str))
-    ax.minorticks_off()
+    if len(sizes) <= MOST_TICKS:
+        ax.set_xticks(sizes, sizes.astype(str))
+        ax.minorticks_off()
+    else:
+        plain_ticks(ax, "x")
     name_in_legend(ax, colors)
     return ax
 
@@ -202,12 +218,13 @@ def plot_cold_start(starts: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         )
     few = f"the {ENDS} quickest and {ENDS} slowest of {len(starts):,}" if len(rows) < len(starts) else ""
     parts = "" if rows["complete"].all() else "≥: not all parts are known"
-    ax.set_xlabel("seconds to the first result" + _notes(few, parts, hollow_note(rows).replace("hollow", "hatched")))
-    ax.set_yticks(y, rows["side"])
+    notes = _notes(few, parts) + _notes(hollow_note(rows).replace("hollow", "hatched"))
+    ax.set_xlabel("seconds to the first result" + notes, loc="right")
+    ax.set_yticks(y, [short(side) for side in rows["side"]])
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.margins(x=0.12)
+    ax.margins(x=0.25)
     ax.grid(axis="y", visible=False)
-    ax.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    legend_above(ax, columns=4, right=True)
     return ax
 
 
@@ -221,7 +238,7 @@ def plot_pareto(cells: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """
     if cells.empty:
         return nothing(ax)
-    ax = new_axes(ax, 4.2)
+    ax = new_axes(ax, _height(plot_pareto, cells))
     colors = _named(cells)
     memory = cells["memory_increase_bytes"].astype("float64")
     sizes = 20 + 140 * (memory / memory.max()).fillna(0)

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labbench.plots.base import MANY, ROW_IN, legend_above, new_axes, nothing
+from labbench.plots.base import MANY, ROW_IN, WIDTH_IN, legend_above, new_axes, nothing, short
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
 
+LETTER_IN = 0.082  # of width, on average
+NARROWEST_IN = 0.6  # a column of numbers with a mark
 DARK = 0.5  # luminance below which a cell's text is white
 FILLS = {"ok": "#bfe3c8", "unsupported": "#d9d9d9", "not run": "#ffffff"}  # any other status is an error
 ERROR = "#e9a3a3"
@@ -35,7 +37,7 @@ def plot_matrix(matrix: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     text = matrix.map(
         lambda text: text.removeprefix("ok ").removesuffix(" ms").replace("not run", "").replace("_", " ")
     )
-    ax = new_axes(ax, 0.4 + ROW_IN * len(matrix))
+    ax = table_axes(ax, matrix)
     coloured_table(ax, kinds.astype(float), text, ListedColormap([*FILLS.values(), ERROR]), (0, len(names)))
     return ax
 
@@ -55,8 +57,27 @@ def _plot_shares(kinds: pd.DataFrame, ax: Axes | None) -> Axes:
     ax.set_yticks(y, [str(name) for name in kinds.columns])
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    legend_above(ax, columns=4)
+    legend_above(ax, columns=4, right=True)
     return ax
+
+
+def table_axes(ax: Axes | None, values: pd.DataFrame) -> Axes:
+    """Axes for :func:`coloured_table`, wide enough for its columns; a page lets what is too wide scroll."""
+    names = max((len(short(str(name))) for name in values.index), default=0)
+    above = max(map(len, _heads(values).split("\n")), default=0) if _upright(values) else 0
+    width_in = max(WIDTH_IN, names * LETTER_IN + len(values.columns) * NARROWEST_IN)
+    return new_axes(ax, 0.4 + above * LETTER_IN + ROW_IN * len(values), width_in)
+
+
+def _upright(values: pd.DataFrame) -> bool:
+    """Whether the names of the columns stand upright: too many to lie side by side."""
+    names = max((len(short(str(name))) for name in values.index), default=0)
+    room_in = (WIDTH_IN - names * LETTER_IN) / max(len(values.columns), 1)
+    return max(map(len, _heads(values).replace("/", "/\n").split("\n")), default=0) * LETTER_IN > room_in
+
+
+def _heads(values: pd.DataFrame) -> str:
+    return "\n".join(str(name) for name in values.columns)
 
 
 def coloured_table(
@@ -74,8 +95,10 @@ def coloured_table(
     for row, column in np.ndindex(*values.shape):
         ink = "0.15" if luminance[row, column] > DARK else "white"
         ax.text(column + 0.5, row + 0.5, text.iat[row, column], ha="center", va="center_baseline", color=ink)
-    ax.set_xticks(np.arange(values.shape[1]) + 0.5, [str(name).replace("/", "/\n") for name in values.columns])
-    ax.set_yticks(np.arange(values.shape[0]) + 0.5, [str(name) for name in values.index])
+    upright = _upright(values)
+    heads = [str(name) if upright else str(name).replace("/", "/\n") for name in values.columns]
+    ax.set_xticks(np.arange(values.shape[1]) + 0.5, heads, rotation=90 if upright else 0)
+    ax.set_yticks(np.arange(values.shape[0]) + 0.5, [short(str(name)) for name in values.index])
     ax.invert_yaxis()
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)

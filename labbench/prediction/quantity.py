@@ -16,6 +16,7 @@ from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.conformal import Radius, radius
 from labbench.prediction.features import LEVELS, Ceilings, Device, ResidualFeatures, with_shares
 from labbench.prediction.law import Law, law_keys
+from labbench.words import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +75,7 @@ class Quantity:
         families = frame["group"].to_numpy(str)
         if len(set(families)) < MIN_FAMILIES:
             raise PredictionError(
-                f"{name} was measured, with a footprint, for {len(set(families))} model families; "
+                f"{name} was measured, with a footprint, for {count(len(set(families)), 'model family', 'model families')}; "
                 f"prediction needs {MIN_FAMILIES}: measure more with `labbench run`"
             )
         keys, features = law_keys(frame, LEVELS), ResidualFeatures.of(frame)

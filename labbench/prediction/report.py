@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labbench.prediction.config import PredictionConfig
+from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.evaluate import FIXED_CHOICE, LABBENCH
 from labbench.prediction.predictor import NOT_CALIBRATED, Predictor, ceilings_of, training_rows
 from labbench.words import count, digits, percent
@@ -38,6 +38,18 @@ def data_sentence(
     )
     text += f" {left_out} series were left out: the machine was not quiet enough." if left_out else ""
     return text + (f" Ceilings of {', '.join(nominal)} were not measured: nominal ones stand in." if nominal else "")
+
+
+def fitted(
+    frame: pd.DataFrame, environments: Mapping[str, Environment], config: PredictionConfig | None = None
+) -> tuple[Predictor | None, str]:
+    """A predictor fitted to the store and what it learnt from; or none, and why not."""
+    config = config or PredictionConfig()
+    try:
+        predictor = Predictor(config).fit(frame, environments)
+    except PredictionError as error:
+        return None, f"Nothing is predicted: {error}."
+    return predictor, f"Cells without a record are predicted from {data_sentence(frame, environments, config)}"
 
 
 def error_table(scores: pd.DataFrame) -> pd.DataFrame:
@@ -157,6 +169,7 @@ def forecast_table(predicted: pd.DataFrame) -> pd.DataFrame:
         "model": predicted["model"],
         "batch": predicted["batch_size"],
         "platform": predicted["platform"],
+        "machine": predicted["machine_id"].astype("str").str[:6],
         "series": predicted["series"],
         "latency ms": _rounded(predicted["latency_s"] * MS),
         "interval ms": _span(predicted["latency_low_s"] * MS, predicted["latency_high_s"] * MS),
@@ -168,7 +181,7 @@ def forecast_table(predicted: pd.DataFrame) -> pd.DataFrame:
         "reason": _reasons(predicted),
     }
     table = pd.DataFrame(columns)
-    return table[[name for name in table if name not in ("series", "reason") or table[name].nunique() > 1]]
+    return table[[name for name in table if name not in ("machine", "series", "reason") or table[name].nunique() > 1]]
 
 
 def forecast_sentence(predicted: pd.DataFrame) -> str:

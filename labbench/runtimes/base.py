@@ -6,10 +6,13 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from labbench.cells import Mode, Platform, Precision
-    from labbench.zoo.base import Model
+    from labbench.records import Profile
+    from labbench.zoo.base import Model, Program
 
 
 class Unsupported(Exception):
@@ -72,6 +75,20 @@ class Runtime(ABC):
         Unsupported
             If the runtime cannot express the module, or would run it anywhere but on ``platform.device``.
         """
+
+    def profile(
+        self, prepared: Prepared, rebuilt: Callable[[], Program], platform: Platform, precision: Precision
+    ) -> Profile | None:
+        """Where the time of a call goes, by the runtime's own profiler; None if it has none.
+
+        Parameters
+        ----------
+        prepared : Prepared
+            What was timed. It is needed no more.
+        rebuilt : callable
+            Gives the module and its inputs once more, for runtimes that must prepare anew to profile.
+        """
+        return None
 
     def prepare_step(self, model: Model, platform: Platform, precision: Precision) -> Prepared:
         """Make one training step (forward, backward, optimizer) callable; only for runtimes with that mode."""

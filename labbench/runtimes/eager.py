@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import torch
 
     from labbench.cells import Mode, Platform, Precision
-    from labbench.zoo.base import Model
+    from labbench.records import Profile
+    from labbench.zoo.base import Model, Program
 
 LEARNING_RATE = 1e-4  # AdamW's; small, so that a benchmark of any length keeps a finite loss
 
@@ -71,6 +72,14 @@ class Eager(Runtime):
     def transform(self, call: Any) -> Any:
         """What the runtime makes of a callable; eager leaves it as it is."""
         return call
+
+    def profile(
+        self, prepared: Prepared, rebuilt: Callable[[], Program], platform: Platform, precision: Precision
+    ) -> Profile:
+        """By ``torch.profiler``: time in operators alone, callees apart, on the accelerator where there is one."""
+        from labbench.runtimes.profiling import torch_profile
+
+        return torch_profile(prepared, torch_device(platform.device).type)
 
     def prepare_step(self, model: Model, platform: Platform, precision: Precision) -> Prepared:
         """One AdamW step: zero gradients, loss, backward, update; bf16 by autocast."""

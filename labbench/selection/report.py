@@ -80,7 +80,7 @@ def exclusion_sentence(decision: Decision) -> str:
         return "No option was excluded: every cell ran and meets the requirements."
     counts = Counter(violation.requirement for violation in found)
     by = listed([f"{times} by {name}" for name, times in counts.most_common()])
-    text = f"{excluded} of {len(decision.options)} options are excluded: {by}."
+    text = f"{excluded} of {len(decision.options)} options {'is' if excluded == 1 else 'are'} excluded: {by}."
     unmet = [choice for choice in decision.choices if choice.best is None]
     if unmet:
         have = "has" if len(unmet) == 1 else "have"
@@ -96,6 +96,8 @@ def front_sentence(decision: Decision) -> str:
         for _, rows in allowed.groupby("workload", observed=True, sort=False)
     ]
     apart = sum(length > 1 for length in sizes)
+    if not any(sizes):
+        return "Of no option that is allowed are both latency and memory known."
     if not apart:
         return "For every workload one option is best in both latency and memory."
     rest = "" if apart == len(sizes) else "; for the others one option is best in both"

@@ -71,9 +71,11 @@ SERIES_VIEW = {
     "parameters": "footprint.parameters",
     "activation_bytes": "footprint.activation_bytes",
     "kernels": "footprint.kernels",
+    "profile_wall_s": "profile.wall_s",
+    "profile_method": "profile.method",
 }
 FEW_TEXTS = 100  # of a column; types of longer ones are not remembered
-FOOTPRINT_CLASSES = "footprint.by_class"
+BY_CLASS = ("footprint.by_class", "profile.seconds", "profile.kernels")  # JSON, a column for each class of operators
 ON_REQUEST = {  # columns that are not among the default ones
     "retracts": "retracts",
     **{f"advice_{name}": f"advice.{name}" for name in ("change", "baseline_cell_id", "series")},
@@ -99,7 +101,7 @@ def frame(
         Rows of the records wanted, ascending; default: all.
     columns : sequence of str, optional
         Only these; default: all, and per operator class of the footprints ``flops_<class>``, ``bytes_<class>`` and
-        ``kernels_<class>``.
+        ``kernels_<class>``, of the profiles (if there are any) ``profile_s_<class>`` and ``profile_kernels_<class>``.
     where : mapping, optional
         Column to the value, or a list of the values, that it must have. Other columns are read at matching rows only.
 
@@ -180,8 +182,8 @@ class _View:
             return self._latency()[1]
         if stored := RECORD_VIEW.get(name) or ON_REQUEST.get(name):
             return to_pandas(*self.values("records", stored))
-        if name in SERIES_VIEW:
-            return to_pandas(*self.values("series", SERIES_VIEW[name]))
+        if stored := SERIES_VIEW.get(name):
+            return to_pandas(*self.values("series", stored))
         by_class = self.by_class()
         if name in by_class:
             return by_class[name].to_numpy()
@@ -229,21 +231,26 @@ class _View:
         return pd.Categorical.from_codes(of_cell[cell.codes], pd.Index(categories, dtype="str"))
 
     def by_class(self) -> pd.DataFrame:
-        """Footprints by operator class as columns; each distinct footprint is parsed once."""
+        """Footprints and profiles by operator class as columns; each distinct one is parsed once."""
         import pandas as pd
 
-        _, stored = self.values("series", FOOTPRINT_CLASSES)
-        assert isinstance(stored, Coded)
-        parsed = [
-            {
-                f"{measure}_{kind}": value
-                for kind, demand in json.loads(text).items()
-                for measure, value in demand.items()
-            }
-            for text in stored.categories
-        ]
-        table = pd.DataFrame(parsed).fillna(0.0).astype(float)
-        return table.reindex(stored.codes).set_axis(range(len(self)))
+        tables = []
+        for name in BY_CLASS:
+            _, stored = self.values("series", name)
+            assert isinstance(stored, Coded)
+            parsed = pd.DataFrame([_by_class(name, json.loads(text)) for text in stored.categories])
+            table = parsed.fillna(0.0).astype(float)
+            tables.append(table.reindex(stored.codes).set_axis(range(len(self))))
+        return pd.concat(tables, axis=1)
+
+
+def _by_class(stored: str, values: dict[str, Any]) -> dict[str, float]:
+    """Columns of one footprint, or of one part of a profile."""
+    if stored == "profile.seconds":
+        return {f"profile_s_{kind}": value for kind, value in values.items()}
+    if stored == "profile.kernels":
+        return {f"profile_kernels_{kind}": value for kind, value in values.items()}
+    return {f"{measure}_{kind}": value for kind, demand in values.items() for measure, value in demand.items()}
 
 
 def _is_everything(rows: np.ndarray) -> bool:
