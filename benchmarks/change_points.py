@@ -2,10 +2,10 @@
 
 A bank (``noise_bank.py``) holds draws of one unchanged cell after another, for hours. A draw's side is a process, two consecutive
 draws of a model are a run, and the runs in order of time are a history without any change: whatever moves in it is noise, the
-machine's own drift included. In half of the histories everything from a random run on is multiplied by 1.05 or 1 / 1.05. Families
-of histories are then judged as a store would be (``labbench.analysis.history``), and on the same values, weighted by their
-errors as asv weights them, by asv's ``detect_steps`` and ``detect_regressions`` (at asv's default threshold of 5 %; these look
-for slowdowns only, and are held against those only).
+machine's own drift included. In half of the histories everything from a random run on is multiplied by 1.05 or 1 / 1.05
+(``--change`` sets other sizes). Families of histories are then judged as a store would be (``labbench.analysis.history``), and
+on the same values, weighted by their errors as asv weights them, by asv's ``detect_steps`` and ``detect_regressions`` (at asv's
+default threshold of 5 %; these look for slowdowns only, and are held against those only).
 
 - contiguous: the recorded order, forwards or backwards, pairs of draws beginning at the first or the second;
 - resampled: blocks of ten consecutive runs put together, for histories of any length; where blocks meet, the level may jump.
@@ -36,7 +36,7 @@ from labbench.analysis.ratio import CAMPAIGN_SD
 PROCESSES = 2  # draws of a run, as in the default protocol
 HISTORIES = 24  # of a family
 BLOCK = 10
-CHANGE = 1.05
+CHANGE = 0.05
 FEWEST = 2  # runs on each side of a change
 PRECISION, RECALL = 0.95, 0.90  # goals
 ASV_THRESHOLD = 0.05  # asv.conf.json, regressions_thresholds
@@ -101,7 +101,7 @@ def resampled(bank: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generato
     return log_s[rows], variance[rows]
 
 
-def family(draw: Callable[[], tuple[np.ndarray, np.ndarray]], rng: np.random.Generator) -> list[History]:
+def family(draw: Callable[[], tuple[np.ndarray, np.ndarray]], change: float, rng: np.random.Generator) -> list[History]:
     """Histories of which every second one has a change."""
     found = []
     for i in range(HISTORIES):
@@ -109,7 +109,7 @@ def family(draw: Callable[[], tuple[np.ndarray, np.ndarray]], rng: np.random.Gen
         at, size = None, 0.0
         if i % 2:
             at = int(rng.integers(FEWEST, len(log_s) - FEWEST + 1))
-            size = float(np.log(CHANGE) * rng.choice([-1, 1]))
+            size = float(np.log1p(change) * rng.choice([-1, 1]))
             log_s = log_s + size * (np.arange(len(log_s)) >= at)
         found.append(History(log_s, variance, at, size))
     return found
@@ -170,10 +170,21 @@ class Score:
             self.right += any(one <= 1 for one in off)
             self.exact += 0 in off
 
+    @property
+    def precision(self) -> float:
+        """Share of detections that are right; NaN if there is none."""
+        return self.right / self.detected if self.detected else float("nan")
+
+    @property
+    def recall(self) -> float:
+        """Share of true changes that were found."""
+        return self.right / max(self.true, 1)
+
     def __str__(self) -> str:
-        precision, recall = self.right / max(self.detected, 1), self.right / max(self.true, 1)
+        if not self.detected:
+            return f"nothing detected (true changes: {self.true}, unchanged histories: {self.unchanged})"
         return (
-            f"precision {precision:.1%} ({self.right} of {self.detected}), recall {recall:.1%} (of {self.true}), "
+            f"precision {self.precision:.1%} ({self.right} of {self.detected}), recall {self.recall:.1%} (of {self.true}), "
             f"exactly located {self.exact / max(self.right, 1):.0%}, unchanged histories disturbed "
             f"{self.disturbed / max(self.unchanged, 1):.1%}"
         )
@@ -181,23 +192,23 @@ class Score:
 
 def report(
     name: str, bank: list[tuple[np.ndarray, np.ndarray]], draw: Callable[..., tuple[np.ndarray, np.ndarray]],
-    families: int, asv: str | None,
+    families: int, change: float, asv: str | None,
 ) -> None:  # fmt: skip
     """Simulate, judge, print."""
     rng = np.random.default_rng(0)
     ours, steps, slowdowns = Score(), Score(), Score()
     for _ in tqdm(range(families), name, leave=False):
-        histories = family(lambda: draw(bank, rng), rng)
+        histories = family(lambda: draw(bank, rng), change, rng)
         ours.add(histories, labbench_finds(histories))
         if asv:
             theirs = asv_finds(asv, histories)
             steps.add(histories, theirs["steps"])
             slowdowns.add(histories, theirs["regressions"], slower_only=True)
-    precision, recall = ours.right / max(ours.detected, 1), ours.right / max(ours.true, 1)
-    print(f"\n{name}: {families} families of {HISTORIES} histories, half with a change of {CHANGE - 1:.0%}")
+    print(f"\n{name}: {families} families of {HISTORIES} histories, half with a change of {change:.0%}")
     print(f"  labbench: {ours}")
-    for what, value, goal in (("precision", precision, PRECISION), ("recall", recall, RECALL)):
-        print(f"    {what} {value:.1%}, goal at least {goal:.0%}: {'met' if value >= goal else 'missed'}")
+    for what, value, goal in (("precision", ours.precision, PRECISION), ("recall", ours.recall, RECALL)):
+        said = f"{value:.1%}" if value == value else "unknown, for nothing was detected"
+        print(f"    {what} {said}, goal at least {goal:.0%}: {'met' if value >= goal else 'missed'}")
     if asv:
         print(f"  asv detect_steps: {steps}")
         print(f"  asv detect_regressions, slowdowns only: {slowdowns}")
@@ -223,11 +234,13 @@ def main() -> None:
     parser.add_argument("bank", type=Path)
     parser.add_argument("--families", type=int, default=20)
     parser.add_argument("--asv", metavar="PYTHON", help="interpreter of an environment with asv")
+    parser.add_argument("--change", type=float, nargs="+", default=[CHANGE], help="sizes, as fractions")
     options = parser.parse_args()
     bank = read(options.bank)
     print(f"{options.bank}: {describe(bank)}")
-    report("contiguous", bank, contiguous, options.families, options.asv)
-    report("resampled", bank, resampled, options.families, options.asv)
+    for change in options.change:
+        report("contiguous", bank, contiguous, options.families, change, options.asv)
+        report("resampled", bank, resampled, options.families, change, options.asv)
 
 
 if __name__ == "__main__":
