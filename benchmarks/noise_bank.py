@@ -1,6 +1,6 @@
 """Record this machine's real noise: the same cell measured twice at the same time, in interleaved rounds, over and over.
 
-Each draw is one worker process of a cell and one of its twin (the same cell under another name), with the default protocol. The
+Each draw is one worker process of a cell and one of its twin (the same cell under another name), with one protocol (the default one). The
 true ratio of the two is exactly 1, whatever the machine did meanwhile, so a bank of draws is what the simulations of
 ``verdicts.py`` take their process effects, drift and spikes from.
 
@@ -24,7 +24,7 @@ def twin(cell: object) -> object:
     return cell.model_copy(update={"workload": work})  # type: ignore[attr-defined]
 
 
-def draw(model: str) -> pd.DataFrame:
+def draw(model: str, protocol: str) -> pd.DataFrame:
     """One process of a cell and one of its twin: ``side``, ``round``, ``seconds``, of the primary series."""
     from labbench import zoo
     from labbench.cells import Cell
@@ -33,7 +33,7 @@ def draw(model: str) -> pd.DataFrame:
 
     cell = Cell.of(model=model, threads=1)
     cell = cell.model_copy(update={"workload": zoo.resolve(cell.workload)})
-    found = list(group.measure([cell, twin(cell)], preset("standard", processes=1), threads=1))
+    found = list(group.measure([cell, twin(cell)], preset(protocol, processes=1), threads=1))
     if bad := [record for record in found if record.status != "ok"]:
         raise SystemExit(str(bad[0]))
     found.sort(key=lambda record: record.cell.workload.task != cell.workload.task)
@@ -44,23 +44,21 @@ def draw(model: str) -> pd.DataFrame:
 
 
 def main() -> None:
-    """Record a bank; what is recorded so far is kept when interrupted."""
+    """Record a bank; it is written anew after each draw of all models."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bank", type=Path)
     parser.add_argument("--draws", type=int, default=30, help="of each model")
+    parser.add_argument("--protocol", default="standard", help="quick, standard or thorough")
     parser.add_argument("--models", nargs="+", default=MODELS)
     options = parser.parse_args()
     parts: list[pd.DataFrame] = []
-    try:
-        for number in tqdm(range(options.draws), "draws", smoothing=0):
-            for model in options.models:
-                started = pd.Timestamp.now(tz="UTC")
-                parts.append(draw(model).assign(model=model, draw=number, started_at=started))
-    except KeyboardInterrupt:
-        pass
-    bank = pd.concat(parts, ignore_index=True)
-    bank.to_parquet(options.bank)
-    print(f"{options.bank}: {len(parts)} draws, {len(bank)} samples")
+    for number in tqdm(range(options.draws), "draws", smoothing=0):
+        for model in options.models:
+            started = pd.Timestamp.now(tz="UTC")
+            taken = draw(model, options.protocol)
+            parts.append(taken.assign(model=model, draw=number, started_at=started))
+        pd.concat(parts, ignore_index=True).to_parquet(options.bank)
+    print(f"{options.bank}: {len(parts)} draws, {sum(map(len, parts))} samples")
 
 
 if __name__ == "__main__":
