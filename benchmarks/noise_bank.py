@@ -1,6 +1,6 @@
 """Record this machine's real noise: the same cell measured twice at the same time, in interleaved rounds, over and over.
 
-Each draw is one worker process of a cell and one of its twin (the same cell under another name), with one protocol (the default one). The
+Each draw is one worker process of a cell and one of its twin (the same cell under another name), by the default protocol. The
 true ratio of the two is exactly 1, whatever the machine did meanwhile, so a bank of draws is what the simulations of
 ``verdicts.py`` take their process effects, drift and spikes from.
 

@@ -13,7 +13,8 @@ Counts give lower bounds for each class of operators: FLOPs over the measured ma
 measured bandwidth. Bytes that a cache can hold are not counted: weights if all of them fit, and intermediate results of a class
 whose operators on average fit. The larger bound says what resource the class waits for. Runtimes that dispatch operator by
 operator pay the measured cost of a dispatch for each. Where a profile was taken (``labbench run --profile``), each class has its
-own time: what the profiler tells, less one dispatch for each operator. The rest of the latency is dispatch.
+own time: what the profiler tells, less one dispatch for each operator. The rest of the call is dispatch. A profiler slows a call
+down, so it is shares that count.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ WEIGHTED = ("matmul", "convolution")  # classes that read weights
 FUSED, DISPATCH = "fused", "dispatch"  # classes that only profiles have
 PROFILED = (*NAMES, FUSED)
 DISPATCHING = ("eager",)  # runtimes whose every kernel pays the framework's dispatch
-INFLATED = 2.0  # operators that took so many times the latency under the profiler were not what was timed
+INFLATED = 3.0  # a call that took so many times the latency under the profiler is not what was timed
 
 
 def attribute(placed: pd.DataFrame, calls: float | None = None) -> pd.DataFrame:
@@ -59,8 +60,8 @@ def attribute(placed: pd.DataFrame, calls: float | None = None) -> pd.DataFrame:
         bottleneck) and ``break_even_calls`` (which take as long as starting).
 
         Confidence is ``high`` if a profile shows at least 60 % and counts agree, ``medium`` if a profile shows at least half
-        or counts alone explain 60 %, else ``low``; also where the machine was unstable, or operators took twice the
-        latency under the profiler.
+        or counts alone explain 60 %, else ``low``; also where the machine was unstable, or the call took
+        three times as long under the profiler.
     """
     rows = placed.reset_index(drop=True).copy()
     bounds = _bounds(rows)
@@ -84,7 +85,7 @@ def attribute(placed: pd.DataFrame, calls: float | None = None) -> pd.DataFrame:
     rows["reached"] = _positive(counted[at, first]) / latency
     rows["evidence"] = np.where(profiled, "profile", "counts")
     agrees = np.nan_to_num(counted).argmax(axis=1) == first if len(rows) else np.zeros(0, bool)
-    believable = ~profiled | (by_class.sum(axis=(1, 2)) < INFLATED * latency)
+    believable = ~profiled | ~(_column(rows, "profile_wall_s") > INFLATED * latency)
     believable &= (rows["noise"].astype("str") != "unstable").to_numpy()
     rows["confidence"] = np.where(believable, _confidence(rows["share"].to_numpy(), profiled, agrees), "low").astype(
         object
@@ -146,17 +147,12 @@ def _spent(rows: pd.DataFrame, bounds: np.ndarray) -> np.ndarray:
 
 
 def _with_rest(rows: pd.DataFrame, spent: np.ndarray) -> np.ndarray:
-    """Seconds of the latency on each resource; what operators do not take of a call is dispatch.
-
-    A profiler slows calls down, mostly between operators, so the call is taken to be as long as it was timed without one;
-    where the profiled one was faster (the timed ones were disturbed), its shares count.
-    """
+    """Seconds of the latency on each resource: the shares of the profiled call; what operators do not take is dispatch."""
     seconds = spent.sum(axis=2)
-    latency = rows["latency_s"].to_numpy(float)
-    call = np.fmin(latency, rows["profile_wall_s"].to_numpy(float))
     total = seconds.sum(axis=1)
-    seconds[:, STEADY.index("dispatch")] = np.maximum(call - total, 0)
-    return seconds * (latency / np.maximum(total, call))[:, None]
+    call = np.fmax(total, rows["profile_wall_s"].to_numpy(float))
+    seconds[:, STEADY.index("dispatch")] = call - total
+    return seconds * (rows["latency_s"].to_numpy(float) / call)[:, None]
 
 
 def _confidence(share: np.ndarray, profiled: np.ndarray, agrees: np.ndarray) -> np.ndarray:
