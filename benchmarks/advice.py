@@ -59,6 +59,9 @@ def withheld(frame: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
 
 def test(name: str, advice: pd.DataFrame) -> None:
     """Measure what was advised, print what came of it."""
+    if advice.empty:
+        print(f"\n{name}: no advice")
+        return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tests.h5"
         verify(advice, path, preset("standard"))

@@ -53,10 +53,16 @@ def test_a_change_for_the_worse_or_within_the_threshold_is_no_advice(tmp_path):
     assert advice_of(tmp_path, record(seconds=1e-2), slower, same).empty
 
 
-def test_nothing_is_promised_from_unstable_imported_or_predicted_figures(tmp_path):
-    others = [record(runtime="openvino", seconds=1e-3, noise="unstable")]
-    others += [record(runtime="compile", seconds=1e-3, provenance="predicted")]
-    assert advice_of(tmp_path, record(seconds=1e-2), *others).empty
+def test_nothing_is_promised_from_imported_or_predicted_figures(tmp_path):
+    predicted = record(runtime="compile", seconds=1e-3, provenance="predicted")
+    assert advice_of(tmp_path, record(seconds=1e-2), predicted).empty
+
+
+def test_what_rests_on_an_unstable_machine_says_so(tmp_path):
+    found = advice_of(tmp_path, record(seconds=1e-2), record(runtime="openvino", seconds=1e-3, noise="unstable"))
+    assert found["unstable"].tolist() == [True]
+    assert tables.advice_table(found)["rests on"].tolist() == ["measurement, unstable machine"]
+    assert "unstable machine" in sentences.opportunities(top(found))
 
 
 MODELS = ("bert-tiny", "vit-tiny", "clip-tiny", "detr-tiny", "gpt2-tiny")

@@ -34,8 +34,8 @@ CONFIGURATION = (*CHANGES, "device", "world_size")
 FEWEST_MODELS = 3  # to speak of a model where the change was not measured
 DECADES = 0.7  # sd of the weight over log10 FLOPs: a model ten times as large counts a third
 COLUMNS = (
-    "model", "mode", *SIZES, "series", "platform", "change", "before", "after", "gain", "gain_ci_low", "gain_ci_high", "source",
-    "models", "latency_s", "latency_after_s", "memory_bytes", "one_off_s", "break_even_calls", "check_error",
+    "model", "mode", *SIZES, "series", "platform", "change", "before", "after", "gain", "gain_ci_low", "gain_ci_high",
+    "source", "unstable", "models", "latency_s", "latency_after_s", "memory_bytes", "one_off_s", "break_even_calls", "check_error",
     "check_tolerance", "cell_before", "cell", "command", "evidence",
 )  # fmt: skip
 
@@ -48,7 +48,7 @@ def advise(
     Parameters
     ----------
     frame : DataFrame
-        Tidy rows (:meth:`labbench.store.Store.latest`); what counts are measured ones from a machine that was not unstable.
+        Tidy rows (:meth:`labbench.store.Store.latest`); what counts are measured ones.
     samples : DataFrame
         Their raw samples.
     baseline : str
@@ -60,11 +60,12 @@ def advise(
     -------
     DataFrame
         ``model``, ``mode``, the input, ``series``, ``platform`` (where it starts), ``change``, ``before``, ``after``, ``gain``
-        (time per item before / after) with its 95 % interval, ``source`` (``measured`` or ``other models``), ``models`` (how many
-        it rests on), ``latency_s`` and ``latency_after_s`` (of one call); what it costs: ``memory_bytes`` and ``one_off_s``
-        (more than before; NaN if not known), ``break_even_calls`` (calls of the new cell after which the one-off cost is
-        earned), ``check_error`` and ``check_tolerance`` (of the output, against eager fp32); and how to test it: the cells
-        ``cell_before`` and ``cell`` (JSON), ``command``; ``evidence`` (record ids).
+        (time per item before / after) with its 95 % interval, ``source`` (``measured`` or ``other models``), ``unstable``
+        (whether the machine was, during a measurement that it rests on), ``models`` (how many it rests on), ``latency_s`` and
+        ``latency_after_s`` (of one call); what it costs: ``memory_bytes`` and ``one_off_s`` (more than before; NaN if not
+        known), ``break_even_calls`` (calls of the new cell after which the one-off cost is earned), ``check_error`` and
+        ``check_tolerance`` (of the output, against eager fp32); and how to test it: the cells ``cell_before`` and ``cell``
+        (JSON), ``command``; ``evidence`` (record ids).
     """
     import pandas as pd
 
@@ -97,7 +98,7 @@ def _usable(frame: pd.DataFrame) -> pd.DataFrame:
         & frame["series"].notna()
         & (frame["n_samples"] > 0)
     ]
-    rows = rows[rows["noise"].astype(object) != "unstable"].copy()
+    rows = rows.assign(unstable=rows["noise"].astype(object) == "unstable")
     for name in ("model", "mode", "series", "runtime", "precision", "device", "platform"):
         rows[name] = rows[name].astype("str")
     rows["one_off_s"] = rows[list(ONE_OFF)].sum(axis=1, min_count=1)
@@ -186,6 +187,7 @@ def _measured(effect: Any, change: str) -> dict[str, Any]:
         getattr(effect, change),
         (effect.log_gain, effect.log_low, effect.log_high),
         source="measured",
+        unstable=bool(effect.unstable or effect.unstable_baseline),
         models=1,
         memory_bytes=_difference(effect.memory_increase_bytes, effect.memory_increase_bytes_baseline),
         one_off_s=effect.one_off_s - effect.one_off_s_baseline,
@@ -241,6 +243,7 @@ def _from_others(
                     part[change].iloc[0],
                     _for_one_more(part["log_gain"].to_numpy(float), weights),
                     source="other models",
+                    unstable=bool((part["unstable"] | part["unstable_baseline"]).any()),
                     models=part["model"].nunique(),
                     memory_bytes=_mean(part["memory_increase_bytes"] - part["memory_increase_bytes_baseline"], weights),
                     one_off_s=_mean(part["one_off_s"] - part["one_off_s_baseline"], weights),

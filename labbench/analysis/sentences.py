@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from labbench.analysis.labels import work
-from labbench.analysis.tables import CHANGED
+from labbench.analysis.tables import CHANGED, evidence
 from labbench.words import about, count, listed, percent, seconds
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def opportunities(best: pd.DataFrame) -> str:
         cost = [f"{r.memory_bytes / 1e6:+.0f} MB"] if r.memory_bytes == r.memory_bytes else []
         if r.break_even_calls == r.break_even_calls and r.break_even_calls > 0:
             cost.append(f"{r.one_off_s:.2g} s once, earned after {about(r.break_even_calls)} calls")
-        rests = "measured" if r.source == "measured" else f"estimated from {r.models} other models"
+        rests = evidence(r)
         what = f"{CHANGED[r.change]} {r.before} → {r.after}"
         name = f"`{r.name}`" + ("" if r.series == "forward" else f" ({r.series})")
         lines.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labbench.analysis.labels import place, work
 from labbench.words import about, digits
@@ -72,7 +72,7 @@ def advice_table(advice: pd.DataFrame) -> pd.DataFrame:
             "change": [f"{CHANGED[r.change]}: {r.before} → {r.after}" for r in rows],
             "gain": [f"{r.gain:.2f}×" for r in rows],
             "95 % interval": [_interval(r.gain_ci_low, r.gain_ci_high) for r in rows],
-            "rests on": [r.source if r.source == "measured" else f"{r.models} other models" for r in rows],
+            "rests on": [evidence(r) for r in rows],
             "ms before": [digits(r.latency_s * MS) for r in rows],
             "ms after": [digits(r.latency_after_s * MS) for r in rows],
             "memory": ["–" if r.memory_bytes != r.memory_bytes else f"{r.memory_bytes * MB:+.0f} MB" for r in rows],
@@ -84,6 +84,12 @@ def advice_table(advice: pd.DataFrame) -> pd.DataFrame:
             "test it": [r.command for r in rows],
         }
     )
+
+
+def evidence(advice: Any) -> str:
+    """What a piece of advice rests on."""
+    text = "measurement" if advice.source == "measured" else f"{advice.models} other models"
+    return text + (", unstable machine" if advice.unstable else "")
 
 
 def _interval(low: float, high: float) -> str:
