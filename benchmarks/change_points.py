@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from noise_bank import judged
 from tqdm import tqdm
 
 from labbench.analysis.history import TOLD, change_points
@@ -69,7 +70,8 @@ Detections = list[list[tuple[int, float]]]  # of each history: first run after, 
 
 def read(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     """Every history without a change that the bank holds: log latency and its variance of each run."""
-    bank = pd.read_parquet(path)
+    bank = judged(pd.read_parquet(path))
+    bank["draw"] = bank.groupby("model")["draw"].rank(method="dense").astype(int) - 1
     draw = bank["draw"].to_numpy(int)
     parts = []
     for offset in range(PROCESSES):

@@ -25,7 +25,7 @@ def twin(cell: object) -> object:
 
 
 def draw(model: str, protocol: str) -> pd.DataFrame:
-    """One process of a cell and one of its twin: ``side``, ``round``, ``seconds``, of the primary series."""
+    """One process of a cell and one of its twin: ``side``, ``noise``, ``round``, ``seconds``, of the primary series."""
     from labbench import zoo
     from labbench.cells import Cell
     from labbench.measure import group
@@ -37,10 +37,21 @@ def draw(model: str, protocol: str) -> pd.DataFrame:
     if bad := [record for record in found if record.status != "ok"]:
         raise SystemExit(str(bad[0]))
     found.sort(key=lambda record: record.cell.workload.task != cell.workload.task)
-    parts = [(side, record.series[0].samples) for side, record in enumerate(found)]
-    return pd.concat(
-        [pd.DataFrame({"side": side, "round": taken.round, "seconds": taken.seconds}) for side, taken in parts]
-    )
+    parts = []
+    for side, record in enumerate(found):
+        samples = record.series[0].samples
+        parts.append(pd.DataFrame({"side": side, "round": samples.round, "seconds": samples.seconds}))
+        parts[-1]["noise"] = record.noise.verdict if record.noise else None
+    return pd.concat(parts)
+
+
+def judged(bank: pd.DataFrame) -> pd.DataFrame:
+    """The draws of which labbench would conclude anything: the machine was unstable during neither side."""
+    unstable = (bank["noise"] == "unstable").groupby([bank["model"], bank["draw"]]).transform("any")
+    draws = bank[["model", "draw"]].drop_duplicates()
+    left = bank.loc[unstable, ["model", "draw"]].drop_duplicates()
+    print(f"{len(left)} of {len(draws)} draws were taken while the machine was unstable and are left out")
+    return bank[~unstable]
 
 
 def main() -> None:

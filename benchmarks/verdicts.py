@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from noise_bank import judged
 from scipy import stats
 from tqdm import tqdm
 
@@ -67,8 +68,8 @@ def rounds(processes: list[list[np.ndarray]]) -> Rounds:
 
 
 def read(path: Path) -> dict[str, list[Draw]]:
-    """The draws of each model."""
-    bank = pd.read_parquet(path)
+    """The draws of each model, without those from which labbench concludes nothing."""
+    bank = judged(pd.read_parquet(path))
     found: dict[str, list[Draw]] = {}
     for (model, _), part in bank.groupby(["model", "draw"], sort=True):
         sides = tuple(
