@@ -111,7 +111,7 @@ def regressed(table: pd.DataFrame, fail_on: float, baseline: str | None) -> str:
     judged = table[table["verdict"] != "not judged"]
     bad = table[table["regressed"]]
     failed = int((bad["verdict"] == "not judged").sum())
-    text = f"**{count(len(bad), 'regression')}** against {against}"
+    text = f"**{count(len(bad), 'regression').capitalize()}** against {against}"
     text += f" (slower beyond chance and by at least {percent(fail_on)}, or no longer running)"
     text += f"; {failed} of them no longer {'runs' if failed == 1 else 'run'}." if failed else "."
     if len(judged):
