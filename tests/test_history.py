@@ -437,7 +437,7 @@ def test_the_command_fails_on_a_regression_and_names_its_cause(path):
 def test_the_command_passes_where_nothing_regressed(path):
     run = labbench("--store", path, "--model", "same", "--fail-on", "5%")
     assert (run.returncode, run.stderr) == (0, "")
-    assert "no regression against the run before" in run.stdout
+    assert "No regression against the run before" in run.stdout
     assert labbench("--store", path, "--model", "slow|er", "--fail-on", "0.3").returncode == 0
 
 

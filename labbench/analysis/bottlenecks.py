@@ -150,7 +150,7 @@ def _with_rest(rows: pd.DataFrame, spent: np.ndarray) -> np.ndarray:
     """Seconds of the latency on each resource: the shares of the profiled call; what operators do not take is dispatch."""
     seconds = spent.sum(axis=2)
     total = seconds.sum(axis=1)
-    call = np.fmax(total, rows["profile_wall_s"].to_numpy(float))
+    call = np.fmax(total, rows["profile_wall_s"].fillna(1.0).to_numpy(float))  # any, where there is no profile
     seconds[:, STEADY.index("dispatch")] = call - total
     return seconds * (rows["latency_s"].to_numpy(float) / call)[:, None]
 
