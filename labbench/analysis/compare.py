@@ -18,6 +18,7 @@ from labbench.analysis.labels import PARTS, compared
 from labbench.analysis.ratio import (
     ALPHA,
     THRESHOLD,
+    VERDICTS,
     Comparison,
     benjamini_hochberg,
     contrast,
@@ -45,7 +46,6 @@ DIFFERENCES = {
     "provenance": "provenance",
 }
 DRAWS = 2000  # bootstrap
-VERDICTS = ("faster", "slower", "same", "undecided")
 USUAL = "cpu/eager"
 
 

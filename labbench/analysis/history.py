@@ -142,7 +142,7 @@ def _newest(kept: pd.DataFrame, outlier: np.ndarray, noise: Noise, changed: pd.S
     df = noise.freedom(runs)
     variance = np.divide(known["squares"].to_numpy(float), df, out=np.zeros(len(df)), where=df > 0)
     error = np.sqrt(
-        noise.moderated(variance, df, known["own"].to_numpy(float)) * noise.factor(runs, np.ones(len(runs)))
+        noise.spread.moderated(variance, df, known["own"].to_numpy(float)) * noise.factor(runs, np.ones(len(runs)))
     )
     return Changes(known["row"].to_numpy(int), at, at + 1, step, error, df, noise.p_values(step, error, df))
 

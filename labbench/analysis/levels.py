@@ -41,8 +41,7 @@ def levels(samples: pd.DataFrame) -> pd.DataFrame:
     squares = np.bincount(record, (medians["log_s"] - log_s[record]) ** 2, len(first))
     df = count - 1
     between = squares / np.maximum(df, 1)
-    spread = _fitted(log_s, between, df, within)
-    variance = (spread.df * (spread.sd**2 + spread.scale * within) + df * between) / (spread.df + df) / count
+    variance = spread_of(between, df, within).moderated(between, df, within) / count
     names = {name: _texts(samples[name], medians[key].to_numpy()[first]) for name, key in _SOURCES.items()}
     return pd.DataFrame({**names, "log_s": log_s, "variance": variance, "processes": count})
 
@@ -50,13 +49,12 @@ def levels(samples: pd.DataFrame) -> pd.DataFrame:
 _SOURCES = {"record_id": "record", "series": "series"}
 
 
-def _fitted(log_s: np.ndarray, between: np.ndarray, df: np.ndarray, within: np.ndarray) -> Spread:
-    """The spread between processes, from records with several of them, evenly picked if there are very many."""
-    known = np.flatnonzero((df > 0) & np.isfinite(between) & np.isfinite(within))
+def spread_of(variance: np.ndarray, df: np.ndarray, within: np.ndarray, assumed: Spread | None = None) -> Spread:
+    """:func:`labbench.analysis.ratio.fit_spread` for arrays; evenly picked ones if there are very many."""
+    known = np.flatnonzero((df > 0) & np.isfinite(variance) & np.isfinite(within))
     picked = known[np.linspace(0, len(known) - 1, min(len(known), MOST_FITTED)).astype(int)] if len(known) else known
-    return fit_spread(
-        [Contrast(float(log_s[i]), float(between[i]), int(df[i]), float(within[i]), 1.0, False) for i in picked]
-    )
+    found = [Contrast(0.0, float(variance[i]), int(df[i]), float(within[i]), 1.0, False) for i in picked]
+    return fit_spread(found, assumed)
 
 
 def process_medians(samples: pd.DataFrame) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Verdict = Literal["faster", "slower", "same", "undecided"]
+VERDICTS: tuple[str, ...] = get_args(Verdict)
+Numbers = TypeVar("Numbers", float, np.ndarray)
 
 ALPHA = 0.05
 THRESHOLD = 0.02  # ratios within 2 % of 1 are no difference that anybody should act on
@@ -223,6 +225,10 @@ class Spread:
     df: float = PROCESS_DF
     scale: float = 1.0
 
+    def moderated(self, variance: Numbers, df: Numbers, within: Numbers) -> Numbers:
+        """ṽ: what was observed with ``df`` degrees of freedom, drawn towards what is expected; numbers or arrays."""
+        return (self.df * (self.sd**2 + self.scale * within) + df * variance) / (self.df + df)
+
 
 def fit_spread(contrasts: Sequence[Contrast], assumed: Spread | None = None) -> Spread:
     """The spread that all contrasts together speak for: the most probable τ, κ and d₀.
@@ -275,8 +281,7 @@ def judge(
     from scipy.stats import t
 
     spread = spread or Spread()
-    prior = spread.sd**2 + spread.scale * found.within
-    variance = (spread.df * prior + found.df * found.variance) / (spread.df + found.df)
+    variance = spread.moderated(found.variance, found.df, found.within)
     parts = [(variance * found.factor, spread.df + found.df)]
     if not same_campaign:
         parts.append((2 * CAMPAIGN_SD**2, CAMPAIGN_DF))

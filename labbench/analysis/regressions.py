@@ -77,8 +77,8 @@ def regressions(
     silent = judged & table["p_adjusted"].isna()
     table["reason"] = table["reason"].mask(silent, NO_SAMPLES)
     table["verdict"] = [
-        verdict(r.ratio, r.ci_low, r.ci_high, r.p_adjusted, alpha, THRESHOLD) if r.reason is None else "not judged"
-        for r in table.assign(reason=table["reason"].astype(object).where(table["reason"].notna(), None)).itertuples()
+        verdict(r.ratio, r.ci_low, r.ci_high, r.p_adjusted, alpha, THRESHOLD) if decided else "not judged"
+        for r, decided in zip(table.itertuples(), judged & ~silent, strict=True)
     ]
     slower = (table["verdict"] == "slower") & (table["ratio"] - 1 >= fail_on)
     table["regressed"] = slower | table["failed"]

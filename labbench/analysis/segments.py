@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labbench.analysis.levels import MOST_FITTED
-from labbench.analysis.ratio import ALPHA, CAMPAIGN_DF, CAMPAIGN_SD, THRESHOLD, Contrast, Spread, fit_spread
+from labbench.analysis.levels import spread_of
+from labbench.analysis.ratio import ALPHA, CAMPAIGN_DF, CAMPAIGN_SD, THRESHOLD, Spread
 
 MIN_RUNS = 2  # on each side of a change: a single run may be an outlier
 WILD = 3.0  # standard deviations
@@ -69,12 +69,6 @@ class Noise:
     def freedom(self, runs: np.ndarray) -> np.ndarray:
         """Degrees of freedom of so many runs around their mean: n - 1 without drift, fewer with it."""
         found: np.ndarray = np.maximum(runs - self.inflation(runs), 0)
-        return found
-
-    def moderated(self, variance: np.ndarray, df: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """Variance of a run: what was observed within a history, with ``df`` degrees of freedom, and what is expected."""
-        expected = self.spread.sd**2 + self.spread.scale * own
-        found: np.ndarray = (self.spread.df * expected + df * variance) / (self.spread.df + df)
         return found
 
     def p_values(self, step: np.ndarray, error: np.ndarray, df: np.ndarray) -> np.ndarray:
@@ -166,14 +160,9 @@ def noise_of(histories: Histories, starts: np.ndarray | None = None) -> tuple[No
     own = np.bincount(histories.number, histories.own, len(histories)) / np.maximum(np.diff(histories.begin), 1)
     df = np.ceil(count * MAD_EFFICIENCY)
     variance = variance / (1 - drift)
-    known = np.flatnonzero(count > 0)
-    picked = known[np.linspace(0, len(known) - 1, min(len(known), MOST_FITTED)).astype(int)] if len(known) else known
-    spread = fit_spread(
-        [Contrast(0.0, float(variance[i]), int(df[i]), float(own[i]), 1.0, False) for i in picked],
-        Spread(CAMPAIGN_SD, CAMPAIGN_DF),
-    )
+    spread = spread_of(variance, df, own, Spread(CAMPAIGN_SD, CAMPAIGN_DF))
     noise = Noise(spread, drift)
-    return noise, np.sqrt(noise.moderated(variance, df, own))
+    return noise, np.sqrt(noise.spread.moderated(variance, df, own))
 
 
 def _steps(histories: Histories, segment: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
@@ -275,7 +264,7 @@ def _tested(x: np.ndarray, own: np.ndarray, places: np.ndarray, noise: Noise, st
         step, squares, within, runs = _sides(x, own, bounds)
         df = noise.freedom(runs[:-1]) + noise.freedom(runs[1:])
         variance = np.divide(squares, df, out=np.zeros(len(df)), where=df > 0)
-        error = np.sqrt(noise.moderated(variance, df, within) * noise.factor(runs[:-1], runs[1:]))
+        error = np.sqrt(noise.spread.moderated(variance, df, within) * noise.factor(runs[:-1], runs[1:]))
         choices = np.maximum(runs[:-1] + runs[1:] - 2 * MIN_RUNS + 1, 1)
         p_value = np.minimum(noise.p_values(step, error, df) * choices, 1)
         p_value[np.abs(step) <= math.log1p(THRESHOLD)] = 1

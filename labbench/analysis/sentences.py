@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from labbench.analysis.labels import work
+from labbench.analysis.ratio import VERDICTS
 from labbench.analysis.tables import CHANGED, evidence
 from labbench.words import about, count, listed, percent, seconds
 
@@ -94,7 +95,7 @@ def verdicts(comparison: pd.DataFrame) -> str:
     text = f"Of {count(len(comparison), 'comparison')}, {f'{len(judged):,}' if len(judged) else 'none'} can be judged by samples"
     if len(judged):
         counts = judged["verdict"].value_counts()
-        told = [f"{counts[name]:,} {name}" for name in ("faster", "slower", "same", "undecided") if counts.get(name)]
+        told = [f"{counts[name]:,} {name}" for name in VERDICTS if counts.get(name)]
         text += f": {listed(told)}"
     text += "."
     open_ = judged[(judged["verdict"] == "undecided") & ~judged["unstable"].astype(bool)]

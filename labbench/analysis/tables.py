@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from labbench.analysis.labels import place, work
+from labbench.analysis.ratio import VERDICTS
 from labbench.words import about, digits
 
 if TYPE_CHECKING:
@@ -29,12 +30,8 @@ MOST_GAPS = 100  # rows of the table of what is missing
 def noise_table(frame: pd.DataFrame) -> pd.DataFrame:
     """How many records of each platform were measured in quiet, noise, or worse."""
     rows = frame[(frame["status"] == "ok") & frame["primary"]]
-    return _counts(rows, "noise", NOISE)
-
-
-def _counts(rows: pd.DataFrame, column: str, names: tuple[str, ...]) -> pd.DataFrame:
-    sizes = rows.groupby(["platform", column], observed=True).size().unstack(fill_value=0)
-    return sizes.reindex(columns=list(names), fill_value=0).rename_axis(columns=None).reset_index()
+    sizes = rows.groupby(["platform", "noise"], observed=True).size().unstack(fill_value=0)
+    return sizes.reindex(columns=list(NOISE), fill_value=0).rename_axis(columns=None).reset_index()
 
 
 def comparison_table(comparison: pd.DataFrame, by: str = "platform") -> pd.DataFrame:
@@ -128,7 +125,7 @@ def speedup_table(totals: pd.DataFrame, comparison: pd.DataFrame, by: str = "pla
             "95 % interval": [_interval(r.ci_low, r.ci_high) for r in totals.itertuples()],
             "models": totals["models"],
             "comparisons": totals["workloads"],
-            **{name: totals[name] for name in ("faster", "slower", "same", "undecided")},
+            **{name: totals[name] for name in VERDICTS},
             **({} if "family" in totals else {"unstable, left out": names.map(unstable).fillna(0).astype(int)}),
         }
     )
