@@ -24,11 +24,10 @@ import pandas as pd
 import torch
 
 from labbench import zoo
-from labbench.analysis.bottlenecks import STEADY, _column, _uncached, attribute
+from labbench.analysis.bottlenecks import STEADY, attribute, uncached_bytes
 from labbench.analysis.roofline import place
 from labbench.campaign import Campaign
 from labbench.cells import Cell, Grid
-from labbench.footprint import NAMES
 from labbench.machine.ceilings import measured
 from labbench.measure.protocol import preset
 from labbench.store import Store
@@ -93,7 +92,7 @@ def built(store: Path) -> bool:
     print(Campaign(Grid(axes={"model": list(BUILT), "runtime": "eager"}), store, protocol).run())
     frame = Store(store).latest(status="ok", model=list(BUILT))
     placed = place(frame, Store(store).environments())
-    bare = placed.drop(columns=[name for name in placed if name.startswith("profile_s_")])
+    bare = placed.assign(profile_wall_s=np.nan)
     right = True
     for evidence, found in (("profile", attribute(placed)), ("counts", attribute(bare))):
         for row in found.itertuples():
@@ -116,11 +115,7 @@ def variants(model: str, runtime: str) -> dict[str, Cell]:
 def bounds(row: pd.Series) -> dict[str, float]:
     """Seconds of each resource if the cell waited for it alone; of dispatch, the number of operators."""
     ceilings = measured("cpu", int(row["threads"]))
-    one = row.to_frame().T
-    sizes, kernels = (
-        np.column_stack([_column(one, f"{kind}_{name}") for name in NAMES]) for kind in ("bytes", "kernels")
-    )
-    moved = float(_uncached(one, sizes, kernels).sum()) or np.nan  # all in the cache: it cannot be main memory
+    moved = float(uncached_bytes(row.to_frame().T).sum()) or np.nan  # all in the cache: it cannot be main memory
     return {
         "compute": row["flops"] / ceilings["gemm_flops"][row["precision"]],
         "memory": moved / ceilings["bandwidth_bytes_s"],

@@ -25,6 +25,7 @@ import numpy as np
 
 from labbench.analysis.costs import ONE_OFF
 from labbench.footprint import NAMES
+from labbench.runtimes.profiling import FUSED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +35,7 @@ LABELS = (*STEADY, "preparation", "unexplained")
 FAR = 0.1  # a bound below this share of the latency explains nothing
 CLEAR, MOST = 0.6, 0.5  # shares of the latency
 WEIGHTED = ("matmul", "convolution")  # classes that read weights
-FUSED, DISPATCH = "fused", "dispatch"  # classes that only profiles have
-PROFILED = (*NAMES, FUSED)
+CLASSES = (*NAMES, FUSED)  # the last is a class that only profiles have
 DISPATCHING = ("eager",)  # runtimes whose every kernel pays the framework's dispatch
 INFLATED = 3.0  # a call that took so many times the latency under the profiler is not what was timed
 
@@ -64,37 +64,32 @@ def attribute(placed: pd.DataFrame, calls: float | None = None) -> pd.DataFrame:
         three times as long under the profiler.
     """
     rows = placed.reset_index(drop=True).copy()
-    bounds = _bounds(rows)
+    bounds, latency = _bounds(rows), rows["latency_s"].to_numpy(float)
     counted = bounds.sum(axis=2)
     launches = rows["kernels"].astype(float) * rows["launch_s"]
     counted[:, STEADY.index("dispatch")] = launches.where(rows["runtime"].isin(DISPATCHING), 0.0)
-    seconds, by_class = counted.copy(), bounds
-    profiled = (
-        rows["profile_s_dispatch"].notna().to_numpy() if "profile_s_dispatch" in rows else np.zeros(len(rows), bool)
-    )
-    if profiled.any():
-        spent = _spent(rows, bounds)
-        seconds[profiled], by_class = _with_rest(rows, spent)[profiled], np.where(profiled[:, None, None], spent, 0)
-        by_class[~profiled, :, : len(NAMES)] = bounds[~profiled]
-    latency = rows["latency_s"].to_numpy(float)
+    profiled = _column(rows, "profile_wall_s") > 0
+    spent = _spent(rows, bounds)
+    by_class = np.where(profiled[:, None, None], spent, bounds)
+    seconds = np.where(profiled[:, None], _with_rest(rows, spent), counted)
     rows[[f"{name}_s" for name in STEADY]] = seconds
     shares = np.nan_to_num(seconds / latency[:, None])
-    first = shares.argmax(axis=1) if len(rows) else np.zeros(0, int)
-    at = np.arange(len(rows))
+    first, at = _largest(shares), np.arange(len(rows))
     rows["bottleneck"], rows["share"] = np.array(STEADY, dtype=object)[first], shares[at, first]
     rows["reached"] = _positive(counted[at, first]) / latency
     rows["evidence"] = np.where(profiled, "profile", "counts")
-    agrees = np.nan_to_num(counted).argmax(axis=1) == first if len(rows) else np.zeros(0, bool)
-    believable = ~profiled | ~(_column(rows, "profile_wall_s") > INFLATED * latency)
-    believable &= (rows["noise"].astype("str") != "unstable").to_numpy()
-    rows["confidence"] = np.where(believable, _confidence(rows["share"].to_numpy(), profiled, agrees), "low").astype(
-        object
-    )
-    names = np.array([*PROFILED, ""] if profiled.any() else [*NAMES, ""], dtype=object)
-    largest = by_class[at, first].argmax(axis=1) if len(rows) else np.zeros(0, int)
-    rows["main_class"] = names[np.where(first == STEADY.index("dispatch"), len(names) - 1, largest)]
+    doubtful = (rows["noise"].astype("str") == "unstable") | (_column(rows, "profile_wall_s") > INFLATED * latency)
+    agrees = _largest(np.nan_to_num(counted)) == first
+    rows["confidence"] = _confidence(rows["share"].to_numpy(), profiled, agrees, doubtful.to_numpy())
+    classes = np.array(CLASSES, dtype=object)[_largest(by_class[at, first])]
+    rows["main_class"] = np.where(first == STEADY.index("dispatch"), "", classes)
     rows.loc[~profiled & (rows["share"] < FAR), ["bottleneck", "confidence", "main_class"]] = "unexplained", "low", ""
     return _with_preparation(rows, calls)
+
+
+def _largest(values: np.ndarray) -> np.ndarray:
+    """Place of the largest value of each row; there may be no rows."""
+    return values.argmax(axis=1) if len(values) else np.zeros(0, dtype=int)
 
 
 def _positive(values: np.ndarray) -> np.ndarray:
@@ -103,46 +98,43 @@ def _positive(values: np.ndarray) -> np.ndarray:
 
 def _bounds(rows: pd.DataFrame) -> np.ndarray:
     """Lower bounds in seconds, rows × (compute, memory, dispatch) × classes: each class counts where its larger bound is."""
-    demand = {
-        kind: np.column_stack([_column(rows, f"{kind}_{name}") for name in NAMES])
-        for kind in ("flops", "bytes", "kernels")
-    }
-    arithmetic = demand["flops"] / rows["peak_flops"].to_numpy(float)[:, None]
-    traffic = _uncached(rows, demand["bytes"], demand["kernels"]) / rows["bandwidth_bytes_s"].to_numpy(float)[:, None]
-    bounds = np.zeros((len(rows), len(STEADY), len(NAMES)))
-    bounds[:, 0], bounds[:, 1] = (
-        np.where(arithmetic >= traffic, arithmetic, 0),
-        np.where(traffic > arithmetic, traffic, 0),
-    )
-    return np.nan_to_num(bounds)
+    arithmetic = _columns(rows, "flops") / rows["peak_flops"].to_numpy(float)[:, None]
+    traffic = uncached_bytes(rows) / rows["bandwidth_bytes_s"].to_numpy(float)[:, None]
+    waits = traffic > arithmetic
+    bounds = [np.where(waits, 0, arithmetic), np.where(waits, traffic, 0), np.zeros_like(traffic)]
+    return np.nan_to_num(np.stack(bounds, axis=1))
+
+
+def _columns(rows: pd.DataFrame, kind: str) -> np.ndarray:
+    """A figure of each class of operators, rows × classes; 0 where there is none."""
+    return np.column_stack([_column(rows, f"{kind}_{name}") for name in CLASSES])
 
 
 def _column(rows: pd.DataFrame, name: str) -> np.ndarray:
     return rows[name].to_numpy(float, na_value=0.0) if name in rows else np.zeros(len(rows))
 
 
-def _uncached(rows: pd.DataFrame, sizes: np.ndarray, kernels: np.ndarray) -> np.ndarray:
-    """Bytes that must come from main memory or go there, rows × classes."""
+def uncached_bytes(rows: pd.DataFrame) -> np.ndarray:
+    """Bytes that must come from main memory or go there, rows × classes; ``rows`` are placed on the roofline."""
+    sizes, kernels = _columns(rows, "bytes"), _columns(rows, "kernels")
     cache = rows["cache_bytes"].to_numpy(float)[:, None]
-    weighted = np.isin(NAMES, WEIGHTED)
-    reading = sizes * weighted
+    reading = sizes * np.isin(CLASSES, WEIGHTED)
     weights = np.minimum(_column(rows, "parameter_bytes"), reading.sum(axis=1))[:, None]
     weights = weights * reading / np.maximum(reading.sum(axis=1), 1)[:, None]
     activations = sizes - weights
     kept = activations / np.maximum(kernels, 1) <= cache
-    kept[:, NAMES.index("embedding")] = True  # the table counts whole, but only the rows looked up are read
+    kept[:, CLASSES.index("embedding")] = True  # the table counts whole, but only the rows looked up are read
     return np.where(weights.sum(axis=1, keepdims=True) > cache, weights, 0) + np.where(kept, 0, activations)
 
 
 def _spent(rows: pd.DataFrame, bounds: np.ndarray) -> np.ndarray:
     """Seconds that profiles tell, rows × (compute, memory, dispatch) × classes, each class where its larger bound is."""
-    kernels = np.column_stack([_column(rows, f"profile_kernels_{name}") for name in PROFILED])
-    times = np.column_stack([_column(rows, f"profile_s_{name}") for name in PROFILED])
-    work = np.maximum(times - kernels * np.nan_to_num(rows["launch_s"].to_numpy(float))[:, None], 0)
+    launch_s = np.nan_to_num(rows["launch_s"].to_numpy(float))[:, None]
+    work = np.maximum(_columns(rows, "profile_s") - _columns(rows, "profile_kernels") * launch_s, 0)
     waits = bounds[:, 1] > bounds[:, 0]
-    others = ~np.isin(NAMES, (*WEIGHTED, "attention"))
+    others = ~np.isin(CLASSES, (*WEIGHTED, "attention"))
     fused = (bounds[:, 1] * others).sum(axis=1) > (bounds[:, 0] * others).sum(axis=1)
-    waits = np.column_stack([waits, fused])
+    waits[:, CLASSES.index(FUSED)] = fused
     return np.stack([np.where(waits, 0, work), np.where(waits, work, 0), np.zeros_like(work)], axis=1)
 
 
@@ -155,12 +147,9 @@ def _with_rest(rows: pd.DataFrame, spent: np.ndarray) -> np.ndarray:
     return seconds * (rows["latency_s"].to_numpy(float) / call)[:, None]
 
 
-def _confidence(share: np.ndarray, profiled: np.ndarray, agrees: np.ndarray) -> np.ndarray:
-    return np.select(
-        [profiled & agrees & (share >= CLEAR), np.where(profiled, share >= MOST, share >= CLEAR)],
-        ["high", "medium"],
-        "low",
-    ).astype(object)
+def _confidence(share: np.ndarray, profiled: np.ndarray, agrees: np.ndarray, doubtful: np.ndarray) -> np.ndarray:
+    high, medium = profiled & agrees & (share >= CLEAR), np.where(profiled, share >= MOST, share >= CLEAR)
+    return np.select([doubtful, high, medium], ["low", "high", "medium"], "low").astype(object)
 
 
 def _with_preparation(rows: pd.DataFrame, calls: float | None) -> pd.DataFrame:
