@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from labbench.analysis.bottlenecks import LABELS
 from labbench.analysis.labels import place, work
 from labbench.plots.base import MANY, ROW_IN, legend_above, new_axes, nothing
-from labbench.plots.table import coloured_table
+from labbench.plots.table import coloured_table, stacked_counts
 from labbench.words import percent
 
 if TYPE_CHECKING:
@@ -24,7 +21,6 @@ COLORS = {
     "preparation": "#8fd3bd",
     "unexplained": "#e3e3e3",
 }
-SURE = {"high": "", "medium": "", "low": " ?"}
 
 
 def plot_bottlenecks(found: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -63,7 +59,7 @@ def _names(found: pd.DataFrame) -> pd.Series:
 
 def _texts(found: pd.DataFrame) -> list[str]:
     return [
-        "–" if row.bottleneck == "unexplained" else percent(row.share) + SURE[row.confidence]
+        "–" if row.bottleneck == "unexplained" else percent(row.share) + " ?" * (row.confidence == "low")
         for row in found.itertuples()
     ]
 
@@ -80,16 +76,8 @@ def _legend(ax: Axes, names: list[str]) -> None:
 
 def _plot_counts(found: pd.DataFrame, ax: Axes | None) -> Axes:
     sizes = found.assign(column=place(found)).groupby(["column", "bottleneck"], observed=True).size()
-    table = sizes.unstack(fill_value=0).reindex(columns=list(LABELS), fill_value=0)
-    ax = new_axes(ax, 1.2 + 0.4 * len(table))
-    begin, y = np.zeros(len(table)), np.arange(len(table))
-    for name in table.columns[table.sum() > 0]:
-        values = table[name].to_numpy()
-        ax.barh(y, values, left=begin, color=COLORS[name], edgecolor="0.6", lw=0.6, height=0.7, label=name)
-        begin += values
-    ax.set(xlabel=f"series ({len(found):,} in all)")
-    ax.set_yticks(y, [str(name) for name in table.index])
-    ax.invert_yaxis()
-    ax.grid(axis="y", visible=False)
+    table = sizes.unstack(fill_value=0)
+    ax = stacked_counts(table[[name for name in COLORS if name in table]], COLORS, ax)
+    ax.set_xlabel(f"series ({len(found):,} in all)")
     legend_above(ax, columns=3)
     return ax

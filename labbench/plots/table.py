@@ -44,20 +44,31 @@ def plot_matrix(matrix: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 def _plot_shares(kinds: pd.DataFrame, ax: Axes | None) -> Axes:
     """How many workloads of each platform ended how, as stacked bars."""
-    ax = new_axes(ax, 1.2 + 0.4 * len(kinds.columns))
-    y = np.arange(len(kinds.columns))
-    begin = np.zeros(len(y))
-    for kind, (name, color) in enumerate({**FILLS, "error": ERROR}.items()):
-        counts = (kinds == kind).sum().to_numpy()
-        ax.barh(y, counts, left=begin, color=color, edgecolor="0.6", lw=0.6, height=0.7, label=name)
-        for place in np.flatnonzero(counts > len(kinds) / 12).tolist():  # a bar too short for its number has none
-            ax.text(begin[place] + counts[place] / 2, place, f"{counts[place]:,}", ha="center", va="center_baseline")
-        begin += counts
+    import pandas as pd
+
+    colors = {**FILLS, "error": ERROR}
+    counts = pd.DataFrame({name: (kinds == kind).sum() for kind, name in enumerate(colors)})
+    ax = stacked_counts(counts, colors, ax)
     ax.set(xlim=(0, len(kinds)), xlabel=f"workloads ({len(kinds):,} in all)")
-    ax.set_yticks(y, [str(name) for name in kinds.columns])
+    legend_above(ax, columns=4, right=True)
+    return ax
+
+
+def stacked_counts(counts: pd.DataFrame, colors: dict[str, str], ax: Axes | None) -> Axes:
+    """A bar a row, made of the counts of each column in its colour; a part too short for its number has none."""
+    ax = new_axes(ax, 1.2 + 0.4 * len(counts))
+    y = np.arange(len(counts))
+    begin = np.zeros(len(y))
+    shortest = counts.sum(axis=1).max() / 12
+    for name in counts:
+        part = counts[name].to_numpy()
+        ax.barh(y, part, left=begin, color=colors[name], edgecolor="0.6", lw=0.6, height=0.7, label=name)
+        for place in np.flatnonzero(part > shortest).tolist():
+            ax.text(begin[place] + part[place] / 2, place, f"{part[place]:,}", ha="center", va="center_baseline")
+        begin += part
+    ax.set_yticks(y, [str(name) for name in counts.index])
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    legend_above(ax, columns=4, right=True)
     return ax
 
 
