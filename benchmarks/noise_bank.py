@@ -46,7 +46,7 @@ def draw(model: str, protocol: str) -> pd.DataFrame:
 
 
 def judged(bank: pd.DataFrame) -> pd.DataFrame:
-    """The draws of which labbench would conclude anything: the machine was unstable during neither side."""
+    """The draws that labbench would compare with those of another time: the machine was unstable during neither side."""
     unstable = (bank["noise"] == "unstable").groupby([bank["model"], bank["draw"]]).transform("any")
     draws = bank[["model", "draw"]].drop_duplicates()
     left = bank.loc[unstable, ["model", "draw"]].drop_duplicates()

@@ -67,9 +67,8 @@ def rounds(processes: list[list[np.ndarray]]) -> Rounds:
     return Rounds(process, number, np.log(medians), sum(len(taken) for one in processes for taken in one))
 
 
-def read(path: Path) -> dict[str, list[Draw]]:
-    """The draws of each model, without those from which labbench concludes nothing."""
-    bank = judged(pd.read_parquet(path))
+def read(bank: pd.DataFrame) -> dict[str, list[Draw]]:
+    """The draws of each model."""
     found: dict[str, list[Draw]] = {}
     for (model, _), part in bank.groupby(["model", "draw"], sort=True):
         sides = tuple(
@@ -204,11 +203,12 @@ def main() -> None:
         "--processes", type=int, nargs="+", default=[2, 1, 5], help="a side; the default protocol has 2"
     )
     options = parser.parse_args()
-    bank = read(options.bank)
+    recorded = pd.read_parquet(options.bank)
+    bank = read(recorded)
     print(f"{options.bank}: " + ", ".join(f"{name} {len(draws)} draws" for name, draws in bank.items()))
     for processes in options.processes:
         report(bank, options.families, processes, paired=True)
-    report(bank, options.families, options.processes[0], paired=False)
+    report(read(judged(recorded)), options.families, options.processes[0], paired=False)
 
 
 if __name__ == "__main__":

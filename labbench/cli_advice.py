@@ -64,15 +64,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _found(options: Any) -> Any:
     """The advice that the options ask for."""
     from labbench.analysis.opportunities import CHANGES, advise, top
-    from labbench.config import unknown_name
+    from labbench.config import require_known
     from labbench.store import Store
 
     store = Store(options.store)
     frame = store.latest()
-    for name, given, known in (("model", options.model, frame["model"].unique()), ("change", options.change, CHANGES)):
-        for one in given or ():
-            if one not in known:
-                raise unknown_name(name, one, known)
+    require_known("model", options.model, frame["model"].unique())
+    require_known("change", options.change, CHANGES)
     ids = frame.loc[frame["status"] == "ok", "record_id"]
     found = advise(frame, store.samples(ids), baseline=options.baseline, models=options.model)
     if options.change:
@@ -83,13 +81,15 @@ def _found(options: Any) -> Any:
 def _bottlenecks(options: Any) -> int:
     from labbench.analysis import bottleneck_report, bottlenecks, roofline
     from labbench.cli import print_frame
-    from labbench.config import ConfigError
+    from labbench.config import ConfigError, require_known
     from labbench.store import Store
 
     if options.calls is not None and not options.calls > 0:
         raise ConfigError(f"--calls {options.calls:g}: a job makes at least one call")
     store = Store(options.store)
-    frame = store.latest(**({"model": options.model} if options.model else {}))
+    frame = store.latest()
+    require_known("model", options.model, frame["model"].unique())
+    frame = frame[frame["model"].isin(options.model)] if options.model else frame
     found = bottlenecks.attribute(roofline.place(frame, store.environments()), options.calls)
     print_frame(found if options.json else bottleneck_report.table(found), options.json)
     if not options.json:

@@ -106,15 +106,12 @@ def _regressions(options: Any) -> int:
 def _found(options: Any, fail_on: float) -> pd.DataFrame:
     """The judgement that the options ask for."""
     from labbench.analysis.regressions import compared, regressions
-    from labbench.config import unknown_name
+    from labbench.config import require_known
     from labbench.store import Store
 
     store = Store(options.store)
     ids = None if options.baseline is None else store.baseline(options.baseline)["record_id"].tolist()
-    known = store.frame(["model"])["model"].dropna().unique()
-    for name in options.model or ():
-        if name not in known:
-            raise unknown_name("model", name, known)
+    require_known("model", options.model, store.frame(["model"])["model"].dropna().unique())
     frame = store.frame(**({"model": options.model} if options.model else {}))
     samples = store.samples(compared(frame, ids))
     return regressions(frame, samples, ids, fail_on, environments=store.environments())

@@ -30,6 +30,14 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     return ConfigError(f"unknown {kind} {name!r}; {nearest(name, known)}")
 
 
+def require_known(kind: str, given: Iterable[str] | None, known: Iterable[str]) -> None:
+    """Raises ConfigError, naming the nearest known one, for the first of the names given that is not known."""
+    known = list(known)
+    for name in given or ():
+        if name not in known:
+            raise unknown_name(kind, name, known)
+
+
 def parse(model: type[ModelT], data: Any, source: str) -> ModelT:
     """Validate ``data`` against ``model``.
 

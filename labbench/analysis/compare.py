@@ -89,8 +89,8 @@ def compare(
     DataFrame
         One row a comparison: the workload, ``by``, ``work`` (its name: :func:`labbench.analysis.labels.compared`), ``baseline``,
         ``ratio`` of latencies, ``ci_low``, ``ci_high``, ``p_value``,
-        ``p_adjusted`` (Benjamini–Hochberg over all rows), ``speedup``, ``verdict``, ``paired``, ``unstable`` (whether a side's
-        noise verdict is unstable: nothing is concluded from it), ``more_processes`` and ``more_samples`` (on each side; would
+        ``p_adjusted`` (Benjamini–Hochberg over all rows), ``speedup``, ``verdict``, ``paired``, ``unstable`` (whether the machine
+        was, and the sides did not run in turn: nothing is concluded from it), ``more_processes`` and ``more_samples`` (on each side; would
         decide what is undecided), ``differs`` (what else is not alike; empty if nothing). Workloads that the baseline lacks
         are left out; without any row of status ok the table is empty.
 
@@ -112,7 +112,7 @@ def compare(
     table = pairs[[*_identity(by)]].assign(work=compared(pairs, by), baseline=str(baseline))
     table["latency_s"], table["latency_baseline_s"] = pairs["latency_s"], pairs["latency_s_baseline"]
     judged = judge_pairs(pairs, samples, alpha, threshold)
-    table["unstable"] = (pairs["noise"] == "unstable") | (pairs["noise_baseline"] == "unstable")
+    table["unstable"] = _unstable(pairs, judged)
     table = table.join(judged)
     table["differs"] = _differences(pairs, by)
     decided = [
@@ -120,6 +120,12 @@ def compare(
         for r in table.itertuples(index=False)
     ]
     return table.assign(verdict=decided)
+
+
+def _unstable(pairs: pd.DataFrame, judged: pd.DataFrame) -> pd.Series:
+    """Whether an unstable machine may have made the difference: not where both sides ran in turn, and so met the same machine."""
+    unstable: pd.Series = (pairs["noise"] == "unstable") | (pairs["noise_baseline"] == "unstable")
+    return unstable & ~judged["paired"].astype(bool)
 
 
 def usual_baseline(frame: pd.DataFrame, by: str = "platform") -> str | None:
@@ -309,6 +315,6 @@ def fastest(frame: pd.DataFrame, samples: pd.DataFrame, *, alpha: float = ALPHA)
     pairs = beside(rows[place == 0], rows[place == 1], keys, how="left")
     table = pairs[_identity("platform")].assign(latency_s=pairs["latency_s"], runner_up=pairs["platform_baseline"])
     judged = judge_pairs(pairs, samples, alpha, THRESHOLD)
-    unstable = (pairs["noise"] == "unstable") | (pairs["noise_baseline"] == "unstable")
+    unstable = _unstable(pairs, judged)
     real = (judged["p_adjusted"] <= alpha) & (judged["ratio"] < 1 - THRESHOLD) & ~unstable
     return table.assign(lead=judged["speedup"], p_value=judged["p_value"], unstable=unstable, real=real)

@@ -25,6 +25,8 @@ OF_WORK: OPEN = (
     ("kv_cache", None, "uncached"),  # false or not given: with a cache is the default
 )
 SIZES = ("task", "seq_len", "image_size", "frames", "audio_s", "kv_cache")
+_OF_A_SERIES = ("model", "mode", "series", *SIZES)
+OF_SERIES: OPEN = (*OF_WORK, ("part", None, "{}"), ("batch_size", _OF_A_SERIES, "batch {}"))
 PARTS = ("device", "runtime", "threads", "world_size", "memory_format")  # in which `platform` is spelt out
 OF_A_HOST = ("hostname", "machine_id", "device_name")  # whoever compares these wants to see neither of the others told
 # What must agree for two rows to be the same work on the same input.
@@ -44,20 +46,27 @@ def work(frame: pd.DataFrame) -> pd.Series:
     return _told(frame, "model", OF_WORK)
 
 
+def series(frame: pd.DataFrame) -> pd.Series:
+    """The work of each row with its series and batch size as far as there are several, e.g. ``gpt2 · decode · batch 8``."""
+    return _told(_with_part(frame), "model", OF_SERIES)
+
+
 def compared(frame: pd.DataFrame, by: str) -> pd.Series:
     """What each comparison is about: the work, its batch size and place as far as several are compared, but not ``by``.
 
     E.g. ``vit-base · 384 px · batch 8``, or ``gpt2 · decode``.
     """
-    rows = frame.assign(part=frame["series"].astype(object).where(frame["series"] != "forward"))
-    within = ("model", "mode", "series", *SIZES)
-    here = (*within, "batch_size")
+    here = (*_OF_A_SERIES, "batch_size")
     places: OPEN = tuple((name, here, f"{name.replace('_', ' ')} {{}}") for name in PARTS if name in frame)
     if by not in PARTS:
         places = () if by == "platform" else (("platform", here, "{}"),)
     places += OF_PLACE[:1] if by in OF_A_HOST else OF_PLACE
-    told: OPEN = (*OF_WORK, ("part", None, "{}"), ("batch_size", within, "batch {}"), *places)
-    return _told(rows, "model", tuple(one for one in told if one[0] != by))
+    return _told(_with_part(frame), "model", tuple(one for one in (*OF_SERIES, *places) if one[0] != by))
+
+
+def _with_part(frame: pd.DataFrame) -> pd.DataFrame:
+    """With a column ``part``: the series where it says something."""
+    return frame.assign(part=frame["series"].astype(object).where(frame["series"] != "forward"))
 
 
 def side(frame: pd.DataFrame, by: Literal["platform", "model"]) -> pd.Series:

@@ -10,7 +10,8 @@
                    says so
     process 1   the same again with fresh workers, and so on; then one record a cell
 
-The order within a round alternates, so that no cell always follows the same neighbour.
+The order within a round alternates, so that no cell always follows the same neighbour. Rounds are short: on a shared machine the
+speed changes many times a second, and only what is measured within hundredths of a second of one another meets the same speed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 MEMORY_SHARE = 0.8  # of what is available: the limit of a worker, unless the protocol gives one
 PREPARATION = ("start", "load", "prepare")
+CHECK_GROWTH = 1.1  # the stopping rule is looked at again when a tenth more was sampled: it costs milliseconds
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Trial:
     rounds: dict[str, list[int]] = field(default_factory=dict)
     converged: dict[str, bool] = field(default_factory=dict)
     spent_s: dict[str, float] = field(default_factory=dict)
+    check_at_s: dict[str, float] = field(default_factory=dict)
     evidence: Evidence | None = None
     joules: float | None = None
     busy_s: float = 0.0
@@ -72,9 +75,11 @@ class Trial:
             self.rounds[name] += [index] * len(values)
             self.spent_s[name] += sum(values) * self.facts["steady"][name]["calls_per_sample"]
             enough = len(self.seconds[name]) >= protocol.min_samples and self.spent_s[name] >= protocol.min_time_s
-            if enough:
+            last = self.spent_s[name] >= protocol.max_time_s or len(self.seconds[name]) >= protocol.max_samples
+            if enough and (last or self.spent_s[name] >= self.check_at_s.get(name, 0.0)):
                 width = stats.median_half_width(self.seconds[name], self.rounds[name])
                 self.converged[name] = width <= protocol.target_ci
+                self.check_at_s[name] = CHECK_GROWTH * self.spent_s[name]
 
 
 def measure(
@@ -217,9 +222,8 @@ class _Pass:
         """Interleaved rounds until every trial has met its stopping rule."""
         index = 0
         while trials:
-            for trial in trials if index % 2 == 0 else list(reversed(trials)):
-                self.on_stage(f"round {index} of {trial.job.cell.platform.label}")
-                self._turn(trial, lambda trial: self._round(trial, index))  # noqa: B023 - called at once
+            self._sweep(trials if index % 2 == 0 else list(reversed(trials)), index)
+            for trial in trials:
                 if not trial.outcome and not trial.room():
                     self._turn(trial, self._finish)
                 if trial.outcome or "memory" in trial.facts:
@@ -228,26 +232,33 @@ class _Pass:
             trials = [trial for trial in trials if not trial.outcome and "memory" not in trial.facts]
             index += 1
 
-    def _round(self, trial: Trial, index: int) -> None:
-        """One round, with a look at what else the machine did meanwhile."""
-        from labbench.measure.energy import meter
+    def _sweep(self, trials: list[Trial], index: int) -> None:
+        """One round of each trial, with a look at what else the machine did meanwhile."""
         from labbench.measure.noise import NoiseProbe
+
+        probe = NoiseProbe([trial.worker.pid for trial in trials])
+        probe.start()
+        for trial in trials:
+            self.on_stage(f"round {index} of {trial.job.cell.platform.label}")
+            self._turn(trial, lambda trial: self._round(trial, index))
+        evidence = probe.stop()
+        for trial in trials:
+            trial.evidence = evidence if trial.evidence is None else trial.evidence + evidence
+
+    def _round(self, trial: Trial, index: int) -> None:
+        """One round of one trial, and the energy that it took."""
+        from labbench.measure.energy import meter
 
         room = trial.room()
         energy = meter(trial.job.cell.platform.device)
-        probe = NoiseProbe([trial.worker.pid])
         energy.start()
-        probe.start()
-        samples = self._call(
+        samples, trial.facts["steady"] = self._call(
             trial, "round", room, extra_s=len(room) * (self.protocol.round_s + self.protocol.warmup_max_s)
         )
-        evidence = probe.stop()
         joules = energy.stop()
-        trial.evidence = evidence if trial.evidence is None else trial.evidence + evidence
         if joules is not None:
             trial.joules = (trial.joules or 0.0) + joules
         trial.facts["energy"] = energy
-        trial.facts["steady"] = self._call(trial, "steady")
         trial.add_round(index, samples)
 
     def _finish(self, trial: Trial) -> None:

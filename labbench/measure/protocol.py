@@ -24,7 +24,7 @@ class Protocol(Frozen):
     min_samples: int = Field(30, ge=MIN_SAMPLES, description="samples per process and series")
     min_time_s: float = Field(1.0, ge=0, description="seconds of sampling per process and series")
     max_time_s: float = Field(10.0, gt=0, description="budget of sampling per process and series, seconds")
-    round_s: float = Field(0.1, gt=0, description="one interleaved round samples a series about this long, seconds")
+    round_s: float = Field(0.02, gt=0, description="one interleaved round samples a series about this long, seconds")
     max_samples: int = Field(10_000, ge=MIN_SAMPLES, description="samples kept per process and series at most")
     timer_overhead: float = Field(1e-4, gt=0, description="a block is at least timer cost / this long")
     warmup_min_calls: int = Field(3, ge=1)
@@ -54,7 +54,6 @@ QUICK: dict[str, Any] = {
     "min_samples": MIN_SAMPLES,
     "min_time_s": 0.3,
     "max_time_s": 1.5,
-    "round_s": 0.06,
     "warmup_max_s": 1.0,
     "prepare_timeout_s": 180.0,
     "prepare_concurrency": 2,

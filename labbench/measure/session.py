@@ -166,21 +166,18 @@ class Session:
             )
         return worst
 
-    def round(self, room: dict[str, int]) -> dict[str, list[float]]:
-        """One round of samples of each series in ``room``, which says how many more may be kept."""
+    def round(self, room: dict[str, int]) -> tuple[dict[str, list[float]], dict[str, dict[str, Any]]]:
+        """One round of samples of each series in ``room``, which says how many more may be kept; and how each is sampled."""
         with self._mode():
-            return {name: self._steady[name].round(limit) for name, limit in room.items()}
+            samples = {name: self._steady[name].round(limit) for name, limit in room.items()}
+        keys = ("calls_per_sample", "warmup_calls", "warmed")
+        return samples, {name: {key: getattr(one, key) for key in keys} for name, one in self._steady.items()}
 
     def _mode(self) -> Any:
         """Gradients off in inference, entered once a round so that its cost is outside the calls."""
         import torch
 
         return torch.enable_grad() if self.job.cell.workload.mode == "training" else torch.inference_mode()
-
-    def steady(self) -> dict[str, dict[str, Any]]:
-        """How each series was sampled."""
-        keys = ("calls_per_sample", "warmup_calls", "warmed")
-        return {name: {key: getattr(steady, key) for key in keys} for name, steady in self._steady.items()}
 
     def memory(self) -> dict[str, Any]:
         """Peak memory of a few calls of every series, in a pass of its own."""

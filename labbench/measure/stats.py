@@ -11,21 +11,23 @@ from labbench.records import Estimate
 
 LEVEL = 0.95
 BOOTSTRAPS = 500  # resamples: the ends of a 95 % interval then move by a few per cent of its width between seeds
+FEWEST_BLOCKS = 10  # where there are as many rounds: an interval from fewer is itself uncertain
 FEW_ROUNDS = 3  # below this, rounds cannot be resampled and samples are instead
 
 
 def median_half_width(samples: Sequence[float], rounds: Sequence[int]) -> float:
     """Relative half-width of the median's 95 % interval, the larger of two views.
 
-    Samples: distribution-free order statistics (binomial). Rounds: t-interval over the medians of rounds, which sees drift
-    and autocorrelation that the first view does not. Infinite when there are too few samples or rounds.
+    Samples: distribution-free order statistics (binomial). Rounds: t-interval over the medians of blocks of neighbouring
+    rounds, which sees drift and autocorrelation that the first view does not. Infinite when there are too few samples or rounds.
     """
     from scipy.stats import t
 
     values = np.asarray(samples, dtype=float)
-    medians = np.array([np.median(values[np.asarray(rounds) == k]) for k in sorted(set(rounds))])
-    if len(values) < 6 or len(medians) < FEW_ROUNDS:  # 6: the smallest n with a 95 % order-statistic interval
+    blocks = _blocks(np.asarray(rounds))
+    if len(values) < 6 or len(blocks) < FEW_ROUNDS:  # 6: the smallest n with a 95 % order-statistic interval
         return math.inf
+    medians = np.array([np.median(values[block]) for block in blocks])
     low, high = _order_statistics(np.sort(values))
     middle = float(np.median(values))
     spread = t.ppf((1 + LEVEL) / 2, len(medians) - 1) * medians.std(ddof=1) / math.sqrt(len(medians))
@@ -44,7 +46,7 @@ def _order_statistics(ordered: np.ndarray) -> tuple[float, float]:
 def quantiles(
     samples: Sequence[float], process: Sequence[int], rounds: Sequence[int], levels: Sequence[float], seed: int = 0
 ) -> list[Estimate]:
-    """Quantiles with 95 % percentile-bootstrap intervals; whole rounds are resampled within each process.
+    """Quantiles with 95 % percentile-bootstrap intervals; blocks of neighbouring rounds are resampled within each process.
 
     Parameters
     ----------
@@ -55,13 +57,17 @@ def quantiles(
     levels : sequence of float
         In 0..1, e.g. ``(0.5, 0.9, 0.99)``.
     """
-    values = np.asarray(samples, dtype=float)
+    values, owner, index = np.asarray(samples, dtype=float), np.asarray(process), np.asarray(rounds)
     point = np.quantile(values, levels)
-    blocks = _blocks(np.asarray(process), np.asarray(rounds))
+    groups = []
+    for p in np.unique(owner):
+        where = np.flatnonzero(owner == p)
+        blocks = _blocks(index[where])
+        groups.append([where[block] for block in blocks] if len(blocks) >= FEW_ROUNDS else where[:, None])
     rng = np.random.default_rng(seed)
     draws = np.empty((BOOTSTRAPS, len(levels)))
     for i in range(BOOTSTRAPS):
-        picked = np.concatenate([group[j] for group in blocks for j in rng.integers(len(group), size=len(group))])
+        picked = np.concatenate([group[j] for group in groups for j in rng.integers(len(group), size=len(group))])
         draws[i] = np.quantile(values[picked], levels)
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return [
@@ -70,11 +76,12 @@ def quantiles(
     ]
 
 
-def _blocks(process: np.ndarray, rounds: np.ndarray) -> list[list[np.ndarray]]:
-    """Per process, the positions of each round's samples; single samples where there are too few rounds."""
-    groups = []
-    for p in np.unique(process):
-        where = np.flatnonzero(process == p)
-        parts = [where[rounds[where] == k] for k in np.unique(rounds[where])]
-        groups.append(parts if len(parts) >= FEW_ROUNDS else [np.array([i]) for i in where])
-    return groups
+def _blocks(rounds: np.ndarray) -> list[np.ndarray]:
+    """Positions of the samples of each block of neighbouring rounds of one process.
+
+    Neighbouring rounds resemble one another; blocks of n^(1/3) rounds hardly do, and there are still many of them (Künsch 1989).
+    """
+    order = np.argsort(rounds, kind="stable")
+    starts = np.flatnonzero(np.diff(rounds[order], prepend=rounds.min(initial=0) - 1))
+    length = max(min(round(len(starts) ** (1 / 3)), len(starts) // FEWEST_BLOCKS), 1)
+    return np.split(order, starts[length::length]) if len(starts) else []

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 NS = 1e-9
 WARM_WINDOW = 5  # calls compared with the WARM_WINDOW calls before them
 WARM_CHANGE = 0.05  # warm when the median of a window is within 5 % of the one before it
+YOUNG = 1  # generations collected before a round: what the last one left; all would take as long as a short round
 MAX_BLOCK = 1_000_000  # calls; a callable that costs nothing measurable is still timed in finite blocks
 
 
@@ -84,7 +85,7 @@ class Steady:
 
     def round(self, room: int) -> list[float]:
         """Samples of one round, in seconds per call; at least one, at most ``room``."""
-        gc.collect()
+        gc.collect(YOUNG)
         gc.disable()
         try:
             if not self.calls_per_sample:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from labbench.analysis.labels import place, work
-from labbench.plots.base import MANY, ROW_IN, legend_above, new_axes, nothing
-from labbench.plots.table import coloured_table, stacked_counts
+from labbench.analysis.labels import place, series
+from labbench.plots.base import MANY, legend_above, nothing
+from labbench.plots.table import coloured_table, stacked_counts, table_axes
 from labbench.words import percent
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def plot_bottlenecks(found: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         return nothing(ax)
     names = list(COLORS)
     rows = found.assign(
-        row=_names(found), column=place(found), kind=found["bottleneck"].map(names.index), text=_texts(found)
+        row=series(found), column=place(found), kind=found["bottleneck"].map(names.index), text=_texts(found)
     ).drop_duplicates(["row", "column"])
     kinds = rows.pivot_table(index="row", columns="column", values="kind", aggfunc="first", observed=True)
     if len(kinds) > MANY:
@@ -40,21 +40,10 @@ def plot_bottlenecks(found: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     from matplotlib.colors import ListedColormap
 
     text = rows.pivot_table(index="row", columns="column", values="text", aggfunc="first", observed=True)
-    ax = new_axes(ax, 0.9 + ROW_IN * len(kinds))
+    ax = table_axes(ax, kinds)
     coloured_table(ax, kinds.astype(float), text.fillna(""), ListedColormap(list(COLORS.values())), (0, len(names) - 1))
     _legend(ax, [name for name in names if (found["bottleneck"] == name).any()])
-    ax.set_xlabel("share of the latency; ?: low confidence")
     return ax
-
-
-def _names(found: pd.DataFrame) -> pd.Series:
-    """Model, input size, batch size where there are several, and series where it says something."""
-    text = work(found)
-    series = found["series"].astype("str")
-    text = text.mask(series != "forward", text + " · " + series)
-    if found["batch_size"].nunique() > 1:
-        text = text + " · batch " + found["batch_size"].astype("str")
-    return text
 
 
 def _texts(found: pd.DataFrame) -> list[str]:
@@ -68,10 +57,8 @@ def _legend(ax: Axes, names: list[str]) -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(facecolor=COLORS[name], edgecolor="0.6", label=name) for name in names]
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    high = 1 + 0.62 / figure.get_size_inches()[1]  # above the names of the columns
-    ax.legend(handles=patches, ncols=3, loc="lower center", bbox_to_anchor=(0.5, high), frameon=False)
+    title = "share of the latency; ?: low confidence"
+    ax.legend(handles=patches, title=title, ncols=len(names), loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False)
 
 
 def _plot_counts(found: pd.DataFrame, ax: Axes | None) -> Axes:
