@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Mode = Literal["inference", "training"]
 Precision = Literal["fp32", "bf16", "fp16", "int8", "amp"]  # amp: fp32 weights, products in half precision (autocast)
 MemoryFormat = Literal["channels_last"]
+Optimizer = Literal["sgd", "adamw", "adamw_foreach", "adamw_fused", "adafactor"]
+Trained = Literal["head", "lora"]
 
 ID_LENGTH = 16  # hex digits: 64 bits, a collision among a million cells has probability 3e-8
 
@@ -51,6 +53,27 @@ class Workload(Frozen):
     frames: int | None = Field(None, ge=1, description="frames of a video clip")
     audio_s: float | None = Field(None, gt=0, description="seconds of audio in a sample")
     kv_cache: bool | None = Field(None, description="false: decode reads the whole context again; null: with a cache")
+    optimizer: Optimizer | None = Field(None, description="training: what updates the parameters; null: adamw")
+    accumulation: int | None = Field(None, ge=1, description="training: batches whose gradients one step adds up; null: 1")
+    checkpointing: bool | None = Field(
+        None, description="training: true: activations are computed again in the backward pass instead of being kept"
+    )
+    trained: Trained | None = Field(
+        None, description="training: head: all but the last part is frozen; lora: adapters only; null: everything"
+    )
+    clip_norm: float | None = Field(None, gt=0, description="training: largest norm of the gradient; null: any")
+
+    @property
+    def variant(self) -> str | None:
+        """How it is trained, where that is not the plain way: ``sgd, 4 batches a step, checkpointing``; None if it is."""
+        parts = (
+            self.optimizer,
+            self.accumulation and f"{self.accumulation} batches a step",
+            self.checkpointing and "checkpointing",
+            self.trained and {"head": "head only", "lora": "lora"}[self.trained],
+            self.clip_norm and f"clipped at {self.clip_norm:g}",
+        )
+        return ", ".join(part for part in parts if part) or None
 
     @property
     def shape_label(self) -> str:
@@ -74,12 +97,16 @@ class Platform(Frozen):
     threads: int | None = Field(None, ge=1, description="CPU threads; null: all physical cores")
     world_size: int = Field(1, ge=1, description="number of processes that share the work")
     memory_format: MemoryFormat | None = Field(None, description="layout of images and convolutions; null: NCHW")
+    loader_workers: int | None = Field(
+        None, ge=0, description="training: processes that make the batches; 0: the training process; null: they are at hand"
+    )
 
     @property
     def label(self) -> str:
-        """``device/runtime``, with threads, memory format and world size where they are not the default."""
+        """``device/runtime``, with threads, memory format, loader's workers and world size where they are not the default."""
         extra = f"·{self.threads}t" if self.threads else ""
         extra += f"·{self.memory_format}" if self.memory_format else ""
+        extra += f"·{self.loader_workers}w" if self.loader_workers is not None else ""
         ranks = f"×{self.world_size}" if self.world_size > 1 else ""
         return f"{self.device}/{self.runtime}{extra}{ranks}"
 
@@ -143,7 +170,8 @@ class Cell(Frozen):
     def label(self) -> str:
         """One line for people: model, mode, input size, precision, platform."""
         work = self.workload
-        return f"{work.model} {work.mode} {work.shape_label} {work.precision} on {self.platform.label}"
+        variant = f" ({work.variant})" if work.variant else ""
+        return f"{work.model} {work.mode} {work.shape_label} {work.precision}{variant} on {self.platform.label}"
 
     def flat(self) -> dict[str, Any]:
         """All fields of workload and platform in one flat dict."""
@@ -153,6 +181,7 @@ class Cell(Frozen):
         return f"<code>{self.id}</code> {self.label}"
 
 
+TRAINING_FIELDS = ("optimizer", "accumulation", "checkpointing", "trained", "clip_norm")  # what a variant consists of
 CELL_FIELDS = (*Workload.model_fields, *Platform.model_fields)
 
 
@@ -209,9 +238,9 @@ def _matches(cell: Cell, rule: dict[str, Any]) -> bool:
 
 
 def by_workload(cells: Iterable[Cell]) -> list[list[Cell]]:
-    """Cells grouped by what runs, whatever the precision, cache or platform: those a reader will compare."""
+    """Cells grouped by what runs, whatever the precision, cache, training variant or platform: those a reader will compare."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        key = content_id(cell.workload.model_dump(exclude={"precision", "kv_cache"}, exclude_none=True))
+        key = content_id(cell.workload.model_dump(exclude={"precision", "kv_cache", *TRAINING_FIELDS}, exclude_none=True))
         groups.setdefault(key, []).append(cell)
     return list(groups.values())

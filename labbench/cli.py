@@ -219,6 +219,12 @@ CELL_OPTIONS: dict[str, Callable[[str], Any]] = {
     "threads": int,
     "memory_format": str,
     "kv_cache": _true_or_false,
+    "optimizer": str,
+    "accumulation": int,
+    "checkpointing": _true_or_false,
+    "trained": str,
+    "clip_norm": float,
+    "loader_workers": int,
 }
 
 

@@ -8,21 +8,25 @@ operator. A model of seven billion parameters takes seconds and no memory.
 - Bytes: every input read once and every output written once per operator, as if nothing were cached or fused: an upper
   bound for the traffic of a fusing runtime. Views cost nothing.
 - Activations: bytes of all operators' outputs.
+- Peak: most bytes of tensors that live at one time (:mod:`labbench.live`); of training, of a step that is not the first.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from labbench.live import Live
 from labbench.records import Footprint, OperatorClass
 
 if TYPE_CHECKING:
     import torch
 
     from labbench.cells import Workload
+    from labbench.zoo.base import Model
 
 # Operator class by ATen name (without overload); first hit wins.
 CLASSES: dict[str, tuple[str, ...]] = {
@@ -58,7 +62,7 @@ def classify(name: str) -> str:
     return OTHER
 
 
-def count(module: torch.nn.Module, call: Callable[[], Any]) -> Footprint:
+def count(module: torch.nn.Module, call: Callable[[], Any], live: Live | None = None) -> Footprint:
     """Footprint of ``call()``, which runs ``module``; real or fake tensors.
 
     Parameters
@@ -67,10 +71,14 @@ def count(module: torch.nn.Module, call: Callable[[], Any]) -> Footprint:
         Whose parameters are counted.
     call : callable
         Runs it, e.g. ``lambda: module(x)``.
+    live : Live, optional
+        Follows the tensors.
     """
     demand: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     activations = [0.0]
-    with _counter(demand, activations):
+    live = live or Live()
+    live.see_module(module)
+    with _counter(demand, activations, live):
         call()
     parameters = list(module.parameters())
     return Footprint(
@@ -79,6 +87,8 @@ def count(module: torch.nn.Module, call: Callable[[], Any]) -> Footprint:
         parameters=sum(p.numel() for p in parameters),
         parameter_bytes=sum(p.numel() * p.element_size() for p in parameters),
         activation_bytes=activations[0],
+        peak_bytes=live.peak_bytes,
+        peak_by_cause=live.peak_by_cause,
         kernels=int(sum(kernels for _, _, kernels in demand.values())),
         by_class={
             name: OperatorClass(flops=flops, bytes=size, kernels=int(kernels))
@@ -87,8 +97,8 @@ def count(module: torch.nn.Module, call: Callable[[], Any]) -> Footprint:
     )
 
 
-def _counter(demand: dict[str, list[float]], activations: list[float]) -> Any:
-    """A dispatch mode that adds every operator to ``demand``."""
+def _counter(demand: dict[str, list[float]], activations: list[float], live: Live) -> Any:
+    """A dispatch mode that adds every operator to ``demand`` and shows ``live`` every tensor."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
@@ -100,6 +110,9 @@ def _counter(demand: dict[str, list[float]], activations: list[float]) -> Any:
     class Counter(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = func(*args, **(kwargs or {}))
+            for tensor in tree_leaves((args, kwargs, result)):
+                if isinstance(tensor, torch.Tensor):
+                    live.see(tensor)
             name = func._schema.name.removeprefix("aten::")
             if func.is_view or name.startswith(FREE) or func.namespace != "aten":
                 return result
@@ -136,8 +149,9 @@ def _attention_flops(args: Any, backward: bool) -> float:
 def of(workload: Workload) -> dict[str, Footprint]:
     """Footprint of one call of every series of a workload; ``step`` in training.
 
-    The workload is completed by :func:`labbench.zoo.resolve`. Counted in fp32; a narrower precision scales all bytes
-    (int8: those of weights and activations alike, which dynamic quantization comes close to for the weights only).
+    The workload is completed by :func:`labbench.zoo.resolve`. Inference is counted in fp32; a narrower precision scales all
+    bytes (int8: those of weights and activations alike, which dynamic quantization comes close to for the weights only).
+    Training is counted as it runs, with its variant, weights in fp32.
     A count of a built-in model is kept (:mod:`labbench.footprint_cache`): asking again needs no torch.
     """
     from labbench import footprint_cache, zoo
@@ -158,17 +172,19 @@ def _counted(workload: Workload) -> dict[str, Footprint]:
 
     from labbench import zoo
 
+    training = workload.mode == "training"
+    narrow = "bf16" if workload.precision == "fp16" else workload.precision  # as wide, and a CPU can count it
+    counted_in = workload.model_copy(update={"precision": narrow if training else "fp32"})
     with FakeTensorMode(allow_non_fake_inputs=True), _any_value(1.0):
         with no_init_weights(), _any_value(0.0):
-            model = zoo.build(workload.model_copy(update={"precision": "fp32"}))
-        if workload.mode == "training":
-            found = {"step": count(model.module, lambda: _step(model))}
-        else:
-            with torch.no_grad():
-                found = {
-                    program.name: count(program.module, partial(program.module, *program.inputs))
-                    for program in model.programs
-                }
+            model = zoo.build(counted_in)
+        if training:
+            return {"step": _counted_step(model, counted_in)}
+        with torch.no_grad():
+            found = {
+                program.name: count(program.module, partial(program.module, *program.inputs))
+                for program in model.programs
+            }
     scale = PRECISION_BYTES[workload.precision] / PRECISION_BYTES["fp32"]
     return {name: _scaled(footprint, scale) for name, footprint in found.items()}
 
@@ -200,38 +216,53 @@ def _any_value(value: float) -> Any:
     return AnyValue()
 
 
-def _output_sum(model: Any) -> torch.Tensor:
-    """A scalar that depends on every output of the first program."""
-    program = model.programs[0]
-    outputs = program.module(*program.inputs)
-    total: torch.Tensor = sum(x.sum() for x in (outputs if isinstance(outputs, tuple | list) else (outputs,)))
-    return total
-
-
-def _step(model: Any) -> None:
-    """One training step: loss, backward, and AdamW's update of every parameter.
+def _counted_step(model: Model, workload: Workload) -> Footprint:
+    """Footprint of the second training step: the first one makes the optimizer's state.
 
     A loss that looks at values (CTC, Hungarian matching) cannot be computed without any; the sum of the outputs stands
     for it, which leaves out the little that the loss itself costs.
     """
-    import torch
     from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
-    model.module.train()
-    optimizer = torch.optim.AdamW(model.module.parameters(), foreach=False)
+    from labbench.cells import Platform
+    from labbench.runtimes.base import Unsupported
+    from labbench.runtimes.step import TrainingStep
+
+    if model.training is None:
+        raise Unsupported(f"{workload.model} declares no training loss; register it with one (docs/zoo.md)")
+    step = TrainingStep(model, Platform(), workload)
     try:
-        loss = model.loss(model.module)
+        step()
     except (DataDependentOutputException, DynamicOutputShapeException, RuntimeError, ValueError):
-        model.module.eval()  # masks drawn at random depend on values too
-        loss = _output_sum(model)
-    loss.backward()
-    optimizer.step()
+        training = replace(model.training, criterion=_output_sum)
+        step = TrainingStep(replace(model, training=training), Platform(), workload)
+        step.module.eval()  # masks drawn at random depend on values too
+        step()
+    live = Live()
+    with live.training(step):
+        return count(step.module, step, live)
+
+
+def _output_sum(module: Any, outputs: Any, batch: Any) -> torch.Tensor:
+    """A scalar that depends on every floating-point output."""
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    leaves = tree_leaves(dict(outputs) if hasattr(outputs, "keys") else outputs)
+    total: torch.Tensor = sum(x.sum() for x in leaves if torch.is_tensor(x) and x.requires_grad)
+    return total
 
 
 def _scaled(footprint: Footprint, scale: float) -> Footprint:
     if scale == 1:
         return footprint
-    changes = {name: getattr(footprint, name) * scale for name in ("bytes", "activation_bytes")}
+    changes: dict[str, Any] = {
+        name: value * scale
+        for name in ("bytes", "activation_bytes", "peak_bytes")
+        if (value := getattr(footprint, name)) is not None
+    }
+    if footprint.peak_by_cause:
+        changes["peak_by_cause"] = {name: value * scale for name, value in footprint.peak_by_cause.items()}
     classes = {name: one.model_copy(update={"bytes": one.bytes * scale}) for name, one in footprint.by_class.items()}
     size = int(footprint.parameter_bytes * scale)
     return footprint.model_copy(update={**changes, "parameter_bytes": size, "by_class": classes})

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, JsonValue, TypeAdapte
 
 from labbench.cells import Cell, Frozen, content_id
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 FIRST_LASTING_SCHEMA = 2  # later ones only added fields that may be missing: records from here on are valid as they are
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ class Footprint(Frozen):
     parameters: int = Field(ge=0, description="number of parameters")
     parameter_bytes: int = Field(ge=0, description="bytes of all parameters")
     activation_bytes: float = Field(ge=0, description="bytes of all intermediate results")
+    peak_bytes: float | None = Field(None, ge=0, description="most bytes of tensors, weights too, that live at one time")
+    peak_by_cause: dict[str, float] | None = Field(None, description="what they are at that time")
     kernels: int = Field(ge=0, description="number of operators launched")
     by_class: dict[str, OperatorClass] = Field(description="flops, bytes and kernels by class of operator")
 
@@ -134,6 +136,7 @@ class Series(Frozen):
     )
     footprint: Footprint | None = Field(None, description="what one call demands")
     profile: Profile | None = Field(None, description="where the time goes, if a profile was asked for")
+    parts: dict[str, Estimate] | None = Field(None, description="median seconds of each part of a training step")
     samples: Samples = Samples()
 
     @model_validator(mode="after")
@@ -172,6 +175,9 @@ class Memory(Frozen):
         None, ge=0, description="peak above the empty worker: what model and runtime add"
     )
     parameter_bytes: int | None = Field(None, ge=0, description="size of the weights as the runtime holds them")
+    by_cause: dict[str, int] | None = Field(
+        None, description="what the increase consists of in training; workspace: all that nothing else explains"
+    )
     method: str | None = Field(None, description="how peak_bytes was read")
     reason: str | None = Field(None, description="why there is no figure")
 

@@ -29,7 +29,7 @@ def store(tmp_path):
     ceilings = {"gemm_flops": {"fp32": 1e12}, "bandwidth_bytes_s": 1e10, "dispatch_s": 1e-6}
     environment = Environment(machine_id="m1", hostname="h", machine={"ceilings": {"cpu": ceilings}}, software={})
     records = [timed("eager", 1e-2), timed("openvino", 5e-3), timed("compile", 1.001e-2)]
-    records += [timed("onnxruntime", 2e-3, noise=Noise(verdict="unstable"))]
+    records += [timed("onnxruntime", 2e-3, noise=Noise(verdict="unstable"), campaign_id="another")]
     records += [timed("eager", 1e-2, "gpt2-tiny"), make_record(status="failed", reason="no")]
     records = [record.model_copy(update={"environment_id": environment.id}) for record in records]
     path = tmp_path / "s.h5"
@@ -55,6 +55,14 @@ def test_nothing_is_concluded_from_an_unstable_measurement(store):
     assert "cpu/onnxruntime" not in set(summary(table)["platform"])
     best = fastest(frame, store.samples()).set_index("model")
     assert not best.loc["bert-tiny", "real"]
+
+
+def test_an_unstable_machine_does_not_matter_to_sides_that_ran_in_turn(tmp_path):
+    unstable = {"noise": Noise(verdict="unstable")}
+    records = [timed("eager", 1e-2, **unstable), timed("openvino", 5e-3, **unstable)]
+    store = Store(filled(tmp_path / "s.h5", *records))
+    table = compare(store.frame(), store.samples(), baseline="cpu/eager")
+    assert table[["verdict", "unstable"]].to_numpy().tolist() == [["faster", False]]
 
 
 def test_what_is_undecided_says_how_many_more_samples_would_decide(store):

@@ -164,4 +164,6 @@ def test_the_command_tells_what_a_model_waits_for(tmp_path, capsys):
     assert "What 1 series wait" in capsys.readouterr().out
     assert main(["bottlenecks", "--store", path, "--calls", "0"]) == 2
     assert "at least one call" in capsys.readouterr().err
-    assert main(["bottlenecks", "--store", path, "--model", "no-such", "--json"]) == 0
+    assert main(["bottlenecks", "--store", path, "--model", "bert-tini"]) == 2
+    assert "bert-tiny" in capsys.readouterr().err
+    assert main(["bottlenecks", "--store", path, "--model", "bert-tiny", "--json"]) == 0

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from labbench.analysis.labels import PARTS, compared
+from labbench.cells import TRAINING_FIELDS
 from labbench.analysis.ratio import (
     ALPHA,
     THRESHOLD,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 # What must agree for two series to be one workload.
 WORKLOAD = ("model", "task", "mode", "batch_size", "seq_len", "image_size", "frames", "audio_s", "series")
-ASKED = ("precision", "kv_cache", "platform", "machine_id")
+ASKED = ("precision", "kv_cache", "variant", "platform", "machine_id")
 # Column -> what is said where two rows differ in it though nobody asked for it.
 DIFFERENCES = {
     "threads": "threads",
@@ -44,6 +45,15 @@ DIFFERENCES = {
     "environment_id": "software",
     "latency_statistic": "median or mean",
     "provenance": "provenance",
+}
+# Column -> what it is called in training where nothing was asked for.
+PLAIN = {
+    "variant": "plain",
+    "optimizer": "adamw",
+    "accumulation": 1,
+    "checkpointing": False,
+    "trained": "everything",
+    "clip_norm": "any",
 }
 DRAWS = 2000  # bootstrap
 USUAL = "cpu/eager"
@@ -104,6 +114,8 @@ def compare(
     if by not in frame:
         raise unknown_name("column to compare by", by, frame.columns)
     rows = frame[(frame["status"] == "ok") & frame["series"].notna()]
+    if by in PLAIN:
+        rows = rows.assign(**{by: rows[by].astype(object).where(rows[by].notna() | (rows["mode"] != "training"), PLAIN[by])})
     values = rows[by].astype("str").where(rows[by].notna())
     baseline = usual_baseline(rows, by) if baseline is None else baseline
     if len(rows) and str(baseline) not in set(values.dropna()):
@@ -138,7 +150,8 @@ def usual_baseline(frame: pd.DataFrame, by: str = "platform") -> str | None:
 def _fixed(by: str) -> list[str]:
     """Columns in which two rows must agree to be compared by another one."""
     platform = PARTS if by in PARTS else ("platform",)
-    asked = (*(name for name in ASKED if name != "platform"), *platform)
+    variant = TRAINING_FIELDS if by in TRAINING_FIELDS else ("variant",)
+    asked = (*(name for name in ASKED if name not in ("platform", "variant")), *variant, *platform)
     elsewhere = ("machine_id",) if by in ("hostname", "device_name") else ()
     return [name for name in (*WORKLOAD, *asked) if name != by and name not in elsewhere]
 
@@ -166,6 +179,7 @@ def _identity(by: str) -> list[str]:
     names = (
         *WORKLOAD,
         "kv_cache",
+        "variant",
         "precision",
         "platform",
         "device_name",
@@ -310,7 +324,7 @@ def fastest(frame: pd.DataFrame, samples: pd.DataFrame, *, alpha: float = ALPHA)
     for the number of workloads), ``unstable``.
     """
     rows = frame[(frame["status"] == "ok") & frame["series"].notna()].sort_values("latency_s", kind="stable")
-    keys = [*WORKLOAD, "precision", "kv_cache", "machine_id"]
+    keys = [*WORKLOAD, "precision", "kv_cache", "variant", "machine_id"]
     place = rows.groupby(keys, observed=True, dropna=False, sort=False).cumcount()
     pairs = beside(rows[place == 0], rows[place == 1], keys, how="left")
     table = pairs[_identity("platform")].assign(latency_s=pairs["latency_s"], runner_up=pairs["platform_baseline"])

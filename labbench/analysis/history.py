@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 HISTORY = ("cell_id", "series", "machine_id", "provenance")  # what makes runs one history
 TOLD = (
-    *HISTORY, "model", "task", "mode", "batch_size", "seq_len", "image_size", "frames", "audio_s", "kv_cache", "precision",
+    *HISTORY, "model", "task", "mode", "batch_size", "seq_len", "image_size", "frames", "audio_s", "kv_cache", "variant", "precision",
     "platform", "runtime", "device_name",
 )  # fmt: skip
 RUN = ("record_id", "campaign_id", "started_at", "environment_id", "protocol_id", "threads", "noise", "latency_s")

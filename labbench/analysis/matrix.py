@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labbench.analysis.labels import place, work
+from labbench.cells import TRAINING_FIELDS
 from labbench.words import digits
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CELL = ("batch_size", "seq_len", "image_size", "frames", "audio_s", "kv_cache")  # fields of a workload beside its name
+CELL = ("batch_size", "seq_len", "image_size", "frames", "audio_s", "kv_cache", *TRAINING_FIELDS)  # beside a workload's name
 RUN = ("measured", "imported")  # provenances of what really ran
 NOT_KNOWN = "labbench has no {} `{}`: import results of it, or register it (docs/zoo.md, docs/runtimes.md)"
 
@@ -146,12 +147,17 @@ def _command(model: str, cells: pd.DataFrame, platform: pd.Series) -> str:
         "runtime": [platform["runtime"]],
         "precision": [platform["precision"]] if platform["precision"] != "fp32" else [],
         "threads": [threads[1]] if threads else [],
-        "memory_format": [platform["memory_format"]] if platform["memory_format"] == platform["memory_format"] else [],
+        **{name: list(platform[[name]].dropna()) for name in ("memory_format", "loader_workers")},
         **{name: sorted(cells[name].dropna().unique()) for name in CELL},
     }
     told = [
-        f"--{name.replace('_', '-')} {' '.join(f'{value}'.lower() if name == 'kv_cache' else f'{value}' for value in values)}"
+        f"--{name.replace('_', '-')} {' '.join(_word(value) for value in values)}"
         for name, values in options.items()
         if values
     ]
     return f"labbench run {' '.join(told)}"
+
+
+def _word(value: Any) -> str:
+    """A value as an option's."""
+    return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CHANGES = ("runtime", "precision", "batch_size", "threads", "memory_format", "kv_cache")
-SCENE = ("model", "task", "mode", "seq_len", "image_size", "frames", "audio_s", "series", "machine_id")
+SCENE = ("model", "task", "mode", "seq_len", "image_size", "frames", "audio_s", "variant", "series", "machine_id")
 CONFIGURATION = (*CHANGES, "device", "world_size")
 FEWEST_MODELS = 3  # to speak of a model where the change was not measured
 DECADES = 0.7  # sd of the weight over log10 FLOPs: a model ten times as large counts a third

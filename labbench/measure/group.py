@@ -28,7 +28,7 @@ from labbench.measure import stats
 from labbench.measure.protocol import Protocol
 from labbench.measure.session import Job
 from labbench.measure.worker import Outcome, Worker, WorkerEnded, can_fork, wait_any
-from labbench.records import Energy, Footprint, Memory, Noise, Phases, Record, Samples, Series
+from labbench.records import Energy, Estimate, Footprint, Memory, Noise, Phases, Record, Samples, Series
 
 if TYPE_CHECKING:
     from labbench.measure.noise import Evidence
@@ -47,6 +47,8 @@ class Trial:
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     rounds: dict[str, list[int]] = field(default_factory=dict)
+    parts: list[dict[str, float]] = field(default_factory=list)
+    part_rounds: list[int] = field(default_factory=list)
     converged: dict[str, bool] = field(default_factory=dict)
     spent_s: dict[str, float] = field(default_factory=dict)
     check_at_s: dict[str, float] = field(default_factory=dict)
@@ -252,14 +254,16 @@ class _Pass:
         room = trial.room()
         energy = meter(trial.job.cell.platform.device)
         energy.start()
-        samples, trial.facts["steady"] = self._call(
+        found = self._call(
             trial, "round", room, extra_s=len(room) * (self.protocol.round_s + self.protocol.warmup_max_s)
         )
         joules = energy.stop()
         if joules is not None:
             trial.joules = (trial.joules or 0.0) + joules
-        trial.facts["energy"] = energy
-        trial.add_round(index, samples)
+        trial.facts["energy"], trial.facts["steady"] = energy, found["steady"]
+        trial.parts += found["parts"]
+        trial.part_rounds += [index] * len(found["parts"])
+        trial.add_round(index, found["samples"])
 
     def _finish(self, trial: Trial) -> None:
         self.on_stage(f"memory of {trial.job.cell.platform.label}")
@@ -300,6 +304,7 @@ def assemble(trials: list[Trial]) -> Record:
         energy=_energy(trials),
         noise=_noise(trials, series),
         check=last.facts["check"],
+        metrics=_metrics(trials),
         series=series,
         **common,
     )
@@ -321,8 +326,15 @@ def _phases(trials: list[Trial]) -> Phases:
     )
 
 
+def _metrics(trials: list[Trial]) -> dict[str, float]:
+    """Those of the first process, with the last loss of training."""
+    first = trials[0].facts
+    last = {"loss_last": first["memory"]["loss_last"]} if "loss_last" in first["memory"] else {}
+    return {**first.get("metrics", {}), **last}
+
+
 def _memory(trials: list[Trial]) -> Memory:
-    passes = [trial.facts["memory"] for trial in trials]
+    passes = [{key: value for key, value in trial.facts["memory"].items() if key != "loss_last"} for trial in trials]
     peak = max(passes, key=lambda one: one["peak_bytes"] or 0)
     size = _median_of(trials, "parameter_bytes")
     return Memory(parameter_bytes=None if size is None else int(size), **peak)
@@ -335,7 +347,7 @@ def _energy(trials: list[Trial]) -> Energy:
         + trial.facts["steady"][name]["warmup_calls"]
         for trial in trials
         for name in trial.seconds
-    )
+    ) + sum(len(trial.parts) for trial in trials)
     joules = [trial.joules for trial in trials]
     if any(value is None for value in joules):
         return Energy(reason=meter.reason)
@@ -381,5 +393,18 @@ def _series(trials: list[Trial], name: str, items: float, unit: str) -> Series:
         stop_reason="converged" if converged else "max_samples" if full else "time_budget",
         footprint=trials[-1].facts["footprints"].get(name),
         profile=trials[-1].facts.get("profiles", {}).get(name),
+        parts=_parts(trials) if name == "step" else None,
         samples=Samples(seconds=seconds, process=process, round=rounds),
     )
+
+
+def _parts(trials: list[Trial]) -> dict[str, Estimate] | None:
+    """Median time of each part of a training step; None where the runtime does not tell."""
+    steps = [step for trial in trials for step in trial.parts]
+    if not steps:
+        return None
+    rounds = [index for trial in trials for index in trial.part_rounds]
+    process = [p for p, trial in enumerate(trials) for _ in trial.parts]
+    return {
+        name: stats.quantiles([step[name] for step in steps], process, rounds, (0.5,))[0] for name in steps[0]
+    }

@@ -13,6 +13,7 @@ MODULES = (
     "labbench.runtimes.check",
     "labbench.runtimes.eager",
     "labbench.runtimes.export",
+    "labbench.runtimes.step",
     "labbench.footprint",
     "labbench.zoo.building",
     "labbench.zoo.vision_language",

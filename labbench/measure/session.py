@@ -16,6 +16,7 @@ from labbench.measure.steady import Steady
 if TYPE_CHECKING:
     from labbench.records import Check
     from labbench.runtimes.base import Prepared, Runtime
+    from labbench.runtimes.step import TrainingStep
     from labbench.zoo.base import Model, Program
 
 MEMORY_CALLS = 3  # calls in the memory pass: allocators reach their high-water mark within the first two
@@ -91,8 +92,8 @@ class Session:
             reason = (
                 f"runtime {platform.runtime!r} has no {work.precision}; it has {', '.join(self._runtime.precisions)}"
             )
-        if reason is None and platform.memory_format is not None and work.mode == "training":
-            reason = f"training in {platform.memory_format} is not offered"
+        if reason is None and platform.loader_workers is not None and work.mode != "training":
+            reason = f"a data loader ({platform.loader_workers} workers) belongs to training"
         if reason is None and platform.memory_format is not None and not self._runtime.lays_out:
             reason = f"runtime {platform.runtime!r} chooses memory layouts itself, so {platform.memory_format} means nothing to it"
         if reason is not None:
@@ -100,9 +101,11 @@ class Session:
 
     def _items(self) -> list[tuple[str, float, str]]:
         """Name, items per call and unit of each series, primary first."""
-        model = self._model
-        if self.job.cell.workload.mode == "training":
-            return [("step", model.items_per_step, model.unit)]
+        model, work = self._model, self.job.cell.workload
+        if work.mode == "training":
+            if (training := model.training) is None:
+                return []  # prepare() refuses it
+            return [("step", training.items_per_batch * (work.accumulation or 1), training.unit)]
         return [(program.name, program.items_per_call, program.unit) for program in model.programs]
 
     def prepare(self) -> dict[str, Any]:
@@ -113,7 +116,7 @@ class Session:
         platform, precision = cell.platform, cell.workload.precision
         if cell.workload.mode == "training":
             start = perf_counter()
-            self._prepared["step"] = self._runtime.prepare_step(model, platform, precision)
+            self._prepared["step"] = self._runtime.prepare_step(model, platform, cell.workload)
             prepare_s = perf_counter() - start
         else:
             with torch.inference_mode():
@@ -130,13 +133,17 @@ class Session:
         return {"prepare_s": prepare_s, "parameter_bytes": max(sizes, default=None)}
 
     def first(self) -> dict[str, Any]:
-        """The first run of every series, and the comparison of its output with eager fp32's.
+        """The first run of every series; the comparison of its output with eager fp32's, or proof that it trains.
 
         Raises
         ------
         CellFailed
-            If an output is out of tolerance, or a training loss is not finite.
+            If an output is out of tolerance, a training loss is not finite, or a step changes nothing.
         """
+        from labbench.measure import training
+
+        step = self._step()
+        before = step.checksums() if step else []
         results = {}
         with self._mode():
             start = perf_counter()
@@ -144,17 +151,20 @@ class Session:
                 results[name] = prepared()
                 prepared.synchronize()
             first_run_s = perf_counter() - start
+        if step:
+            metrics = training.proof(step, results["step"], before)
+            return {"first_run_s": first_run_s, "check": None, "metrics": metrics}
         outputs = {name: self._prepared[name].outputs(result) for name, result in results.items()}
         return {"first_run_s": first_run_s, "check": self._check(outputs)}
+
+    def _step(self) -> TrainingStep | None:
+        """The training step, if this cell is one; runtimes of users may have other ones."""
+        step = self._prepared.get("step")
+        return step if hasattr(step, "anatomy") else None  # type: ignore[return-value]
 
     def _check(self, outputs: dict[str, Any]) -> Check | None:
         from labbench.runtimes.check import compare
 
-        if "step" in outputs:
-            loss = float(outputs["step"][0])
-            if loss != loss or loss in (float("inf"), float("-inf")):
-                raise CellFailed(f"the loss of the first training step is {loss}")
-            return None
         precision = self.job.cell.workload.precision
         checks = {name: compare(got, self._reference[name], precision) for name, got in outputs.items()}
         self._reference.clear()
@@ -166,12 +176,20 @@ class Session:
             )
         return worst
 
-    def round(self, room: dict[str, int]) -> tuple[dict[str, list[float]], dict[str, dict[str, Any]]]:
-        """One round of samples of each series in ``room``, which says how many more may be kept; and how each is sampled."""
+    def round(self, room: dict[str, int]) -> dict[str, Any]:
+        """One round of each series in ``room``, which says how many more samples may be kept.
+
+        Returns ``samples``, how each series is sampled (``steady``), and the seconds of the ``parts`` of some training steps.
+        """
+        from labbench.measure import training
+
+        step = self._step()
         with self._mode():
             samples = {name: self._steady[name].round(limit) for name, limit in room.items()}
+            parts = training.parts_round(step, self.job.protocol) if step else []
         keys = ("calls_per_sample", "warmup_calls", "warmed")
-        return samples, {name: {key: getattr(one, key) for key in keys} for name, one in self._steady.items()}
+        steady = {name: {key: getattr(one, key) for key in keys} for name, one in self._steady.items()}
+        return {"samples": samples, "steady": steady, "parts": parts}
 
     def _mode(self) -> Any:
         """Gradients off in inference, entered once a round so that its cost is outside the calls."""
@@ -188,10 +206,25 @@ class Session:
         with memory.peak(device) as peak, self._mode():
             for prepared in self._prepared.values():
                 for _ in range(MEMORY_CALLS):
-                    prepared()
+                    result = prepared()
                 prepared.synchronize()
         increase = None if peak.bytes is None else max(peak.bytes - self._empty_bytes, 0)
-        return {"peak_bytes": peak.bytes, "increase_bytes": increase, "method": peak.method, "reason": peak.reason}
+        found = {"peak_bytes": peak.bytes, "increase_bytes": increase, "method": peak.method, "reason": peak.reason}
+        return found | self._end_of_training(result, increase)
+
+    def _end_of_training(self, loss: Any, increase: int | None) -> dict[str, Any]:
+        """What the memory of a training step went to, and its last loss."""
+        from labbench.measure import training
+
+        if (step := self._step()) is None:
+            return {}
+        last = float(loss)
+        training.require_finite(last, "last")
+        with self._mode():
+            causes = step.memory_by_cause()
+        if increase is not None:
+            causes["workspace"] = max(increase - sum(causes.values()), 0)
+        return {"by_cause": causes, "loss_last": last}
 
     def profile(self) -> dict[str, Any]:
         """Where the time of a call of each series goes; None where the runtime has no profiler, or it failed."""

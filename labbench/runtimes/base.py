@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from labbench.cells import Mode, Platform, Precision
+    from labbench.cells import Mode, Platform, Precision, Workload
     from labbench.records import Profile
     from labbench.zoo.base import Model, Program
 
@@ -90,6 +90,6 @@ class Runtime(ABC):
         """
         return None
 
-    def prepare_step(self, model: Model, platform: Platform, precision: Precision) -> Prepared:
-        """Make one training step (forward, backward, optimizer) callable; only for runtimes with that mode."""
+    def prepare_step(self, model: Model, platform: Platform, workload: Workload) -> Prepared:
+        """Make one training step (:class:`labbench.runtimes.step.TrainingStep`) callable; only for runtimes with that mode."""
         raise Unsupported(f"runtime {self.name!r} does not train")

@@ -11,7 +11,7 @@ from labbench.runtimes.eager import Eager
 if TYPE_CHECKING:
     import torch
 
-    from labbench.cells import Platform, Precision
+    from labbench.cells import Platform, Precision, Workload
     from labbench.runtimes.base import Prepared
     from labbench.zoo.base import Model
 
@@ -48,10 +48,10 @@ class Compile(Eager):
             prepared.synchronize()
         return prepared
 
-    def prepare_step(self, model: Model, platform: Platform, precision: Precision) -> Prepared:
-        """Compile loss and backward, by running one step."""
+    def prepare_step(self, model: Model, platform: Platform, workload: Workload) -> Prepared:
+        """Compile forward pass, loss and backward pass, by running one step."""
         with _EmptyCache():
-            prepared = super().prepare_step(model, platform, precision)
+            prepared = super().prepare_step(model, platform, workload)
             prepared()
             prepared.synchronize()
         return prepared

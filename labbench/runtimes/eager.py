@@ -12,11 +12,9 @@ from labbench.runtimes.devices import absent, torch_device
 if TYPE_CHECKING:
     import torch
 
-    from labbench.cells import Mode, Platform, Precision
+    from labbench.cells import Mode, Platform, Precision, Workload
     from labbench.records import Profile
     from labbench.zoo.base import Model, Program
-
-LEARNING_RATE = 1e-4  # AdamW's; small, so that a benchmark of any length keeps a finite loss
 
 
 class TorchPrepared(Prepared):
@@ -81,29 +79,11 @@ class Eager(Runtime):
 
         return torch_profile(prepared, torch_device(platform.device).type)
 
-    def prepare_step(self, model: Model, platform: Platform, precision: Precision) -> Prepared:
-        """One AdamW step: zero gradients, loss, backward, update; bf16 by autocast."""
-        import torch
+    def prepare_step(self, model: Model, platform: Platform, workload: Workload) -> Prepared:
+        """One step of the workload's training variant; bf16 and fp16 by autocast, weights stay in fp32."""
+        from labbench.runtimes.step import TrainingStep
 
-        if model.loss is None:
-            raise Unsupported("the model declares no training loss; register it with one")
-        if precision not in ("fp32", "bf16"):
-            raise Unsupported(f"training in {precision} is not offered; use fp32 or bf16")
-        device = torch_device(platform.device)
-        module = model.module.to(device).train()
-        optimizer = torch.optim.AdamW(module.parameters(), lr=LEARNING_RATE)
-        compute = self.transform(model.loss)
-        autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-        def step() -> torch.Tensor:
-            optimizer.zero_grad(set_to_none=True)
-            with autocast:
-                loss = compute(module)
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        return TorchPrepared(step, (), size_of(module), device)
+        return TrainingStep(model, platform, workload, self.transform)
 
 
 def _converted(
@@ -161,6 +141,9 @@ def size_of(module: torch.nn.Module) -> int:
     for value in module.state_dict().values():
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, torch.Tensor):
-                key = id(part) if part.is_quantized else part.data_ptr()
-                sizes[key] = part.numel() * part.element_size()
+                if part.is_quantized:
+                    sizes[id(part)] = part.numel() * part.element_size()
+                else:
+                    storage = part.untyped_storage()
+                    sizes[storage._cdata] = storage.nbytes()
     return sum(sizes.values())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labbench.cells import Platform
+from labbench.cells import TRAINING_FIELDS, Platform, Workload
 from labbench.config import unknown_name
 from labbench.store.columns import INT_NULL, Column, record_columns, series_columns
 from labbench.store.table import Coded, Source, TableName, Values, decode, lengths
@@ -24,7 +24,8 @@ RECORD_VIEW = {
     "campaign_id": "campaign_id",
     **{name: f"cell.workload.{name}" for name in ("model", "task", "mode", "batch_size", "precision")},
     **{name: f"cell.workload.{name}" for name in ("seq_len", "image_size", "frames", "audio_s", "kv_cache")},
-    **{name: f"cell.platform.{name}" for name in ("device", "runtime", "world_size", "memory_format")},
+    **{name: f"cell.workload.{name}" for name in TRAINING_FIELDS},
+    **{name: f"cell.platform.{name}" for name in ("device", "runtime", "world_size", "memory_format", "loader_workers")},
     "threads": "threads",
     "threads_asked": "cell.platform.threads",
     "device_name": "device_name",
@@ -70,19 +71,33 @@ SERIES_VIEW = {
     "bytes": "footprint.bytes",
     "parameters": "footprint.parameters",
     "activation_bytes": "footprint.activation_bytes",
+    "tensor_peak_bytes": "footprint.peak_bytes",
     "kernels": "footprint.kernels",
     "profile_wall_s": "profile.wall_s",
     "profile_method": "profile.method",
 }
 FEW_TEXTS = 100  # of a column; types of longer ones are not remembered
-BY_CLASS = ("footprint.by_class", "profile.seconds", "profile.kernels")  # JSON, a column for each class of operators
+# JSON that becomes a column for each of its keys; table, name, and whether a missing key means none of it.
+SPREAD: tuple[tuple[TableName, str, bool], ...] = (
+    ("series", "footprint.by_class", True),
+    ("series", "profile.seconds", True),
+    ("series", "profile.kernels", True),
+    ("series", "footprint.peak_by_cause", True),
+    ("series", "parts", False),
+    ("records", "memory.by_cause", True),
+    ("records", "metrics", False),
+)
 ON_REQUEST = {  # columns that are not among the default ones
     "retracts": "retracts",
     **{f"advice_{name}": f"advice.{name}" for name in ("change", "baseline_cell_id", "series")},
     "advice_gain": "advice.gain.value",
     **{f"advice_gain_{end}": f"advice.gain.{end}" for end in ("ci_low", "ci_high")},
 }
-COLUMNS = (*RECORD_VIEW, "platform", "series", "primary", "latency_s", "latency_statistic", *list(SERIES_VIEW)[1:])
+OF_CELL = {  # columns that a part of the cell tells: its fields' prefix, its class, the property
+    "platform": ("cell.platform", Platform, "label"),
+    "variant": ("cell.workload", Workload, "variant"),
+}
+COLUMNS = (*RECORD_VIEW, *OF_CELL, "series", "primary", "latency_s", "latency_statistic", *list(SERIES_VIEW)[1:])
 
 
 def frame(
@@ -100,8 +115,10 @@ def frame(
     records : array of int, optional
         Rows of the records wanted, ascending; default: all.
     columns : sequence of str, optional
-        Only these; default: all, and per operator class of the footprints ``flops_<class>``, ``bytes_<class>`` and
-        ``kernels_<class>``, of the profiles (if there are any) ``profile_s_<class>`` and ``profile_kernels_<class>``.
+        Only these; default: all, and what there is of these: per operator class of the footprints ``flops_<class>``,
+        ``bytes_<class>`` and ``kernels_<class>``, of the profiles ``profile_s_<class>`` and ``profile_kernels_<class>``; per
+        cause ``tensors_<cause>_bytes`` (counted) and ``memory_<cause>_bytes`` (measured); of training steps ``part_s_<part>``
+        with ``part_ci_low_s_<part>`` and ``part_ci_high_s_<part>``; ``metric_<name>``.
     where : mapping, optional
         Column to the value, or a list of the values, that it must have. Other columns are read at matching rows only.
 
@@ -110,7 +127,7 @@ def frame(
     DataFrame
         Texts are categoricals, times are timezone-aware, missing integers are ``<NA>``. ``latency_s`` is the median or, where a
         source gives no median, the mean: ``latency_statistic`` says which. ``primary`` marks the first series of a
-        record, ``platform`` is device/runtime.
+        record, ``platform`` is device/runtime, ``variant`` how a training workload departs from the plain way.
 
     Raises
     ------
@@ -122,7 +139,7 @@ def frame(
     view = _View(source, records, where)
     values = {name: view.column(name) for name in columns or COLUMNS}
     table = pd.DataFrame(values, index=pd.RangeIndex(len(view)), copy=False)
-    return table if columns else table.join(view.by_class())
+    return table if columns else table.join(view.spread())
 
 
 def matching(source: Source, records: np.ndarray | None, where: Mapping[str, Any]) -> np.ndarray:
@@ -174,8 +191,8 @@ class _View:
         """A column as a pandas array of its natural type."""
         if name == "primary":
             return self.primary
-        if name == "platform":
-            return self._platform()
+        if name in OF_CELL:
+            return self._of_cell(*OF_CELL[name])
         if name == "latency_s":
             return self._latency()[0]
         if name == "latency_statistic":
@@ -184,10 +201,10 @@ class _View:
             return to_pandas(*self.values("records", stored))
         if stored := SERIES_VIEW.get(name):
             return to_pandas(*self.values("series", stored))
-        by_class = self.by_class()
-        if name in by_class:
-            return by_class[name].to_numpy()
-        raise unknown_name("column", name, [*COLUMNS, *by_class.columns])
+        spread = self.spread()
+        if name in spread:
+            return spread[name].to_numpy()
+        raise unknown_name("column", name, [*COLUMNS, *spread.columns])
 
     def values(self, table: TableName, stored: str) -> tuple[Column, Values]:
         """The stored column at the view's rows; rows without a series are null."""
@@ -211,8 +228,8 @@ class _View:
         codes = np.where(missing, np.where(np.isnan(mean), -1, 1), 0).astype(np.int8)
         return np.where(missing, mean, median), pd.Categorical.from_codes(codes, ["median", "mean"], validate=False)
 
-    def _platform(self) -> pd.Categorical:
-        """The platform's label, put together once for each distinct cell."""
+    def _of_cell(self, prefix: str, part: type[Platform | Workload], told: str) -> pd.Categorical:
+        """A property of each row's platform or workload, worked out once for each distinct cell."""
         import pandas as pd
 
         cell = self.values("records", "cell_id")[1]
@@ -221,36 +238,55 @@ class _View:
         example[cell.codes[::-1]] = np.arange(len(self))[::-1]
         known = np.flatnonzero(example >= 0)
         rows = np.sort(example[known])
-        fields = Platform.model_fields
-        stored = [_columns("records")[f"cell.platform.{name}"] for name in fields]
+        fields = part.model_fields
+        stored = [_columns("records")[f"{prefix}.{name}"] for name in fields]
         parts = [decode(column, self.source.column("records", column, self.record[rows])) for column in stored]
-        labels = [Platform(**dict(zip(fields, values, strict=True))).label for values in zip(*parts, strict=True)]
+        of_field = (dict(zip(fields, values, strict=True)) for values in zip(*parts, strict=True))
+        labels = [getattr(part.model_construct(**values), told) for values in of_field]
         codes, categories = pd.factorize(np.array(labels, dtype=object))
         of_cell = np.full(len(cell.categories), -1)
         of_cell[cell.codes[rows]] = codes
         return pd.Categorical.from_codes(of_cell[cell.codes], pd.Index(categories, dtype="str"))
 
-    def by_class(self) -> pd.DataFrame:
-        """Footprints and profiles by operator class as columns; each distinct one is parsed once."""
+    def _measured(self) -> np.ndarray:
+        """Rows that labbench measured; sources of others have metrics of their own, different in each row."""
+        _, provenance = self.values("records", "provenance")
+        assert isinstance(provenance, Coded)
+        names = np.array([*provenance.categories, ""], dtype=object)
+        measured: np.ndarray = names[provenance.codes] == "measured"
+        return measured
+
+    def spread(self) -> pd.DataFrame:
+        """The dictionaries of :data:`SPREAD` as columns; each distinct one is parsed once."""
         import pandas as pd
 
         tables = []
-        for name in BY_CLASS:
-            _, stored = self.values("series", name)
+        for table_name, name, zero in SPREAD:
+            _, stored = self.values(table_name, name)
             assert isinstance(stored, Coded)
-            parsed = pd.DataFrame([_by_class(name, json.loads(text)) for text in stored.categories])
-            table = parsed.fillna(0.0).astype(float)
-            tables.append(table.reindex(stored.codes).set_axis(range(len(self))))
+            codes = stored.codes if name != "metrics" else np.where(self._measured(), stored.codes, -1)
+            used = np.unique(codes[codes >= 0])
+            parsed = pd.DataFrame([_spread(name, json.loads(stored.categories[code])) for code in used], index=used)
+            table = (parsed.fillna(0.0) if zero else parsed).astype(float)
+            tables.append(table.reindex(codes).set_axis(range(len(self))))
         return pd.concat(tables, axis=1)
 
 
-def _by_class(stored: str, values: dict[str, Any]) -> dict[str, float]:
-    """Columns of one footprint, or of one part of a profile."""
-    if stored == "profile.seconds":
-        return {f"profile_s_{kind}": value for kind, value in values.items()}
-    if stored == "profile.kernels":
-        return {f"profile_kernels_{kind}": value for kind, value in values.items()}
-    return {f"{measure}_{kind}": value for kind, demand in values.items() for measure, value in demand.items()}
+def _spread(stored: str, values: dict[str, Any]) -> dict[str, float]:
+    """Columns of one dictionary."""
+    if stored == "footprint.by_class":
+        return {f"{measure}_{kind}": value for kind, demand in values.items() for measure, value in demand.items()}
+    if stored == "parts":
+        ends = {"value": "part_s", "ci_low": "part_ci_low_s", "ci_high": "part_ci_high_s"}
+        return {f"{ends[end]}_{part}": value for part, found in values.items() for end, value in found.items()}
+    form = {
+        "profile.seconds": "profile_s_{}",
+        "profile.kernels": "profile_kernels_{}",
+        "footprint.peak_by_cause": "tensors_{}_bytes",
+        "memory.by_cause": "memory_{}_bytes",
+        "metrics": "metric_{}",
+    }[stored]
+    return {form.format(key): value for key, value in values.items()}
 
 
 def _is_everything(rows: np.ndarray) -> bool:

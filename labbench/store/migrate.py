@@ -7,6 +7,7 @@ schema  what changed with it
 ======= ============================================================================================
 2       retractions, licences; medians and intervals may be missing (imports); samples and series by offset; checksums
 3       only further fields that may be missing: memory format, KV cache, profile, advice. Read as it is, null where it lacks one
+4       only further fields that may be missing: training variants, parts of a step, memory by cause, peak of a footprint
 ======= ============================================================================================
 """
 

@@ -173,7 +173,20 @@ def resolve(workload: Workload) -> Workload:
         raise ConfigError(f"{workload.model} has no {', '.join(sorted(useless))}; it uses {used}")
     changes: dict[str, Any] = {"task": workload.task or family.task, **family.shape, **given}
     changes["kv_cache"] = workload.kv_cache and None  # with a cache is the default, and needs no second name
+    changes |= _training(workload)
     return workload.model_copy(update=changes)
+
+
+def _training(workload: Workload) -> dict[str, Any]:
+    """How the workload is trained; what is the default gets no second name."""
+    from labbench.cells import TRAINING_FIELDS
+    from labbench.config import ConfigError
+
+    given = {name: getattr(workload, name) for name in TRAINING_FIELDS if getattr(workload, name) is not None}
+    if given and workload.mode != "training":
+        raise ConfigError(f"{', '.join(given)} belong{'s' * (len(given) == 1)} to training; say --mode training")
+    plain = {"optimizer": "adamw", "accumulation": 1, "checkpointing": False}
+    return {name: None for name, value in given.items() if value == plain.get(name)}
 
 
 def build(workload: Workload, seed: int = 0) -> Model:

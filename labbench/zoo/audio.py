@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labbench.zoo.base import Family, Model, Size
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
     from labbench.cells import Workload
 
 HUB = "Hugging Face hub, safetensors metadata of "
@@ -38,15 +42,30 @@ def _wav2vec2(size: Size, work: Workload) -> Model:
     module = configured("Wav2Vec2Config", "Wav2Vec2ForCTC", size)
     wave = torch.randn(work.batch_size, round(work.audio_s * SAMPLE_RATE))
     labels = tokens(work, module.config.vocab_size, min(LABELS, max(1, round(work.audio_s * 10))), avoid=1)
-    return forward_model(
-        module, {"input_values": wave}, ("logits",), {"labels": labels}, work.batch_size * work.audio_s, "audio_s"
+    seconds = work.batch_size * work.audio_s
+    return forward_model(module, {"input_values": wave}, ("logits",), labels, _ctc, seconds, "audio_s")
+
+
+def _ctc(module: Any, outputs: Any, batch: Mapping[str, Any]) -> torch.Tensor:
+    """Connectionist temporal classification: all alignments of the labels with the frames."""
+    import torch
+
+    config, labels = module.config, batch["labels"]
+    loss: torch.Tensor = module.loss_function(
+        logits=outputs.logits,
+        labels=labels,
+        logit_lengths=torch.full((len(labels),), outputs.logits.shape[1], device=labels.device),
+        blank_token_id=config.pad_token_id,
+        reduction=config.ctc_loss_reduction,
+        zero_infinity=config.ctc_zero_infinity,
     )
+    return loss
 
 
 def _clap(size: Size, work: Workload) -> Model:
     import torch
 
-    from labbench.zoo.building import configured, forward_model, tokens
+    from labbench.zoo.building import configured, contrastive, forward_model, tokens
 
     assert work.audio_s is not None
     module = configured("ClapConfig", "ClapModel", size)
@@ -54,7 +73,8 @@ def _clap(size: Size, work: Workload) -> Model:
     ids = tokens(work, module.config.text_config.vocab_size, work.seq_len)
     inputs = {"input_ids": ids, "input_features": mel}
     outputs = ("logits_per_audio", "audio_embeds", "text_embeds")
-    return forward_model(module, inputs, outputs, None, work.batch_size * work.audio_s, "audio_s")
+    loss = contrastive("logits_per_text", "logits_per_audio")
+    return forward_model(module, inputs, outputs, None, loss, work.batch_size * work.audio_s, "audio_s")
 
 
 _WHISPER = {"vocab_size": 51865, "num_mel_bins": 80, "decoder_start_token_id": 50258}

@@ -61,6 +61,33 @@ class Program:
 
 
 @dataclass(frozen=True)
+class Training:
+    """How a model is trained.
+
+    Attributes
+    ----------
+    batch : mapping of str to tensors, or lists of what holds tensors
+        One batch, inputs and labels; the first dimension (or the list) counts samples.
+    forward : callable
+        ``forward(module, batch) -> outputs``
+    criterion : callable
+        ``criterion(module, outputs, batch) -> scalar tensor``: the loss.
+    items_per_batch, unit
+        What throughput counts.
+    """
+
+    batch: Mapping[str, Any]
+    forward: Callable[[torch.nn.Module, Mapping[str, Any]], Any]
+    criterion: Callable[[torch.nn.Module, Any, Mapping[str, Any]], torch.Tensor]
+    items_per_batch: float
+    unit: Unit
+
+    def loss(self, module: torch.nn.Module) -> torch.Tensor:
+        """The loss of the batch."""
+        return self.criterion(module, self.forward(module, self.batch), self.batch)
+
+
+@dataclass(frozen=True)
 class Model:
     """A workload's model, built with seeded random weights.
 
@@ -70,19 +97,15 @@ class Model:
         The model itself (parameters live here).
     programs : tuple of Program
         What inference runs, primary first: one ``forward``, or ``prefill`` and ``decode`` for generative models.
-    loss : callable
-        ``loss(module) -> scalar tensor``: one training forward pass on the workload's own batch (module in ``train()``).
-    items_per_step, unit
-        What the throughput of a training step counts.
+    training : Training or None
+        How it is trained; None if it cannot be.
     uncached : Program or None
         ``decode`` without a KV cache, of generative models.
     """
 
     module: torch.nn.Module
     programs: tuple[Program, ...]
-    loss: Callable[[torch.nn.Module], torch.Tensor] | None
-    items_per_step: float
-    unit: Unit
+    training: Training | None
     uncached: Program | None = None
 
 

@@ -8,15 +8,15 @@ import torch
 import transformers
 from torch import nn
 
-from labbench.zoo.base import Model, Program, Size
+from labbench.zoo.base import Model, Program, Size, Training
 from labbench.zoo.generation import Decode, EncoderDecode, EncoderPrefill, EncoderReread, Prefill, Reread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from labbench.cells import Workload
 
-IGNORED = -100  # label that transformers' losses leave out
+    Criterion = Callable[[nn.Module, Any, Mapping[str, Any]], torch.Tensor]
 
 
 class Forward(nn.Module):
@@ -54,46 +54,59 @@ def forward_model(
     module: nn.Module,
     inputs: dict[str, torch.Tensor],
     outputs: tuple[str, ...],
-    labels: dict[str, Any] | None,
+    labels: Any,
+    criterion: Criterion | None,
     items: float,
     unit: str = "samples",
 ) -> Model:
-    """A model with the one program ``forward``; its loss is transformers' own for ``labels``, contrastive without any."""
+    """A model with the one program ``forward``; ``labels`` are what its criterion compares with, None if it needs none."""
     program = Program("forward", Forward(module, tuple(inputs), outputs), tuple(inputs.values()), items, unit)
-    loss = contrastive_loss_of(inputs) if labels is None else loss_of(inputs | labels)
-    return Model(module, (program,), loss, items, unit)
+    return Model(module, (program,), criterion and training_of(inputs, labels, criterion, items, unit))
 
 
-def loss_of(arguments: dict[str, Any]) -> Callable[[nn.Module], torch.Tensor]:
-    """The loss that the model itself computes for these arguments."""
+def training_of(
+    inputs: dict[str, torch.Tensor], labels: Any, criterion: Criterion, items: float, unit: str, **arguments: Any
+) -> Training:
+    """Training with these keyword arguments of the module's forward, and labels that only the criterion sees."""
+    names = tuple(inputs)
 
-    def loss(module: nn.Module) -> torch.Tensor:
-        value: torch.Tensor = module(**moved(arguments, module)).loss
-        return value
+    def forward(module: nn.Module, batch: Mapping[str, Any]) -> Any:
+        return module(**{name: batch[name] for name in names}, **arguments)
 
-    return loss
+    batch: dict[str, Any] = dict(inputs) if labels is None else {**inputs, "labels": labels}
+    return Training(batch, forward, criterion, items, unit)
 
 
-def contrastive_loss_of(inputs: dict[str, torch.Tensor]) -> Callable[[nn.Module], torch.Tensor]:
-    """The loss of pairs against all other pairs of the batch."""
+# --- criteria: transformers' own losses, apart from the forward pass ---------------------------------------------------
 
-    def loss(module: nn.Module) -> torch.Tensor:
-        if len(inputs["input_ids"]) < 2:
+
+def cross_entropy(module: nn.Module, outputs: Any, batch: Mapping[str, Any]) -> torch.Tensor:
+    """Of classes (batch × classes) or of tokens (batch × length × vocabulary)."""
+    return nn.functional.cross_entropy(outputs.logits.flatten(0, -2).float(), batch["labels"].flatten())
+
+
+def next_token(module: nn.Module, outputs: Any, batch: Mapping[str, Any]) -> torch.Tensor:
+    """Cross entropy of each text token given all before it; what stands before the text (an image) is not predicted."""
+    labels = batch["labels"]
+    predicted = min(labels.shape[1], outputs.logits.shape[1] - 1)
+    logits = outputs.logits[:, -predicted - 1 : -1]
+    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels[:, -predicted:].flatten())
+
+
+def contrastive(*similarities: str) -> Criterion:
+    """Each sample's text against all others' images (or audio), and the other way round; the outputs' names of both matrices."""
+
+    def criterion(module: nn.Module, outputs: Any, batch: Mapping[str, Any]) -> torch.Tensor:
+        rows, columns = (getattr(outputs, name) for name in similarities)
+        if len(rows) < 2:
             raise ValueError(
                 "a contrastive loss needs a batch of at least 2: with one pair there is nothing to contrast"
             )
-        return loss_of(inputs | {"return_loss": True})(module)
+        own = torch.arange(len(rows), device=rows.device)
+        loss: torch.Tensor = (nn.functional.cross_entropy(rows, own) + nn.functional.cross_entropy(columns, own)) / 2
+        return loss
 
-    return loss
-
-
-def moved(value: Any, module: nn.Module) -> Any:
-    """Tensors, in whatever containers, on the module's device."""
-    if isinstance(value, torch.Tensor):
-        return value.to(next(module.parameters()).device)
-    if isinstance(value, dict):
-        return {key: moved(item, module) for key, item in value.items()}
-    return [moved(item, module) for item in value] if isinstance(value, list) else value
+    return criterion
 
 
 def decoder_model(module: nn.Module, inputs: dict[str, torch.Tensor], length: int, labels: torch.Tensor) -> Model:
@@ -110,7 +123,8 @@ def decoder_model(module: nn.Module, inputs: dict[str, torch.Tensor], length: in
     )
     longer = inputs | {"input_ids": torch.cat([inputs["input_ids"], token], dim=1)}
     uncached = Program("decode", Reread(module, tuple(longer)).eval(), tuple(longer.values()), batch, "tokens")
-    return Model(module, programs, loss_of(inputs | {"labels": labels}), batch * length, "tokens", uncached)
+    training = training_of(inputs, labels, next_token, batch * length, "tokens", use_cache=False)
+    return Model(module, programs, training, uncached)
 
 
 def encoder_decoder_model(
@@ -130,4 +144,6 @@ def encoder_decoder_model(
     )
     written = torch.cat([start, token], dim=1)
     uncached = Program("decode", EncoderReread(module).eval(), (written, encoded), len(value), "tokens")
-    return Model(module, programs, loss_of(source | {"labels": labels}), items, unit, uncached)
+    shifted = {"decoder_input_ids": torch.cat([start, labels[:, :-1]], dim=1)}
+    training = training_of(source | shifted, labels, cross_entropy, items, unit, use_cache=False)
+    return Model(module, programs, training, uncached)

@@ -18,7 +18,7 @@ def _contrastive(config: str, model: str, size: Size, work: Workload, frames: tu
     """Text against images or clips; the loss is contrastive, so a batch of one has nothing to learn from."""
     import transformers
 
-    from labbench.zoo.building import forward_model, pixels, tokens
+    from labbench.zoo.building import contrastive, forward_model, pixels, tokens
 
     settings = dict(size.config)
     vision = {**settings.pop("vision_config", {}), "image_size": work.image_size}
@@ -29,7 +29,8 @@ def _contrastive(config: str, model: str, size: Size, work: Workload, frames: tu
     ids = tokens(work, module.config.text_config.vocab_size)
     ids[:, -1] = module.config.text_config.eos_token_id  # the position whose state stands for the text
     inputs = {"input_ids": ids, "pixel_values": pixels(work, *frames)}
-    return forward_model(module, inputs, outputs["outputs"], None, work.batch_size)
+    loss = contrastive("logits_per_text", outputs["outputs"][0])
+    return forward_model(module, inputs, outputs["outputs"], None, loss, work.batch_size)
 
 
 def _clip(size: Size, work: Workload) -> Model:

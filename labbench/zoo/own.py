@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labbench.zoo.base import Family, Model, Program, Size
+from labbench.zoo.base import Family, Model, Program, Size, Training
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,8 @@ def register_module(
     module: Callable[[], torch.nn.Module],
     inputs: Callable[[int], tuple[torch.Tensor, ...]],
     *,
-    loss: Callable[[torch.nn.Module], torch.Tensor] | None = None,
+    loss: Callable[..., torch.Tensor] | None = None,
+    targets: Callable[[int], tuple[torch.Tensor, ...]] | None = None,
     task: str = "custom",
 ) -> None:
     """Make any module a model of the zoo.
@@ -33,20 +34,46 @@ def register_module(
     inputs : callable
         Makes its positional inputs for a batch size.
     loss : callable, optional
-        ``loss(module) -> scalar tensor``; without one the model has no training mode.
+        ``loss(output, *targets) -> scalar tensor``; without one the model has no training mode.
+    targets : callable, optional
+        Makes what the loss compares the output with, for a batch size.
 
     Examples
     --------
     >>> register_module("mlp", lambda: torch.nn.Linear(512, 512), lambda batch: (torch.randn(batch, 512),))
+    >>> register_module(
+    ...     "classifier",
+    ...     lambda: torch.nn.Linear(512, 10),
+    ...     lambda batch: (torch.randn(batch, 512),),
+    ...     loss=torch.nn.functional.cross_entropy,
+    ...     targets=lambda batch: (torch.randint(10, (batch,)),),
+    ... )
     """
     from labbench.zoo import register
 
     def build(size: Size, work: Workload) -> Model:
-        made = module().eval()
-        program = Program("forward", made, tuple(inputs(work.batch_size)), work.batch_size, "samples")
-        return Model(made, (program,), loss, work.batch_size, "samples")
+        made, batch = module().eval(), work.batch_size
+        given = tuple(inputs(batch))
+        program = Program("forward", made, given, batch, "samples")
+        training = None if loss is None else _training(given, tuple(targets(batch)) if targets else (), loss, batch)
+        return Model(made, (program,), training)
 
     register(Family(name, name, task, "custom", {"": Size()}, {}, build))
+
+
+def _training(
+    inputs: tuple[torch.Tensor, ...], targets: tuple[torch.Tensor, ...], loss: Callable[..., torch.Tensor], size: int
+) -> Training:
+    """Training of a module that takes its inputs by position."""
+    given, wanted = ({f"{kind} {i}": x for i, x in enumerate(some)} for kind, some in (("input", inputs), ("target", targets)))
+
+    def forward(module: torch.nn.Module, batch: Mapping[str, Any]) -> Any:
+        return module(*(batch[name] for name in given))
+
+    def criterion(module: torch.nn.Module, outputs: Any, batch: Mapping[str, Any]) -> torch.Tensor:
+        return loss(outputs, *(batch[name] for name in wanted))
+
+    return Training({**given, **wanted}, forward, criterion, size, "samples")
 
 
 # How to feed a model, by the name of its main input. Others are registered as modules.
@@ -92,7 +119,7 @@ def register_config_dir(name: str, path: str | Path) -> None:
 
 def _configured(module: Any, work: Workload) -> Model:
     from labbench.config import ConfigError
-    from labbench.zoo.building import decoder_model, forward_model, pixels, tokens
+    from labbench.zoo.building import cross_entropy, decoder_model, forward_model, pixels, tokens
 
     main = module.main_input_name
     if main not in SHAPES:
@@ -101,6 +128,20 @@ def _configured(module: Any, work: Workload) -> Model:
     if type(module).__name__.endswith("ForCausalLM") or type(module).__name__.endswith("LMHeadModel"):
         return decoder_model(module, {main: value}, value.shape[1], value)
     output = "logits" if "For" in type(module).__name__ else "last_hidden_state"
-    return forward_model(
-        module, {main: value}, (output,), {"labels": value} if main == "input_ids" else {}, work.batch_size
-    )
+    labels = _labels(module, value)
+    criterion = None if labels is None else cross_entropy
+    return forward_model(module, {main: value}, (output,), labels, criterion, work.batch_size)
+
+
+def _labels(module: Any, value: torch.Tensor) -> torch.Tensor | None:
+    """What a transformers model of this class learns to tell; None where it has no loss, or one that labbench does not know."""
+    import torch
+
+    name = type(module).__name__
+    if name.endswith("ForMaskedLM"):
+        return value
+    sizes = {"TokenClassification": value.shape, "SequenceClassification": value.shape[:1]}
+    for kind, size in {**sizes, "ImageClassification": value.shape[:1]}.items():
+        if name.endswith(f"For{kind}"):
+            return torch.randint(module.config.num_labels, size)
+    return None

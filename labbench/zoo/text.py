@@ -13,11 +13,11 @@ HUB = "Hugging Face hub, model card and safetensors metadata of "
 
 
 def _bert(size: Size, work: Workload) -> Model:
-    from labbench.zoo.building import configured, forward_model, tokens
+    from labbench.zoo.building import configured, cross_entropy, forward_model, tokens
 
     module = configured("BertConfig", "BertForMaskedLM", size)
     ids = tokens(work, module.config.vocab_size)
-    return forward_model(module, {"input_ids": ids}, ("logits",), {"labels": ids}, work.batch_size)
+    return forward_model(module, {"input_ids": ids}, ("logits",), ids, cross_entropy, work.batch_size)
 
 
 def _t5(size: Size, work: Workload) -> Model:

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 from labbench.zoo.base import Family, Model, Size
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
     from labbench.cells import Workload
 
 HUB = "Hugging Face hub, safetensors metadata of "
@@ -17,11 +21,12 @@ BOXES = 3  # objects in every made training image of DETR
 def _classifier(config: str, model: str, size: Size, work: Workload, **further: Any) -> Model:
     import torch
 
-    from labbench.zoo.building import configured, forward_model, pixels
+    from labbench.zoo.building import configured, cross_entropy, forward_model, pixels
 
     module = configured(config, model, size, num_labels=CLASSES, **further)
     labels = torch.randint(0, CLASSES, (work.batch_size,))
-    return forward_model(module, {"pixel_values": pixels(work)}, ("logits",), {"labels": labels}, work.batch_size)
+    inputs = {"pixel_values": pixels(work)}
+    return forward_model(module, inputs, ("logits",), labels, cross_entropy, work.batch_size)
 
 
 def _vit(size: Size, work: Workload) -> Model:
@@ -29,7 +34,6 @@ def _vit(size: Size, work: Workload) -> Model:
 
 
 def _detr(size: Size, work: Workload) -> Model:
-
     import torch
     import transformers
 
@@ -45,7 +49,16 @@ def _detr(size: Size, work: Workload) -> Model:
     boxes = torch.rand(work.batch_size, BOXES, 4) * 0.4 + 0.3  # centre, width, height: well inside the image
     labels = [{"class_labels": torch.randint(0, 91, (BOXES,)), "boxes": one} for one in boxes]
     outputs = ("logits", "pred_boxes")
-    return forward_model(module, {"pixel_values": pixels(work)}, outputs, {"labels": labels}, work.batch_size)
+    return forward_model(module, {"pixel_values": pixels(work)}, outputs, labels, _matched, work.batch_size)
+
+
+def _matched(module: Any, outputs: Any, batch: Mapping[str, Any]) -> torch.Tensor:
+    """DETR's loss: predicted boxes are matched with those of the image (Hungarian algorithm), then compared."""
+    found = module.loss_function(
+        outputs.logits, batch["labels"], outputs.logits.device, outputs.pred_boxes, module.config, None, None
+    )
+    loss: torch.Tensor = found[0]
+    return loss
 
 
 _RESNET50 = {"embedding_size": 64, "hidden_sizes": [256, 512, 1024, 2048], "depths": [3, 4, 6, 3]}

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from labbench.zoo.building import IGNORED
-
 
 class TextAfterImage(nn.Module):
     """LLaVA: ``pixel_values`` are batch × 3 × side × side; ``input_ids`` are the text alone."""
@@ -34,20 +32,12 @@ class TextAfterImage(nn.Module):
         features: torch.Tensor = inner.multi_modal_projector(states[self.config.vision_feature_layer][:, 1:])
         return features
 
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        pixel_values: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        **further: Any,
-    ) -> Any:
-        """The model's own forward; with ``labels`` (of the text) its loss over the text."""
+    def forward(self, input_ids: torch.Tensor, pixel_values: torch.Tensor | None = None, **further: Any) -> Any:
+        """The model's own forward."""
         if pixel_values is None:
             return self.model(input_ids=input_ids, **further)
         image = self.image_tokens(pixel_values)
         embeds = torch.cat([image, self.model.get_input_embeddings()(input_ids)], dim=1)
-        if labels is not None:
-            further["labels"] = torch.cat([labels.new_full(image.shape[:2], IGNORED), labels], dim=1)
         return self.model(inputs_embeds=embeds, **further)
 
 
