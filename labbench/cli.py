@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+    from labbench.campaign import Summary
+
 DEFAULT_STORE = "data/study.h5"
 
 EXAMPLES = """\
@@ -23,6 +25,7 @@ examples:
   labbench study                                      measure, compare, predict, select, publish: the whole report
   labbench show --matrix                              which model ran on which platform, and why the others did not
   labbench compare --baseline cpu/eager               speed-ups with intervals and verdicts
+  labbench train --model bert-base --optimizer sgd    a training step and its parts, memory by cause
   labbench predict --model bert-large                 latency of a model nobody measured, with an interval
   labbench select --max-latency-ms 20 --p99           what to run where, and why the others were excluded
   labbench bottlenecks --model bert-base              what it waits for, on what evidence, and what helps
@@ -112,15 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         "labbench run --model bert-base vit-base --runtime eager openvino --batch-size 1 8 --protocol quick",
     )
     cells(run)
-    run.add_argument("--config", metavar="FILE", help="a benchmark_config.json, instead of the fields above")
-    run.add_argument("--protocol", help="quick, standard or thorough (default: the configuration's, or standard)")
-    run.add_argument("--profile", action="store_true", help="profile a few calls too: where their time goes")
-    run.add_argument("--rerun", action="store_true", help="measure again what is stored and valid")
-    run.add_argument("--retry", action="store_true", help="measure again what is stored as failed")
-    run.add_argument(
-        "--plugin", nargs="+", default=[], metavar="FILE", help="Python files or modules that register models"
-    )
-    run.add_argument("--no-progress", action="store_true", help="say nothing until the summary")
+    campaign(run, "benchmark_config.json")
     _store(run)
     _json(run)
 
@@ -179,8 +174,9 @@ def _parser() -> argparse.ArgumentParser:
     _store(select)
     _json(select)
 
-    from labbench import cli_advice, cli_history, cli_report, cli_store
+    from labbench import cli_advice, cli_history, cli_report, cli_store, cli_training
 
+    cli_training.add(command, _store, _json)
     cli_report.add(command, _store)
     cli_advice.add(command, _store, _json)
     cli_history.add(command, _store, _json)
@@ -228,11 +224,25 @@ CELL_OPTIONS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def cells(parser: argparse.ArgumentParser) -> None:
-    """Add an option for each field of a cell."""
+def cells(parser: argparse.ArgumentParser, *, mode: bool = True) -> None:
+    """Add an option for each field of a cell; without ``mode`` where a command has but one."""
     group = parser.add_argument_group("cells", "the grid is the product of all values given")
     for name, kind in CELL_OPTIONS.items():
-        group.add_argument(f"--{name.replace('_', '-')}", nargs="+", type=kind, metavar=name.upper())
+        if name != "mode" or mode:
+            group.add_argument(f"--{name.replace('_', '-')}", nargs="+", type=kind, metavar=name.upper())
+
+
+def campaign(parser: argparse.ArgumentParser, config: str) -> None:
+    """Add the options of how cells are measured; ``config`` is the usual configuration file."""
+    parser.add_argument("--config", metavar="FILE", help=f"a {config}, instead of the fields above")
+    parser.add_argument("--protocol", help="quick, standard or thorough (default: the configuration's, or standard)")
+    parser.add_argument("--profile", action="store_true", help="profile a few calls too: where their time goes")
+    parser.add_argument("--rerun", action="store_true", help="measure again what is stored and valid")
+    parser.add_argument("--retry", action="store_true", help="measure again what is stored as failed")
+    parser.add_argument(
+        "--plugin", nargs="+", default=[], metavar="FILE", help="Python files or modules that register models"
+    )
+    parser.add_argument("--no-progress", action="store_true", help="say nothing until the summary")
 
 
 def grid(options: Any) -> Any:
@@ -272,25 +282,7 @@ def _doctor(options: Any) -> int:
 
 
 def _run(options: Any) -> int:
-    from labbench import zoo
-    from labbench.campaign import BenchmarkConfig, Campaign
-    from labbench.config import ConfigError, read
-    from labbench.measure.protocol import preset
-
-    zoo.load_plugins(options.plugin)
-    if options.config:
-        given = [name for name in CELL_OPTIONS if getattr(options, name)]
-        if given:
-            raise ConfigError(f"--config and --{given[0].replace('_', '-')} exclude each other; change the file")
-        config = read(BenchmarkConfig, options.config)
-        cells: Any = config.cells()
-        protocol = preset(options.protocol) if options.protocol else config.make_protocol()
-    else:
-        cells, protocol = grid(options), preset(options.protocol or "standard")
-    if options.profile:
-        protocol = protocol.model_copy(update={"profile": True})
-    campaign = Campaign(cells, options.store, protocol, rerun=options.rerun, retry=options.retry)
-    summary = campaign.run(progress=not (options.no_progress or options.json))
+    summary = measured(options)
     if options.json:
         print_json(
             [record.model_dump(mode="json", exclude={"series": {"__all__": {"samples"}}}) for record in summary.records]
@@ -300,6 +292,29 @@ def _run(options: Any) -> int:
             print_frame(summary.frame(), as_json=False)
         print(summary)
     return 130 if summary.interrupted else 0
+
+
+def measured(options: Any) -> Summary:
+    """What came of the campaign that the options of :func:`campaign` ask for."""
+    from labbench import zoo
+    from labbench.campaign import BenchmarkConfig, Campaign
+    from labbench.config import ConfigError, read
+    from labbench.measure.protocol import preset
+
+    zoo.load_plugins(options.plugin)
+    if options.config:
+        given = [name for name in CELL_OPTIONS if getattr(options, name) is not None]
+        if given:
+            raise ConfigError(f"--config and --{given[0].replace('_', '-')} exclude each other; change the file")
+        config = read(BenchmarkConfig, options.config)
+        cells: Any = config.cells()
+        protocol = preset(options.protocol) if options.protocol else config.make_protocol()
+    else:
+        cells, protocol = grid(options), preset(options.protocol or "standard")
+    if options.profile:
+        protocol = protocol.model_copy(update={"profile": True})
+    run = Campaign(cells, options.store, protocol, rerun=options.rerun, retry=options.retry)
+    return run.run(progress=not (options.no_progress or options.json))
 
 
 def _show(options: Any) -> int:

@@ -36,6 +36,9 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+# Parts of a training step, in the order they run, and what its memory goes to.
+PARTS = ("zero_grad", "data", "forward", "loss", "backward", "clip", "optimizer")
+CAUSES = ("parameters", "gradients", "optimizer", "activations", "workspace")
 UNKNOWN_HOST = "unknown"  # hostname of an environment whose source does not tell it
 RECORD_ID = r"^[0-9a-f]{32}$"  # what uuid4().hex gives; fixed length, so the store needs no dictionary of them
 

@@ -18,6 +18,7 @@ from labbench.plots.history import plot_histories, plot_history
 from labbench.plots.points import plot_points
 from labbench.plots.profile import panels, plot_cold_start, plot_curve, plot_memory, plot_pareto
 from labbench.plots.table import plot_matrix
+from labbench.plots.training import plot_anatomy, plot_beside_inference, plot_memory_causes, plot_variants
 
 __all__ = [
     "MARKERS",
@@ -29,6 +30,8 @@ __all__ = [
     "panels",
     "plain_ticks",
     "platform_colors",
+    "plot_anatomy",
+    "plot_beside_inference",
     "plot_bottlenecks",
     "plot_cold_start",
     "plot_curve",
@@ -39,10 +42,12 @@ __all__ = [
     "plot_latency_shares",
     "plot_matrix",
     "plot_memory",
+    "plot_memory_causes",
     "plot_one_off",
     "plot_pareto",
     "plot_points",
     "plot_roofline",
     "plot_speedup",
+    "plot_variants",
     "theme",
 ]

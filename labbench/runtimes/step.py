@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from labbench.cells import Platform, Workload
     from labbench.zoo.base import Model
 
-PARTS = ("zero_grad", "data", "forward", "loss", "backward", "clip", "optimizer")
 LEARNING_RATE = 1e-4  # small, so that a benchmark of any length keeps a finite loss
 MOMENTUM = 0.9
 LORA_RANK = 8  # peft's default

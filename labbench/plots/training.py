@@ -1,0 +1,146 @@
+"""Training steps: what their time and memory consist of, what variants cost, and training beside inference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from labbench.analysis.labels import place, work
+from labbench.plots.base import MANY, MB, MS, ROW_IN, legend_above, new_axes, nothing, plain_ticks, platform_colors, short
+from labbench.records import CAUSES, PARTS
+from labbench.words import digits
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+# From the colour-blind palette of Okabe and Ito, lightened like those of bottlenecks.
+PART_COLORS = {
+    "zero_grad": "#bdbdbd",
+    "data": "#f4c26b",
+    "forward": "#9fd0ee",
+    "loss": "#d9a9c6",
+    "backward": "#5b9bd0",
+    "clip": "#e8e08a",
+    "optimizer": "#8fd3bd",
+}
+CAUSE_COLORS = {
+    "parameters": "#9fd0ee",
+    "gradients": "#5b9bd0",
+    "optimizer": "#8fd3bd",
+    "activations": "#f4c26b",
+    "workspace": "#d9d9d9",
+}
+PART_NAMES = {"zero_grad": "zero grad"}
+WORTH_TELLING = 0.07  # share of a bar that has room for its number
+
+
+def names(steps: pd.DataFrame) -> pd.Series:
+    """Model, input, variant and batch size where there are several; and the place where there are several."""
+    text = work(steps)
+    if steps["batch_size"].nunique() > 1:
+        text = text + " · batch " + steps["batch_size"].astype("str")
+    where = place(steps)
+    return text + " · " + where if where.nunique() > 1 else text
+
+
+def plot_anatomy(steps: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """A bar a step: the share of each part of its time, and the whole in milliseconds; the 40 slowest if there are more.
+
+    Parameters
+    ----------
+    steps : DataFrame
+        From :func:`labbench.analysis.training.steps`.
+    """
+    rows = steps[steps["parts_s"].notna()].sort_values("latency_s").tail(MANY)
+    if rows.empty:
+        return nothing(ax, "no step told its parts")
+    shares = {part: (rows[f"{part}_s"] / rows["parts_s"]).fillna(0.0).to_numpy() for part in PARTS}
+    ax = _stacked(rows, shares, PART_COLORS, ax)
+    for y, seconds in enumerate(rows["latency_s"]):
+        ax.text(1.01, y, f"{digits(seconds * MS)} ms", va="center", ha="left")
+    ax.set(xlim=(0, 1), xlabel="share of the step")
+    return ax
+
+
+def plot_memory_causes(steps: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """A bar a step: what its memory above an empty process goes to, measured; the mark is the estimate, which is counted."""
+    rows = steps[steps["parameters_bytes"].notna()].sort_values("memory_increase_bytes").tail(MANY)
+    if rows.empty:
+        return nothing(ax, "no step's memory is known")
+    sizes = {cause: rows[f"{cause}_bytes"].to_numpy() * MB for cause in CAUSES}
+    ax = _stacked(rows, sizes, CAUSE_COLORS, ax)
+    estimate = rows["estimate_bytes"].to_numpy() * MB
+    ax.plot(estimate, np.arange(len(rows)), ls="", marker="D", ms=4.5, mfc="white", mec="0.2", label="estimate")
+    legend_above(ax, columns=3)
+    ax.set_xlabel("memory above an empty process (MB)")
+    return ax
+
+
+def _stacked(rows: pd.DataFrame, parts: dict[str, np.ndarray], colors: dict[str, str], ax: Axes | None) -> Axes:
+    """A horizontal bar a row, made of its parts."""
+    ax = new_axes(ax, 1.4 + ROW_IN * len(rows))
+    y, begin = np.arange(len(rows)), np.zeros(len(rows))
+    longest = sum(parts.values()).max()  # type: ignore[union-attr]
+    for name, values in parts.items():
+        if not (values > 0).any():
+            continue
+        ax.barh(y, values, left=begin, color=colors[name], edgecolor="0.6", lw=0.5, height=0.72, label=PART_NAMES.get(name, name))
+        for at in np.flatnonzero(values / longest > WORTH_TELLING).tolist():
+            text = f"{values[at]:.0%}" if longest <= 1 + 1e-6 else digits(values[at])
+            ax.text(begin[at] + values[at] / 2, at, text, ha="center", va="center_baseline", fontsize="small")
+        begin = begin + values
+    ax.set_yticks(y, [short(name) for name in names(rows)])
+    ax.grid(axis="y", visible=False)
+    legend_above(ax, columns=3)
+    return ax
+
+
+def plot_variants(variants: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """A row a kind of training: time and memory of an item over those of the plain way; geometric means, range over models thin.
+
+    Parameters
+    ----------
+    variants : DataFrame
+        From :func:`labbench.analysis.training.variants`.
+    """
+    rows = variants[(variants["kind"] != "plain") & variants["time_ratio"].notna()]
+    if rows.empty:
+        return nothing(ax, "no variant was measured beside the plain way")
+    order = np.log(rows["time_ratio"]).groupby(rows["kind"]).mean().sort_values(ascending=False).index
+    ax = new_axes(ax, 1.3 + 1.3 * ROW_IN * len(order))
+    looks = {"time_ratio": ("time", "#0173b2", "o", 0.16), "memory_ratio": ("memory", "#de8f05", "s", -0.16)}
+    for column, (label, color, marker, shift) in looks.items():
+        logs = np.log(rows[column].astype(float)).groupby(rows["kind"]).agg(["mean", "min", "max"]).reindex(order)
+        y = np.arange(len(order)) + shift
+        ax.hlines(y, np.exp(logs["min"]), np.exp(logs["max"]), color=color, lw=1, alpha=0.6)
+        ax.plot(np.exp(logs["mean"]), y, ls="", marker=marker, ms=6, color=color, label=label)
+    ax.axvline(1, color="0.5", lw=1)
+    ax.set_xscale("log")
+    plain_ticks(ax, "x")
+    ax.set_yticks(np.arange(len(order)), [str(name) for name in order])
+    ax.set_xlabel("relative to plain training in fp32")
+    ax.grid(axis="y", visible=False)
+    legend_above(ax)
+    return ax
+
+
+def plot_beside_inference(both: pd.DataFrame, over: str = "batch_size", *, ax: Axes | None = None) -> Axes:
+    """Training step over inference, in time and memory, over batch size (or sequence length), a line a model and platform."""
+    rows = both[both[over].notna() & both["time_ratio"].notna()]
+    if rows.empty:
+        return nothing(ax, "no model was measured in both modes")
+    ax = new_axes(ax, 3.4)
+    label = work(rows.assign(seq_len=None) if over == "seq_len" else rows) + " · " + place(rows)
+    colors = platform_colors(label)
+    for name, part in rows.groupby(label, sort=True):
+        line = part.sort_values(over)
+        ax.plot(line[over].astype(float), line["time_ratio"], color=colors[name], marker="o", ms=4, label=name)
+        ax.plot(line[over].astype(float), line["memory_ratio"], color=colors[name], marker="s", ms=4, ls="--", mfc="white")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(sorted(rows[over].astype(float).unique()), [f"{value:g}" for value in sorted(rows[over].astype(float).unique())])
+    ax.set(xlabel=over.replace("_", " ").replace("seq len", "sequence length"), ylabel="training step / inference")
+    legend_above(ax, columns=2)
+    ax.text(0.99, 0.02, "solid: time; dashed: memory", transform=ax.transAxes, ha="right", va="bottom", color="0.4")
+    return ax
