@@ -54,7 +54,9 @@ class Workload(Frozen):
     audio_s: float | None = Field(None, gt=0, description="seconds of audio in a sample")
     kv_cache: bool | None = Field(None, description="false: decode reads the whole context again; null: with a cache")
     optimizer: Optimizer | None = Field(None, description="training: what updates the parameters; null: adamw")
-    accumulation: int | None = Field(None, ge=1, description="training: batches whose gradients one step adds up; null: 1")
+    accumulation: int | None = Field(
+        None, ge=1, description="training: batches whose gradients one step adds up; null: 1"
+    )
     checkpointing: bool | None = Field(
         None, description="training: true: activations are computed again in the backward pass instead of being kept"
     )
@@ -98,7 +100,9 @@ class Platform(Frozen):
     world_size: int = Field(1, ge=1, description="number of processes that share the work")
     memory_format: MemoryFormat | None = Field(None, description="layout of images and convolutions; null: NCHW")
     loader_workers: int | None = Field(
-        None, ge=0, description="training: processes that make the batches; 0: the training process; null: they are at hand"
+        None,
+        ge=0,
+        description="training: processes that make the batches; 0: the training process; null: they are at hand",
     )
 
     @property
@@ -241,6 +245,8 @@ def by_workload(cells: Iterable[Cell]) -> list[list[Cell]]:
     """Cells grouped by what runs, whatever the precision, cache, training variant or platform: those a reader will compare."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        key = content_id(cell.workload.model_dump(exclude={"precision", "kv_cache", *TRAINING_FIELDS}, exclude_none=True))
+        key = content_id(
+            cell.workload.model_dump(exclude={"precision", "kv_cache", *TRAINING_FIELDS}, exclude_none=True)
+        )
         groups.setdefault(key, []).append(cell)
     return list(groups.values())

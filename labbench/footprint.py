@@ -249,8 +249,7 @@ def _output_sum(module: Any, outputs: Any, batch: Any) -> torch.Tensor:
     from torch.utils._pytree import tree_leaves
 
     leaves = tree_leaves(dict(outputs) if hasattr(outputs, "keys") else outputs)
-    total: torch.Tensor = sum(x.sum() for x in leaves if torch.is_tensor(x) and x.requires_grad)
-    return total
+    return torch.stack([x.float().sum() for x in leaves if torch.is_tensor(x) and x.requires_grad]).sum()
 
 
 def _scaled(footprint: Footprint, scale: float) -> Footprint:

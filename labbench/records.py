@@ -97,7 +97,9 @@ class Footprint(Frozen):
     parameters: int = Field(ge=0, description="number of parameters")
     parameter_bytes: int = Field(ge=0, description="bytes of all parameters")
     activation_bytes: float = Field(ge=0, description="bytes of all intermediate results")
-    peak_bytes: float | None = Field(None, ge=0, description="most bytes of tensors, weights too, that live at one time")
+    peak_bytes: float | None = Field(
+        None, ge=0, description="most bytes of tensors, weights too, that live at one time"
+    )
     peak_by_cause: dict[str, float] | None = Field(None, description="what they are at that time")
     kernels: int = Field(ge=0, description="number of operators launched")
     by_class: dict[str, OperatorClass] = Field(description="flops, bytes and kernels by class of operator")

@@ -152,12 +152,12 @@ def test_what_cannot_be_pickled_is_refused_before_anything_runs(tmp_path, regist
 def test_a_worker_gets_its_own_family_and_nothing_else(registered):
     for name in ("mine", "mlp"):
         zoo.register_module(name, lambda: torch.nn.Linear(8, 8), inputs)
-    job = group._job(Cell.of(model="mine"), preset("quick"), 1, ())
+    job = group.job_of(Cell.of(model="mine"), preset("quick"), 1, ())
     assert job.family is not None
     assert pickle.loads(job.family).name == "mine"
     assert b"mlp" not in job.family
     assert job.runtime is None
-    assert group._job(Cell.of(model="bert-tiny"), preset("quick"), 1, ()).family is None
+    assert group.job_of(Cell.of(model="bert-tiny"), preset("quick"), 1, ()).family is None
 
 
 def test_what_a_plugin_registers_is_not_sent_and_has_the_plugins_version():

@@ -78,7 +78,9 @@ def test_accumulated_gradients_are_those_of_their_mean_loss():
 
 
 def test_checkpointing_keeps_fewer_activations_and_a_head_has_fewer_gradients():
-    plain, checkpointed, head = (step_of(**one).memory_by_cause() for one in ({}, {"checkpointing": True}, {"trained": "head"}))
+    plain, checkpointed, head = (
+        step_of(**one).memory_by_cause() for one in ({}, {"checkpointing": True}, {"trained": "head"})
+    )
     assert checkpointed["activations"] < plain["activations"]
     assert checkpointed["parameters"] == plain["parameters"] == plain["gradients"]
     assert head["gradients"] < plain["gradients"] / 1.5
@@ -169,7 +171,9 @@ def test_a_measured_step_tells_its_parts_its_memory_and_that_it_trains():
     [series] = record.series
     parts = sum(part.value for part in series.parts.values())
     assert set(series.parts) == set(PARTS) - {"data"}
-    assert parts == pytest.approx(series.latency_s, rel=0.15)  # a shared machine; benchmarks/training_agreement.py is strict
+    assert parts == pytest.approx(
+        series.latency_s, rel=0.15
+    )  # a shared machine; benchmarks/training_agreement.py is strict
     assert set(record.memory.by_cause) == set(CAUSES)
     assert sum(record.memory.by_cause.values()) >= record.memory.increase_bytes
     assert record.metrics["loss_last"] < record.metrics["loss_first"]
@@ -178,7 +182,8 @@ def test_a_measured_step_tells_its_parts_its_memory_and_that_it_trains():
 
 def test_the_counted_peak_holds_weights_gradients_state_and_activations():
     small, large = (
-        footprint.of(zoo.resolve(Workload(model="bert-tiny", mode="training", batch_size=size)))["step"] for size in (1, 8)
+        footprint.of(zoo.resolve(Workload(model="bert-tiny", mode="training", batch_size=size)))["step"]
+        for size in (1, 8)
     )
     assert large.peak_by_cause["parameters"] == small.peak_by_cause["parameters"]
     assert large.peak_by_cause["activations"] > 6 * small.peak_by_cause["activations"]

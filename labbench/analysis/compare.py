@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from labbench.analysis.labels import PARTS, compared
-from labbench.cells import TRAINING_FIELDS
 from labbench.analysis.ratio import (
     ALPHA,
     THRESHOLD,
@@ -28,6 +27,7 @@ from labbench.analysis.ratio import (
     rounds_by_series,
     verdict,
 )
+from labbench.cells import TRAINING_FIELDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,9 +100,9 @@ def compare(
         One row a comparison: the workload, ``by``, ``work`` (its name: :func:`labbench.analysis.labels.compared`), ``baseline``,
         ``ratio`` of latencies, ``ci_low``, ``ci_high``, ``p_value``,
         ``p_adjusted`` (Benjamini–Hochberg over all rows), ``speedup``, ``verdict``, ``paired``, ``unstable`` (whether the machine
-        was, and the sides did not run in turn: nothing is concluded from it), ``more_processes`` and ``more_samples`` (on each side; would
-        decide what is undecided), ``differs`` (what else is not alike; empty if nothing). Workloads that the baseline lacks
-        are left out; without any row of status ok the table is empty.
+        was, and the sides did not run in turn: nothing is concluded from it), ``more_processes`` and ``more_samples`` (on each
+        side; would decide what is undecided), ``differs`` (what else is not alike; empty if nothing). Workloads that the
+        baseline lacks are left out; without any row of status ok the table is empty.
 
     Raises
     ------
@@ -115,7 +115,9 @@ def compare(
         raise unknown_name("column to compare by", by, frame.columns)
     rows = frame[(frame["status"] == "ok") & frame["series"].notna()]
     if by in PLAIN:
-        rows = rows.assign(**{by: rows[by].astype(object).where(rows[by].notna() | (rows["mode"] != "training"), PLAIN[by])})
+        rows = rows.assign(
+            **{by: rows[by].astype(object).where(rows[by].notna() | (rows["mode"] != "training"), PLAIN[by])}
+        )
     values = rows[by].astype("str").where(rows[by].notna())
     baseline = usual_baseline(rows, by) if baseline is None else baseline
     if len(rows) and str(baseline) not in set(values.dropna()):

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 HISTORY = ("cell_id", "series", "machine_id", "provenance")  # what makes runs one history
 TOLD = (
-    *HISTORY, "model", "task", "mode", "batch_size", "seq_len", "image_size", "frames", "audio_s", "kv_cache", "variant", "precision",
-    "platform", "runtime", "device_name",
+    *HISTORY, "model", "task", "mode", "batch_size", "seq_len", "image_size", "frames", "audio_s", "kv_cache", "variant",
+    "precision",    "platform", "runtime", "device_name",
 )  # fmt: skip
 RUN = ("record_id", "campaign_id", "started_at", "environment_id", "protocol_id", "threads", "noise", "latency_s")
 PASSES = 3  # noise is measured between changes, so each pass knows it better and may find more

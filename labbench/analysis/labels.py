@@ -28,7 +28,14 @@ OF_WORK: OPEN = (
 SIZES = ("task", "seq_len", "image_size", "frames", "audio_s", "kv_cache", "variant")
 _OF_A_SERIES = ("model", "mode", "series", *SIZES)
 OF_SERIES: OPEN = (*OF_WORK, ("part", None, "{}"), ("batch_size", _OF_A_SERIES, "batch {}"))
-PARTS = ("device", "runtime", "threads", "world_size", "memory_format", "loader_workers")  # in which `platform` is spelt out
+PARTS = (
+    "device",
+    "runtime",
+    "threads",
+    "world_size",
+    "memory_format",
+    "loader_workers",
+)  # in which `platform` is spelt out
 OF_A_HOST = ("hostname", "machine_id", "device_name")  # whoever compares these wants to see neither of the others told
 # What must agree for two rows to be the same work on the same input.
 WORK = ("model", "task", "mode", "series", "batch_size", *SIZES[1:])

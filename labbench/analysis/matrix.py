@@ -15,7 +15,15 @@ from labbench.words import digits
 if TYPE_CHECKING:
     import pandas as pd
 
-CELL = ("batch_size", "seq_len", "image_size", "frames", "audio_s", "kv_cache", *TRAINING_FIELDS)  # beside a workload's name
+CELL = (
+    "batch_size",
+    "seq_len",
+    "image_size",
+    "frames",
+    "audio_s",
+    "kv_cache",
+    *TRAINING_FIELDS,
+)  # beside a workload's name
 RUN = ("measured", "imported")  # provenances of what really ran
 NOT_KNOWN = "labbench has no {} `{}`: import results of it, or register it (docs/zoo.md, docs/runtimes.md)"
 

@@ -37,7 +37,8 @@ def steps(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.Da
         sum; ``told``, that sum over the step's latency; ``backward_forward``, the backward pass over the forward pass and loss;
         ``mfu``, model FLOP/s over the rate of matrix products measured on the machine (Chowdhery et al., "PaLM", 2022,
         appendix B; recomputed activations do not count); ``mfu_datasheet``, over that of the device's datasheet; ``<cause>_bytes``
-        of each cause of memory (NaN where it was not measured); ``estimate_bytes`` (counted: the most tensors that live at one time).
+        of each cause of memory (NaN where it was not measured); ``estimate_bytes``, the most bytes of tensors that live at one
+        time, which is counted.
     """
     import pandas as pd
 
@@ -103,7 +104,11 @@ def variants(steps: pd.DataFrame) -> pd.DataFrame:
     rows["item_j"] = rows["joules_per_call"].astype(float) / rows["items_per_call"].astype(float)
     plain = rows[rows["kind"] == "plain"].drop_duplicates(keys)
     both = rows[keys].merge(plain[[*keys, "item_s", "item_j", "memory_increase_bytes"]], on=keys, how="left")
-    for name, column in (("time_ratio", "item_s"), ("memory_ratio", "memory_increase_bytes"), ("energy_ratio", "item_j")):
+    for name, column in (
+        ("time_ratio", "item_s"),
+        ("memory_ratio", "memory_increase_bytes"),
+        ("energy_ratio", "item_j"),
+    ):
         rows[name] = rows[column].to_numpy(float, na_value=np.nan) / both[column].to_numpy(float, na_value=np.nan)
     return rows.drop(columns=["item_s", "item_j"]).reset_index(drop=True)
 

@@ -25,7 +25,9 @@ def anatomy(steps: pd.DataFrame) -> str:
     rows = steps[steps["parts_s"].notna()]
     if rows.empty:
         return "No training step told its parts."
-    shares = {part: float((rows[f"{part}_s"] / rows["parts_s"]).median()) for part in PARTS if rows[f"{part}_s"].notna().any()}
+    shares = {
+        part: float((rows[f"{part}_s"] / rows["parts_s"]).median()) for part in PARTS if rows[f"{part}_s"].notna().any()
+    }
     largest = max(shares, key=lambda part: shares[part])
     text = (
         f"In the median of {count(len(rows), 'step')} the **{largest} takes {percent(shares[largest])}** of the time, the forward "
@@ -36,15 +38,19 @@ def anatomy(steps: pd.DataFrame) -> str:
     if len(waiting):
         text += f" {count(len(waiting), 'step')} wait for data: {_named(waiting)} (more loader workers help)."
     off = (rows["told"] - 1).abs()
-    text += f" The parts add up to the step within {percent(float(off.median()))} in the median, {percent(float(off.max()))} at worst."
+    median, worst = (percent(float(value)) for value in (off.median(), off.max()))
+    text += f" The parts add up to the step within {median} in the median, {worst} at worst."
     if rows["mfu"].notna().any():
         best = rows.loc[rows["mfu"].idxmax()]
-        text += f" The median MFU is {percent(float(rows['mfu'].median()))} of the measured rate, the best {percent(float(best['mfu']))} (`{best['model']}`)."
+        median, most = (percent(float(value)) for value in (rows["mfu"].median(), best["mfu"]))
+        text += f" The median MFU is {median} of the measured rate, the best {most} (`{best['model']}`)."
     return text
 
 
 def _named(rows: pd.DataFrame) -> str:
-    return listed([f"`{name}` on `{where}`" for name, where in zip(work(rows).head(5), rows["platform"].head(5), strict=True)])
+    return listed(
+        [f"`{name}` on `{where}`" for name, where in zip(work(rows).head(5), rows["platform"].head(5), strict=True)]
+    )
 
 
 def variants(table: pd.DataFrame) -> str:
@@ -54,8 +60,10 @@ def variants(table: pd.DataFrame) -> str:
         return "No variant was measured beside the plain way (fp32, AdamW, every parameter trained)."
     means = np.exp(np.log(rows[["time_ratio", "memory_ratio"]].astype(float)).groupby(rows["kind"]).mean())
     fast, small = means["time_ratio"].idxmin(), means["memory_ratio"].idxmin()
-    text = f"Of {count(len(means), 'kind of training', 'kinds of training')}, **{fast}** is the fastest: ×{means['time_ratio'].min():.2f} the plain time an item"
-    return f"{text}; **{small}** needs least memory: ×{means['memory_ratio'].min():.2f}."
+    time, memory = means.min()
+    kinds = count(len(means), "kind of training", "kinds of training")
+    text = f"Of {kinds}, **{fast}** is the fastest: ×{time:.2f} the plain time an item"
+    return f"{text}; **{small}** needs least memory: ×{memory:.2f}."
 
 
 def memory(steps: pd.DataFrame) -> str:
@@ -77,7 +85,10 @@ def beside(both: pd.DataFrame) -> str:
     """How much more a training step costs than inference."""
     if both.empty:
         return "No model was measured in both modes with the same input."
-    text = f"A training step takes **{both['time_ratio'].median():.1f} times** as long as inference in the median of {count(len(both), 'pair')}"
+    ratio = both["time_ratio"].median()
+    text = (
+        f"A training step takes **{ratio:.1f} times** as long as inference in the median of {count(len(both), 'pair')}"
+    )
     text += f" ({both['time_ratio'].min():.1f} to {both['time_ratio'].max():.1f})"
     if both["memory_ratio"].notna().any():
         text += f" and {both['memory_ratio'].median():.1f} times the memory"
@@ -112,7 +123,9 @@ def memory_table(steps: pd.DataFrame) -> pd.DataFrame:
     """Memory by cause, measured, beside the estimate."""
     import pandas as pd
 
-    rows = steps[steps["parameters_bytes"].notna()].sort_values("memory_increase_bytes", ascending=False).head(MOST_ROWS)
+    rows = (
+        steps[steps["parameters_bytes"].notna()].sort_values("memory_increase_bytes", ascending=False).head(MOST_ROWS)
+    )
     return pd.DataFrame(
         {
             "model": work(rows),
@@ -129,7 +142,11 @@ def variant_table(variants: pd.DataFrame) -> pd.DataFrame:
     """Each kind of training of each model beside the plain way, at most 100 rows."""
     import pandas as pd
 
-    rows = variants[variants["time_ratio"].notna()].sort_values(["model", "batch_size", "time_ratio"], kind="stable").head(MOST_ROWS)
+    rows = (
+        variants[variants["time_ratio"].notna()]
+        .sort_values(["model", "batch_size", "time_ratio"], kind="stable")
+        .head(MOST_ROWS)
+    )
     return pd.DataFrame(
         {
             "model": rows["model"],
@@ -153,7 +170,11 @@ def proof_table(steps: pd.DataFrame) -> pd.DataFrame:
         values = rows[f"metric_{name}"] if f"metric_{name}" in rows else [float("nan")] * len(rows)
         return [digits(value) for value in values]
 
-    changed = rows["metric_tensors_changed_fraction"] if "metric_tensors_changed_fraction" in rows else [float("nan")] * len(rows)
+    changed = (
+        rows["metric_tensors_changed_fraction"]
+        if "metric_tensors_changed_fraction" in rows
+        else [float("nan")] * len(rows)
+    )
     return pd.DataFrame(
         {
             "model": work(rows),

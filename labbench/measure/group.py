@@ -109,7 +109,7 @@ def measure(
     on_stage : callable
         Told what is going on, for a progress display.
     """
-    jobs = {cell.id: _job(cell, protocol, threads, plugins) for cell in cells}
+    jobs = {cell.id: job_of(cell, protocol, threads, plugins) for cell in cells}
     finished: dict[str, list[Trial]] = {cell.id: [] for cell in cells}
     for _ in range(protocol.processes):
         pending = [job for key, job in jobs.items() if not any(trial.outcome for trial in finished[key])]
@@ -119,7 +119,8 @@ def measure(
                 yield assemble(finished[trial.job.cell.id])
 
 
-def _job(cell: Cell, protocol: Protocol, threads: int, plugins: tuple[str, ...]) -> Job:
+def job_of(cell: Cell, protocol: Protocol, threads: int, plugins: tuple[str, ...]) -> Job:
+    """What a worker needs to know for a cell."""
     from labbench import runtimes, zoo
 
     family, runtime = zoo.pack(cell.workload.model), runtimes.pack(cell.platform.runtime)
@@ -405,6 +406,4 @@ def _parts(trials: list[Trial]) -> dict[str, Estimate] | None:
         return None
     rounds = [index for trial in trials for index in trial.part_rounds]
     process = [p for p, trial in enumerate(trials) for _ in trial.parts]
-    return {
-        name: stats.quantiles([step[name] for step in steps], process, rounds, (0.5,))[0] for name in steps[0]
-    }
+    return {name: stats.quantiles([step[name] for step in steps], process, rounds, (0.5,))[0] for name in steps[0]}

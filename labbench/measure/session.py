@@ -79,7 +79,12 @@ class Session:
         torch.manual_seed(self.job.protocol.seed)
         self._model: Model = zoo.build(cell.workload, seed=self.job.protocol.seed)
         load_s = perf_counter() - start
-        return {"load_s": load_s, "device_name": runtimes.device_name(cell.platform.device), "series": self._items()}
+        return {
+            "load_s": load_s,
+            "empty_bytes": self._empty_bytes,
+            "device_name": runtimes.device_name(cell.platform.device),
+            "series": self._items(),
+        }
 
     def _refuse_what_cannot_run(self) -> None:
         from labbench.runtimes.base import Unsupported

@@ -58,7 +58,9 @@ def _legend(ax: Axes, names: list[str]) -> None:
 
     patches = [Patch(facecolor=COLORS[name], edgecolor="0.6", label=name) for name in names]
     title = "share of the latency; ?: low confidence"
-    ax.legend(handles=patches, title=title, ncols=len(names), loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False)
+    ax.legend(
+        handles=patches, title=title, ncols=len(names), loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False
+    )
 
 
 def _plot_counts(found: pd.DataFrame, ax: Axes | None) -> Axes:

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labbench.analysis.labels import place, work
-from labbench.plots.base import MANY, MB, MS, ROW_IN, legend_above, new_axes, nothing, plain_ticks, platform_colors, short
+from labbench.plots.base import (
+    MANY,
+    MB,
+    MS,
+    ROW_IN,
+    legend_above,
+    new_axes,
+    nothing,
+    plain_ticks,
+    platform_colors,
+    short,
+)
 from labbench.records import CAUSES, PARTS
 from labbench.words import digits
 
@@ -86,7 +97,16 @@ def _stacked(rows: pd.DataFrame, parts: dict[str, np.ndarray], colors: dict[str,
     for name, values in parts.items():
         if not (values > 0).any():
             continue
-        ax.barh(y, values, left=begin, color=colors[name], edgecolor="0.6", lw=0.5, height=0.72, label=PART_NAMES.get(name, name))
+        ax.barh(
+            y,
+            values,
+            left=begin,
+            color=colors[name],
+            edgecolor="0.6",
+            lw=0.5,
+            height=0.72,
+            label=PART_NAMES.get(name, name),
+        )
         for at in np.flatnonzero(values / longest > WORTH_TELLING).tolist():
             text = f"{values[at]:.0%}" if longest <= 1 + 1e-6 else digits(values[at])
             ax.text(begin[at] + values[at] / 2, at, text, ha="center", va="center_baseline", fontsize="small")
@@ -137,9 +157,13 @@ def plot_beside_inference(both: pd.DataFrame, over: str = "batch_size", *, ax: A
     for name, part in rows.groupby(label, sort=True):
         line = part.sort_values(over)
         ax.plot(line[over].astype(float), line["time_ratio"], color=colors[name], marker="o", ms=4, label=name)
-        ax.plot(line[over].astype(float), line["memory_ratio"], color=colors[name], marker="s", ms=4, ls="--", mfc="white")
+        ax.plot(
+            line[over].astype(float), line["memory_ratio"], color=colors[name], marker="s", ms=4, ls="--", mfc="white"
+        )
     ax.set_xscale("log", base=2)
-    ax.set_xticks(sorted(rows[over].astype(float).unique()), [f"{value:g}" for value in sorted(rows[over].astype(float).unique())])
+    ax.set_xticks(
+        sorted(rows[over].astype(float).unique()), [f"{value:g}" for value in sorted(rows[over].astype(float).unique())]
+    )
     ax.set(xlabel=over.replace("_", " ").replace("seq len", "sequence length"), ylabel="training step / inference")
     legend_above(ax, columns=2)
     ax.text(0.99, 0.02, "solid: time; dashed: memory", transform=ax.transAxes, ha="right", va="bottom", color="0.4")

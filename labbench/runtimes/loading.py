@@ -39,7 +39,9 @@ def together(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """A batch of samples: tensors are stacked, anything else is a list."""
     first = samples[0]
     return {
-        name: torch.stack([one[name] for one in samples]) if torch.is_tensor(first[name]) else [one[name] for one in samples]
+        name: torch.stack([one[name] for one in samples])
+        if torch.is_tensor(first[name])
+        else [one[name] for one in samples]
         for name in first
     }
 

@@ -2,9 +2,9 @@
 
     zero_grad | data | forward | loss | backward | ... once for each batch of the step ... | clip | optimizer
 
-``data`` is there with a loader only, ``clip`` with a largest norm only. On a CPU the parts are timed from the end of one to the end
-of the next, so they add up to the step. An accelerator is not made to wait between them, which would change what is timed: it records
-an event at each boundary, and the parts are the times between events on its own clock.
+``data`` is there with a loader only, ``clip`` with a largest norm only. On a CPU the parts are timed from the end of one to the
+end of the next, so they add up to the step. An accelerator is not made to wait between them, which would change what is
+timed: it records an event at each boundary, and the parts are the times between events on its own clock.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +121,7 @@ class TrainingStep(TorchPrepared):
                 if self._accumulation > 1:
                     loss = loss / self._accumulation
                 mark("loss")
-            (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+            (loss if self._scaler is None else self._scaler.scale(loss)).backward()
             del outputs, batch
             mark("backward")
         if self._clip_norm is not None:
@@ -164,7 +165,7 @@ class TrainingStep(TorchPrepared):
         self._run(lambda part: marks.append((part, event())))
         self.synchronize()
         seconds: dict[str, float] = defaultdict(float)
-        for (_, before), (part, after) in zip(marks[:-1], marks[1:], strict=True):
+        for (_, before), (part, after) in pairwise(marks):
             seconds[part] += before.elapsed_time(after) * MS
         return dict(seconds)
 

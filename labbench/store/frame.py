@@ -25,7 +25,9 @@ RECORD_VIEW = {
     **{name: f"cell.workload.{name}" for name in ("model", "task", "mode", "batch_size", "precision")},
     **{name: f"cell.workload.{name}" for name in ("seq_len", "image_size", "frames", "audio_s", "kv_cache")},
     **{name: f"cell.workload.{name}" for name in TRAINING_FIELDS},
-    **{name: f"cell.platform.{name}" for name in ("device", "runtime", "world_size", "memory_format", "loader_workers")},
+    **{
+        name: f"cell.platform.{name}" for name in ("device", "runtime", "world_size", "memory_format", "loader_workers")
+    },
     "threads": "threads",
     "threads_asked": "cell.platform.threads",
     "device_name": "device_name",
@@ -93,7 +95,9 @@ ON_REQUEST = {  # columns that are not among the default ones
     "advice_gain": "advice.gain.value",
     **{f"advice_gain_{end}": f"advice.gain.{end}" for end in ("ci_low", "ci_high")},
 }
-OF_CELL = {  # columns that a part of the cell tells: its fields' prefix, its class, the property
+OF_CELL: dict[
+    str, tuple[str, type[Platform] | type[Workload], str]
+] = {  # columns that a part of the cell tells: its fields' prefix, its class, the property
     "platform": ("cell.platform", Platform, "label"),
     "variant": ("cell.workload", Workload, "variant"),
 }
@@ -228,7 +232,7 @@ class _View:
         codes = np.where(missing, np.where(np.isnan(mean), -1, 1), 0).astype(np.int8)
         return np.where(missing, mean, median), pd.Categorical.from_codes(codes, ["median", "mean"], validate=False)
 
-    def _of_cell(self, prefix: str, part: type[Platform | Workload], told: str) -> pd.Categorical:
+    def _of_cell(self, prefix: str, part: type[Platform] | type[Workload], told: str) -> pd.Categorical:
         """A property of each row's platform or workload, worked out once for each distinct cell."""
         import pandas as pd
 

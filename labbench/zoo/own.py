@@ -65,7 +65,9 @@ def _training(
     inputs: tuple[torch.Tensor, ...], targets: tuple[torch.Tensor, ...], loss: Callable[..., torch.Tensor], size: int
 ) -> Training:
     """Training of a module that takes its inputs by position."""
-    given, wanted = ({f"{kind} {i}": x for i, x in enumerate(some)} for kind, some in (("input", inputs), ("target", targets)))
+    given, wanted = (
+        {f"{kind} {i}": x for i, x in enumerate(some)} for kind, some in (("input", inputs), ("target", targets))
+    )
 
     def forward(module: torch.nn.Module, batch: Mapping[str, Any]) -> Any:
         return module(*(batch[name] for name in given))

@@ -1,0 +1,179 @@
+"""Batch size and learning rate that reach a target loss soonest: an Optuna study that prunes and goes on where it stopped."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from labbench.tuning.digits import LIMIT_S, TARGET_LOSS, Setting, range_test, suggested_rate, train
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+
+Sampler = Literal["tpe", "random"]
+BATCH_SIZES = (8, 16, 32, 64, 128, 256)
+RATES = (1e-4, 1e-1)
+TRIALS = 24
+FINALISTS, REPEATS = (
+    3,
+    3,
+)  # one training tells time within some 20 %: the best few are trained again before one is chosen
+SEARCH_SEED = 1000  # seeds of trainings in the search; others judge what it finds
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a search found.
+
+    Attributes
+    ----------
+    setting : Setting
+    seconds : float
+        Median training time to the target of its trainings in the search.
+    spent_s : float
+        Training time of all trials, repeats included.
+    trials : int
+    """
+
+    setting: Setting
+    seconds: float
+    spent_s: float
+    trials: int
+
+
+def study(path: str | Path, name: str, sampler: Sampler = "tpe", seed: int = 0) -> optuna.Study:
+    """The stored study of that name, or a new one that begins with the usual setting and (TPE) that of an LR range test.
+
+    Parameters
+    ----------
+    path : path
+        A journal file (Optuna's ``JournalStorage``); one file may hold many studies.
+    """
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    made = optuna.create_study(
+        study_name=name,
+        storage=JournalStorage(JournalFileBackend(str(path))),
+        load_if_exists=True,
+        direction="minimize",
+        sampler=_sampler(sampler, seed),
+        pruner=optuna.pruners.NopPruner(),  # slower than the best so far is the rule here, and needs no statistics
+    )
+    if not made.trials and sampler == "tpe":
+        usual = Setting()
+        rate = suggested_rate(range_test(usual.batch_size, SEARCH_SEED + seed))
+        for one in (usual.learning_rate, min(max(rate, RATES[0]), RATES[1])):
+            made.enqueue_trial({"batch_size": usual.batch_size, "learning_rate": one})
+    return made
+
+
+def _sampler(name: Sampler, seed: int) -> optuna.samplers.BaseSampler:
+    import optuna
+
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=8)
+
+
+def search(
+    found: optuna.Study,
+    *,
+    trials: int = TRIALS,
+    seed: int = 0,
+    target: float = TARGET_LOSS,
+    limit_s: float = LIMIT_S,
+    progress: bool = True,
+) -> Tuned:
+    """Go on until the study has ``trials`` trials, then train the best few again and choose by the median.
+
+    A trial is pruned when it has trained longer than the best one took; its time counts as spent.
+
+    Raises
+    ------
+    TuningError
+        If no setting reached the target.
+    """
+    import optuna
+    from tqdm import tqdm
+
+    def objective(trial: optuna.Trial) -> float:
+        setting = Setting(
+            batch_size=trial.suggest_categorical("batch_size", list(BATCH_SIZES)),
+            learning_rate=trial.suggest_float("learning_rate", *RATES, log=True),
+        )
+        best = _best_seconds(found, limit_s)
+        spent = [0.0]
+
+        def look(seconds: float, loss: float) -> None:
+            spent[0] = seconds
+            trial.report(loss, round(1e3 * seconds))
+            if seconds > best:
+                trial.set_user_attr("seconds", seconds)
+                raise optuna.TrialPruned(f"slower than the best, which took {best:.3g} s")
+
+        run = train(setting, SEARCH_SEED + seed, target=target, limit_s=limit_s, on_look=look)
+        trial.set_user_attr("seconds", run.seconds)
+        if not run.reached:
+            raise optuna.TrialPruned(f"the loss is {run.loss:.3g} after {run.seconds:.3g} s")
+        return run.seconds
+
+    done = sum(trial.state.is_finished() for trial in found.trials)
+    with tqdm(total=trials, initial=min(done, trials), desc="trials", disable=not progress, leave=False) as bar:
+
+        def tell(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+            bar.update(1)
+
+        found.optimize(objective, n_trials=max(trials - done, 0), callbacks=[tell])
+    return _chosen(found, seed, target, limit_s)
+
+
+def _best_seconds(found: optuna.Study, limit_s: float) -> float:
+    times = [trial.value for trial in found.trials if trial.value is not None and trial.state.name == "COMPLETE"]
+    return min(times, default=limit_s)
+
+
+def _chosen(found: optuna.Study, seed: int, target: float, limit_s: float) -> Tuned:
+    """The best of the finalists, each trained again with other seeds."""
+    complete = sorted((t for t in found.trials if t.state.name == "COMPLETE"), key=lambda trial: trial.value or 0.0)
+    if not complete:
+        raise TuningError(
+            f"no setting of {len(found.trials)} reached a loss of {target:g} within {limit_s:g} s: "
+            "give a higher target or more time"
+        )
+    spent = sum(trial.user_attrs.get("seconds", 0.0) for trial in found.trials)
+    judged = []
+    for trial in complete[:FINALISTS]:
+        setting = Setting(**trial.params)
+        runs = [train(setting, SEARCH_SEED + seed + 1 + i, target=target, limit_s=limit_s) for i in range(REPEATS)]
+        spent += sum(run.seconds for run in runs)
+        judged.append((statistics.median(run.seconds if run.reached else limit_s for run in runs), setting))
+    seconds, setting = min(judged, key=lambda pair: pair[0])
+    return Tuned(setting, seconds, spent, len(found.trials))
+
+
+class TuningError(Exception):
+    """Nothing was found; the message says why and what to change."""
+
+
+def trial_table(found: optuna.Study) -> pd.DataFrame:
+    """Every trial: ``number``, ``batch_size``, ``learning_rate``, ``state``, ``seconds`` (to the target or to the pruning)."""
+    import pandas as pd
+
+    rows = [
+        {
+            "number": trial.number,
+            **trial.params,
+            "state": trial.state.name.lower(),
+            "seconds": trial.user_attrs.get("seconds"),
+        }
+        for trial in found.trials
+        if trial.state.is_finished()
+    ]
+    return pd.DataFrame(rows, columns=["number", "batch_size", "learning_rate", "state", "seconds"])
