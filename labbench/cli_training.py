@@ -1,4 +1,4 @@
-"""The command that measures training steps and tells what they consist of."""
+"""Commands for training: what a step consists of, and the largest batch that fits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def add(
     store: Callable[[argparse.ArgumentParser], None],
     json: Callable[[argparse.ArgumentParser], None],
 ) -> None:
-    """Add the command to the parser."""
+    """Add the commands to the parser."""
     from labbench.cli import campaign, cells
 
     sub = command(
@@ -27,6 +27,43 @@ def add(
     campaign(sub, "training_config.json")
     store(sub)
     json(sub)
+    _add_largest_batch(command, json)
+
+
+def _add_largest_batch(
+    command: Callable[..., argparse.ArgumentParser], json: Callable[[argparse.ArgumentParser], None]
+) -> None:
+    from labbench.cli import cells
+
+    sub = command(
+        "largest-batch",
+        _largest_batch,
+        "the largest batch that fits into a memory limit, from at most five probes, each a process that may die of it",
+        "labbench largest-batch --model bert-base --mode training --memory-gb 8",
+    )
+    cells(sub)
+    sub.add_argument("--memory-gb", type=float, required=True, metavar="GB", help="10⁹ bytes above an empty process")
+    sub.add_argument("--plugin", nargs="+", default=[], metavar="FILE", help="files or modules that register models")
+    json(sub)
+
+
+def _largest_batch(options: Any) -> int:
+    from labbench import zoo
+    from labbench.campaign import resolve
+    from labbench.cli import grid, print_frame
+    from labbench.config import ConfigError
+    from labbench.tuning.largest_batch import largest_batch, probe_table
+
+    if options.batch_size:
+        raise ConfigError("--batch-size is what is looked for; leave it out")
+    zoo.load_plugins(options.plugin)
+    found = []
+    for cell in resolve(grid(options).cells()):
+        found.append(largest_batch(cell, int(options.memory_gb * 1e9)))
+        if not options.json:
+            print(found[-1], flush=True)
+    print_frame(probe_table(found), options.json)
+    return 0
 
 
 def _train(options: Any) -> int:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Sampler = Literal["tpe", "random"]
+Direction = Literal["minimize", "maximize"]
 BATCH_SIZES = (8, 16, 32, 64, 128, 256)
 RATES = (1e-4, 1e-1)
 TRIALS = 24
@@ -52,26 +53,33 @@ def study(path: str | Path, name: str, sampler: Sampler = "tpe", seed: int = 0) 
     path : path
         A journal file (Optuna's ``JournalStorage``); one file may hold many studies.
     """
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    made = optuna.create_study(
-        study_name=name,
-        storage=JournalStorage(JournalFileBackend(str(path))),
-        load_if_exists=True,
-        direction="minimize",
-        sampler=_sampler(sampler, seed),
-        pruner=optuna.pruners.NopPruner(),  # slower than the best so far is the rule here, and needs no statistics
-    )
+    made = open_study(path, name, directions=["minimize"], sampler=_sampler(sampler, seed))
     if not made.trials and sampler == "tpe":
         usual = Setting()
         rate = suggested_rate(range_test(usual.batch_size, SEARCH_SEED + seed))
         for one in (usual.learning_rate, min(max(rate, RATES[0]), RATES[1])):
             made.enqueue_trial({"batch_size": usual.batch_size, "learning_rate": one})
     return made
+
+
+def open_study(
+    path: str | Path, name: str, *, directions: list[Direction], sampler: optuna.samplers.BaseSampler
+) -> optuna.Study:
+    """A study in a journal file, made if it is not there; pruning is left to the objective."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return optuna.create_study(
+        study_name=name,
+        storage=JournalStorage(JournalFileBackend(str(path))),
+        load_if_exists=True,
+        directions=directions,
+        sampler=sampler,
+        pruner=optuna.pruners.NopPruner(),
+    )
 
 
 def _sampler(name: Sampler, seed: int) -> optuna.samplers.BaseSampler:
