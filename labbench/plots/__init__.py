@@ -19,6 +19,7 @@ from labbench.plots.points import plot_points
 from labbench.plots.profile import panels, plot_cold_start, plot_curve, plot_memory, plot_pareto
 from labbench.plots.table import plot_matrix
 from labbench.plots.training import plot_anatomy, plot_beside_inference, plot_memory_causes, plot_variants
+from labbench.plots.tuning import plot_batches, plot_probes, plot_range_test, plot_trials
 
 __all__ = [
     "MARKERS",
@@ -31,6 +32,7 @@ __all__ = [
     "plain_ticks",
     "platform_colors",
     "plot_anatomy",
+    "plot_batches",
     "plot_beside_inference",
     "plot_bottlenecks",
     "plot_cold_start",
@@ -46,8 +48,11 @@ __all__ = [
     "plot_one_off",
     "plot_pareto",
     "plot_points",
+    "plot_probes",
+    "plot_range_test",
     "plot_roofline",
     "plot_speedup",
+    "plot_trials",
     "plot_variants",
     "theme",
 ]
