@@ -15,7 +15,7 @@ sys.path.append(str(HERE.parent))
 from test_store import ENVIRONMENT, abandon, make_record, make_series  # noqa: E402
 
 from labbench.cells import Cell  # noqa: E402
-from labbench.records import SCHEMA_VERSION, Advice, Estimate, Profile, Record, Series  # noqa: E402
+from labbench.records import SCHEMA_VERSION, Advice, Estimate, Memory, Profile, Record, Series  # noqa: E402
 from labbench.store import Store  # noqa: E402
 
 START = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -49,6 +49,19 @@ def records() -> list[Record]:
         ).model_copy(update={"cell": laid_out}),
         Record(cell=Cell.of(model="resnet50", batch_size=4, precision="amp", device="cuda:0"), status="ok", **imported),
     ]
+    [step] = make_record().series
+    parts = {"forward": Estimate(value=0.1, ci_low=0.09, ci_high=0.12), "backward": Estimate(value=0.2)}
+    trained = Cell.of(
+        model="bert-tiny", mode="training", optimizer="sgd", accumulation=4, checkpointing=True, trained="head",
+        clip_norm=1.0, loader_workers=2,
+    )  # fmt: skip
+    memory = Memory(increase_bytes=100, by_cause={"parameters": 60, "workspace": 40})
+    metrics = {"loss_first": 2.5, "loss_last": 0.5, "gradient_norm": 1e-3}
+    training = make_record(
+        started_at=START + timedelta(hours=6), series=[step.model_copy(update={"name": "step", "parts": parts})],
+        memory=memory, metrics=metrics,
+    )  # fmt: skip
+    many.append(training.model_copy(update={"cell": trained}))
     mistaken = many[3]
     back = {"status": "retraction", "retracts": mistaken.record_id, "reason": "on battery"}
     return [*many, Record(cell=mistaken.cell, started_at=START + timedelta(hours=4), **back)]
