@@ -54,16 +54,16 @@ endif
 endif
 
 $(VENV)/.study: pyproject.toml $(VENV)/constraints.txt
-	$(PIP) install --constraint $(VENV)/constraints.txt --editable '.[runtimes]'
+	$(PIP) install --constraint $(VENV)/constraints.txt --editable '.[runtimes,lora]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.study .ci/apt-packages.txt
 	.ci/apt-install
-	$(PIP) install --constraint $(VENV)/constraints.txt --editable '.[runtimes,test]'
+	$(PIP) install --constraint $(VENV)/constraints.txt --editable '.[runtimes,lora,test]'
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.study
-	$(PIP) install --constraint $(VENV)/constraints.txt --editable '.[runtimes,test,lint]'
+	$(PIP) install --constraint $(VENV)/constraints.txt --editable '.[runtimes,lora,test,lint]'
 	touch $@
 
 # Versions of the present environment, as the new constraints (torch without its build tag).
