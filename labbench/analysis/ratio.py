@@ -34,7 +34,8 @@ Verdict = Literal["faster", "slower", "same", "undecided"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 Numbers = TypeVar("Numbers", float, np.ndarray)
 
-ALPHA = 0.05
+OUTSIDE = 0.05  # probability that an interval misses the truth
+ALPHA = 0.025  # of a verdict: half of the 5 % allowed, as p-values from two processes are good to about a fifth in their tails
 THRESHOLD = 0.02  # ratios within 2 % of 1 are no difference that anybody should act on
 PROCESS_SD = 0.006  # between processes, sd of log latency: assumed where it cannot be estimated
 PROCESS_DF = 10.0  # weight of that assumption, in degrees of freedom
@@ -59,7 +60,7 @@ class Comparison:
     ratio : float
         Latency divided by the baseline's: below 1 is faster.
     ci_low, ci_high : float
-        Interval of the ratio at level 1 - alpha.
+        95 % interval of the ratio.
     p_value : float
         Of the hypothesis that the ratio is 1.
     verdict : str
@@ -286,7 +287,7 @@ def judge(
     if not same_campaign:
         parts.append((2 * CAMPAIGN_SD**2, CAMPAIGN_DF))
     error, df = math.sqrt(sum(part for part, _ in parts)), _satterthwaite(parts)
-    reach = float(t.ppf(1 - alpha / 2, df)) * error
+    reach = float(t.ppf(1 - OUTSIDE / 2, df)) * error
     low, high = math.exp(found.log_ratio - reach), math.exp(found.log_ratio + reach)
     p_value = float(2 * t.sf(abs(found.log_ratio) / error, df))
     ratio = math.exp(found.log_ratio)

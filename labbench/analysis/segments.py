@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from labbench.analysis.levels import spread_of
-from labbench.analysis.ratio import ALPHA, CAMPAIGN_DF, CAMPAIGN_SD, THRESHOLD, Spread
+from labbench.analysis.ratio import CAMPAIGN_DF, CAMPAIGN_SD, OUTSIDE, THRESHOLD, Spread
 
 MIN_RUNS = 2  # on each side of a change: a single run may be an outlier
 WILD = 3.0  # standard deviations
@@ -78,7 +78,7 @@ class Noise:
         found: np.ndarray = 2 * stdtr(self.spread.df + df, -np.abs(step) / error)
         return found
 
-    def reach(self, error: np.ndarray, df: np.ndarray, alpha: float = ALPHA) -> np.ndarray:
+    def reach(self, error: np.ndarray, df: np.ndarray, alpha: float = OUTSIDE) -> np.ndarray:
         """From a step to either end of its interval."""
         from scipy.special import stdtrit
 
