@@ -22,6 +22,7 @@ def add(command: Command, store: Option) -> None:
     study.add_argument(
         "--kernel", choices=("fork", "fresh"), default="fork", help="how kernels start (default: %(default)s)"
     )
+    study.add_argument("--training", action="store_true", help="measure training steps and tune training too")
     study.add_argument("--pdf", action="store_true", help="print each page as PDF too (needs Chromium or Chrome)")
     store(study)
 
@@ -42,7 +43,12 @@ def _study(options: Any) -> int:
     from labbench.study import run_study
 
     index = run_study(
-        config=options.config, store=options.store, output=options.output, kernel=options.kernel, pdf=options.pdf
+        config=options.config,
+        store=options.store,
+        output=options.output,
+        kernel=options.kernel,
+        pdf=options.pdf,
+        training=options.training,
     )
     print(index)
     return 0

@@ -175,7 +175,7 @@ def _counted(workload: Workload) -> dict[str, Footprint]:
     training = workload.mode == "training"
     narrow = "bf16" if workload.precision == "fp16" else workload.precision  # as wide, and a CPU can count it
     counted_in = workload.model_copy(update={"precision": narrow if training else "fp32"})
-    with FakeTensorMode(allow_non_fake_inputs=True), _any_value(1.0):
+    with FakeTensorMode(allow_non_fake_inputs=True), _any_value(1.0), _where_they_are():
         with no_init_weights(), _any_value(0.0):
             model = zoo.build(counted_in)
         if training:
@@ -200,6 +200,15 @@ def _convolution_flops(args: Any, result: Any, backward: bool) -> float:
     positions = source.numel() if transposed else output.numel()
     gradients = sum(args[10][:2]) if backward else 1
     return 2.0 * positions * weight.shape[1:].numel() * gradients
+
+
+def _where_they_are() -> Any:
+    """Leave modules on their device: fake parameters cannot be moved, and adapters are moved to where they are already."""
+    from unittest import mock
+
+    import torch
+
+    return mock.patch.object(torch.nn.Module, "to", lambda module, *_, **__: module)
 
 
 def _any_value(value: float) -> Any:

@@ -20,6 +20,7 @@ NOTEBOOKS = (
     "05_platform_profile",
     "06_history",
 )
+TRAINING_NOTEBOOKS = ("07_training", "08_tune_training")  # measure much more: only if asked for
 
 PROCESS_STDERR = Path(f"/proc/{os.getpid()}/fd/2")
 
@@ -56,6 +57,7 @@ def run_study(
     kernel: KernelKind = "fork",
     *,
     pdf: bool = False,
+    training: bool = False,
 ) -> Path:
     """Measure, compare, predict and select by running the notebooks, then publish them.
 
@@ -71,6 +73,8 @@ def run_study(
         How kernels start.
     pdf : bool
         Print each page as PDF too, beside it.
+    training : bool
+        Measure training steps and tune training too (``training_config.json`` beside the notebooks).
 
     Returns
     -------
@@ -97,17 +101,23 @@ def run_study(
     source = folder()
     config = Path(config or source / "config" / "benchmark_config.json").resolve()
     read(BenchmarkConfig, config).cells()
+    of_training = source / "config" / "training_config.json"
+    if training:
+        from labbench.tuning.config import TrainingConfig
+
+        read(TrainingConfig, of_training).cells()
     site, store = Path(output).resolve(), Path(store).resolve()
+    configs = {"01_collect": config, **dict.fromkeys(TRAINING_NOTEBOOKS, of_training)}
     shared: dict[str, Any] = {"store_path": str(store)}
     steps = [
         Step(
             notebook=source / f"{name}.ipynb",
             output=site / "notebooks" / f"{name}.ipynb",
-            parameters=shared | ({"config_path": str(config)} if name == "01_collect" else {}),
-            inputs=[config] if name == "01_collect" else [store],
-            produces=[store] if name == "01_collect" else [],
+            parameters=shared | ({"config_path": str(configs[name])} if name in configs else {}),
+            inputs=[configs[name]] if name in configs else [store],
+            produces=[store] if name in configs else [],
         )
-        for name in NOTEBOOKS
+        for name in (*NOTEBOOKS, *(TRAINING_NOTEBOOKS if training else ()))
     ]
     with _progress_on_this_terminal():
         results = chain(steps, kernel=kernel)

@@ -184,6 +184,15 @@ def test_a_measured_step_tells_its_parts_its_memory_and_that_it_trains():
     assert series.footprint.peak_bytes > series.footprint.parameter_bytes * 3
 
 
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_every_variant_can_be_counted(variant):
+    if variant.get("trained") == "lora":
+        pytest.importorskip("peft")
+    work = zoo.resolve(Workload(model="bert-tiny", mode="training", batch_size=2, seq_len=32, **variant))
+    counted = footprint.of(work)["step"]
+    assert counted.peak_bytes > counted.parameter_bytes
+
+
 def test_the_counted_peak_holds_weights_gradients_state_and_activations():
     small, large = (
         footprint.of(zoo.resolve(Workload(model="bert-tiny", mode="training", batch_size=size)))["step"]

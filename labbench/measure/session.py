@@ -57,6 +57,7 @@ class Session:
         self._prepared: dict[str, Prepared] = {}
         self._steady: dict[str, Steady] = {}
         self._reference: dict[str, Any] = {}
+        self._parted = 0  # steps that were timed part by part
 
     def load(self) -> dict[str, Any]:
         """Build the model and its inputs; returns ``load_s`` and what the series count."""
@@ -191,7 +192,10 @@ class Session:
         step = self._step()
         with self._mode():
             samples = {name: self._steady[name].round(limit) for name, limit in room.items()}
-            parts = training.parts_round(step, self.job.protocol) if step else []
+            parts = []
+            if step and self._parted < self.job.protocol.min_samples:
+                parts = training.parts_round(step, self.job.protocol)
+                self._parted += len(parts)
         keys = ("calls_per_sample", "warmup_calls", "warmed")
         steady = {name: {key: getattr(one, key) for key in keys} for name, one in self._steady.items()}
         return {"samples": samples, "steady": steady, "parts": parts}
