@@ -141,7 +141,9 @@ class Series(Frozen):
     )
     footprint: Footprint | None = Field(None, description="what one call demands")
     profile: Profile | None = Field(None, description="where the time goes, if a profile was asked for")
-    parts: dict[str, Estimate] | None = Field(None, description="median seconds of each part of a training step")
+    parts: dict[str, Estimate] | None = Field(
+        None, description="seconds of each part of a training step: its median share of the step, times the median step"
+    )
     samples: Samples = Samples()
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ import numpy as np
 from labbench.analysis import roofline
 from labbench.analysis.labels import WORK
 from labbench.records import CAUSES, PARTS
+from labbench.words import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,11 +116,17 @@ def variants(steps: pd.DataFrame) -> pd.DataFrame:
 
 def _kind(steps: pd.DataFrame) -> list[str]:
     """What departs from fp32 in eager mode with all parameters trained by AdamW."""
+    import pandas as pd
+
     usual = steps["platform"].astype("str").value_counts()
     base = "cpu/eager" if "cpu/eager" in usual.index else (usual.index[0] if len(usual) else "")
     kinds = []
     for row in steps.itertuples():
-        parts = [str(row.platform)] if row.platform != base else []
+        where = str(row.platform)
+        loader = row.loader_workers is not pd.NA and row.loader_workers == row.loader_workers
+        where = where.replace(f"·{row.loader_workers}w", "") if loader else where
+        parts = [where] if where != base else []
+        parts += [f"loader with {count(int(row.loader_workers), 'worker')}"] if loader else []
         parts += [str(row.precision)] if row.precision != "fp32" else []
         parts += [str(row.variant)] if isinstance(row.variant, str) else []
         kinds.append(", ".join(parts) or "plain")

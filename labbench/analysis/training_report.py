@@ -139,14 +139,12 @@ def memory_table(steps: pd.DataFrame) -> pd.DataFrame:
 
 
 def variant_table(variants: pd.DataFrame) -> pd.DataFrame:
-    """Each kind of training of each model beside the plain way, at most 100 rows."""
+    """Each kind of training of each model that was trained in several beside the plain way, at most 100 rows."""
     import pandas as pd
 
-    rows = (
-        variants[variants["time_ratio"].notna()]
-        .sort_values(["model", "batch_size", "time_ratio"], kind="stable")
-        .head(MOST_ROWS)
-    )
+    several = variants.groupby(["model", "batch_size"], observed=True)["kind"].transform("nunique") > 1
+    rows = variants[variants["time_ratio"].notna() & several]
+    rows = rows.sort_values(["model", "batch_size", "time_ratio"], kind="stable").head(MOST_ROWS)
     return pd.DataFrame(
         {
             "model": rows["model"],

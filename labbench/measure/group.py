@@ -394,16 +394,39 @@ def _series(trials: list[Trial], name: str, items: float, unit: str) -> Series:
         stop_reason="converged" if converged else "max_samples" if full else "time_budget",
         footprint=trials[-1].facts["footprints"].get(name),
         profile=trials[-1].facts.get("profiles", {}).get(name),
-        parts=_parts(trials) if name == "step" else None,
+        parts=_parts(trials, median) if name == "step" else None,
         samples=Samples(seconds=seconds, process=process, round=rounds),
     )
 
 
-def _parts(trials: list[Trial]) -> dict[str, Estimate] | None:
-    """Median time of each part of a training step; None where the runtime does not tell."""
-    steps = [step for trial in trials for step in trial.parts]
-    if not steps:
+def _parts(trials: list[Trial], whole: Estimate) -> dict[str, Estimate] | None:
+    """Time of each part of a training step; None where the runtime does not tell.
+
+    A part is taken as a share of the whole step in the same round, so that both met the same machine; the median share, times the
+    median step.
+    """
+    shares: list[dict[str, float]] = []
+    rounds: list[int] = []
+    process: list[int] = []
+    for p, trial in enumerate(trials):
+        steps = _by_round(trial.rounds["step"], trial.seconds["step"])
+        for index, parts in zip(trial.part_rounds, trial.parts, strict=True):
+            shares.append({name: seconds / steps[index] for name, seconds in parts.items()})
+            rounds.append(index)
+            process.append(p)
+    if not shares:
         return None
-    rounds = [index for trial in trials for index in trial.part_rounds]
-    process = [p for p, trial in enumerate(trials) for _ in trial.parts]
-    return {name: stats.quantiles([step[name] for step in steps], process, rounds, (0.5,))[0] for name in steps[0]}
+    found = {}
+    for name in shares[0]:
+        share = stats.quantiles([one[name] for one in shares], process, rounds, (0.5,))[0]
+        ends = {end: getattr(share, end) * whole.value for end in ("value", "ci_low", "ci_high")}
+        found[name] = Estimate(**ends)
+    return found
+
+
+def _by_round(rounds: list[int], seconds: list[float]) -> dict[int, float]:
+    """Median time of the samples of each round."""
+    taken: dict[int, list[float]] = {}
+    for index, value in zip(rounds, seconds, strict=True):
+        taken.setdefault(index, []).append(value)
+    return {index: statistics.median(values) for index, values in taken.items()}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from labbench.analysis.compare import USUAL
 from labbench.analysis.labels import place, work
 from labbench.plots.base import (
     MANY,
@@ -44,16 +45,16 @@ CAUSE_COLORS = {
     "workspace": "#d9d9d9",
 }
 PART_NAMES = {"zero_grad": "zero grad"}
-WORTH_TELLING = 0.07  # share of a bar that has room for its number
+WORTH_TELLING = 0.12  # share of a bar that has room for its number
 
 
 def names(steps: pd.DataFrame) -> pd.Series:
-    """Model, input, variant and batch size where there are several; and the place where there are several."""
+    """Model, input, variant and batch size where there are several; and the place where it is not the usual one."""
     text = work(steps)
     if steps["batch_size"].nunique() > 1:
         text = text + " · batch " + steps["batch_size"].astype("str")
     where = place(steps)
-    return text + " · " + where if where.nunique() > 1 else text
+    return text.mask(where != USUAL, text + " · " + where)
 
 
 def plot_anatomy(steps: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -69,8 +70,10 @@ def plot_anatomy(steps: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         return nothing(ax, "no step told its parts")
     shares = {part: (rows[f"{part}_s"] / rows["parts_s"]).fillna(0.0).to_numpy() for part in PARTS}
     ax = _stacked(rows, shares, PART_COLORS, ax)
-    for y, seconds in enumerate(rows["latency_s"]):
-        ax.text(1.01, y, f"{digits(seconds * MS)} ms", va="center", ha="left")
+    ax.set_yticks(
+        range(len(rows)),
+        [f"{short(name)}  {digits(s * MS)} ms" for name, s in zip(names(rows), rows["latency_s"], strict=True)],
+    )
     ax.set(xlim=(0, 1), xlabel="share of the step")
     return ax
 
@@ -112,8 +115,9 @@ def _stacked(rows: pd.DataFrame, parts: dict[str, np.ndarray], colors: dict[str,
             ax.text(begin[at] + values[at] / 2, at, text, ha="center", va="center_baseline", fontsize="small")
         begin = begin + values
     ax.set_yticks(y, [short(name) for name in names(rows)])
+    ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.grid(axis="y", visible=False)
-    legend_above(ax, columns=3)
+    legend_above(ax, columns=3, right=True)
     return ax
 
 
