@@ -303,6 +303,9 @@ def start_busy_run(tmp_path: Path, kind: str) -> tuple[subprocess.Popen[str], in
         [sys.executable, "-c", textwrap.dedent(SCRIPT), str(source), str(tmp_path / "o.ipynb"), kind],
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored, if a shell started the tests with `&`
     )
     assert wait_for(lambda: mark.exists() and mark.read_text() != "")
     return process, int(mark.read_text())

@@ -193,9 +193,10 @@ def test_threads_are_those_of_the_platform(module):
 def test_a_training_step_changes_the_parameters_and_returns_its_loss():
     from labbench.cells import Workload
 
-    model = zoo.build(zoo.resolve(Workload(model="bert-tiny", mode="training")))
+    work = zoo.resolve(Workload(model="bert-tiny", mode="training"))
+    model = zoo.build(work)
     before = next(model.module.parameters()).detach().clone()
-    prepared = runtimes.get("eager").prepare_step(model, Platform(), "fp32")
+    prepared = runtimes.get("eager").prepare_step(model, Platform(), work)
     losses = [float(prepared.outputs(prepared())[0]) for _ in range(3)]
     assert losses[2] < losses[0]
     assert not torch.equal(before, next(model.module.parameters()))

@@ -169,7 +169,7 @@ def test_a_model_without_a_loss_is_unsupported():
 
 @pytest.mark.slow
 def test_a_measured_step_tells_its_parts_its_memory_and_that_it_trains():
-    cell = Cell.of(model="bert-tiny", mode="training", batch_size=4, threads=1, clip_norm=1.0)
+    cell = Cell.of(model="bert-tiny", mode="training", batch_size=4, seq_len=32, threads=1, clip_norm=1.0)
     [record] = measure(cell, protocol=FAST)
     assert record.status == "ok", record
     [series] = record.series

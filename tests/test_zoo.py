@@ -204,7 +204,7 @@ from labbench.zoo import Family, Model, Program, Size
 def build(size, work):
     module = torch.nn.Linear(size.config["width"], 4).eval()
     inputs = (torch.randn(work.batch_size, size.config["width"]),)
-    return Model(module, (Program("forward", module, inputs, work.batch_size, "samples"),), None, 1, "samples")
+    return Model(module, (Program("forward", module, inputs, work.batch_size, "samples"),), None)
 
 FAMILY = Family("packed", "Packed", "custom", "custom", {"small": Size({"width": 8})}, {}, build)
 

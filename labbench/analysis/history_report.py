@@ -48,7 +48,22 @@ def changed(points: pd.DataFrame, runs: pd.DataFrame) -> str:
     text += f": {count(len(real), 'change')}, {listed(parts)}." if parts else "."
     if len(real):
         text += f" The largest is {_shift(real.loc[(real['ratio'] - 1).abs().idxmax()], real)}."
-    return text + _left_out(points, runs, total - long)
+    return text + _visible(runs) + _left_out(points, runs, total - long)
+
+
+def _visible(runs: pd.DataFrame) -> str:
+    """How much neighbouring runs differ, and so from which size on a lasting change can be told from chance."""
+    import numpy as np
+
+    known = runs[runs["judged"]].sort_values(["history", "started_at"], kind="stable")
+    steps = known.groupby("history")["log_s"].diff().abs().dropna()
+    if len(steps) < 2 * MIN_RUNS:
+        return ""
+    scatter = float(np.median(steps)) * 1.4826 / np.sqrt(2)  # of one run, if steps are normal and changes are rare
+    return (
+        f" From run to run latency scatters by {percent(scatter)}, so a lasting change must be about {percent(3 * scatter)} "
+        "to be seen after a few runs."
+    )
 
 
 def _left_out(points: pd.DataFrame, runs: pd.DataFrame, short: int) -> str:
