@@ -68,7 +68,7 @@ def compare(model: str, seconds: float, threads: int) -> tuple[float, float, int
 
     cell = Cell.of(model=model, mode="training", batch_size=BATCH, threads=threads)
     cell = cell.model_copy(update={"workload": zoo.resolve(cell.workload)})
-    protocol = preset("standard")
+    protocol = preset("standard", min_samples=10_000)  # parts are timed in every turn
     arguments = [sys.executable, "-c", PLAIN, model, str(BATCH), str(threads)]
     plain = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     worker = Worker(job_of(cell, protocol, threads, ()), "fork", sys.maxsize)
