@@ -39,6 +39,7 @@ HISTORIES = 24  # of a family
 BLOCK = 10
 CHANGE = 0.05
 FEWEST = 2  # runs on each side of a change
+SHORTEST = 8  # runs of a history that is worth judging
 PRECISION, RECALL = 0.95, 0.90  # goals
 ASV_THRESHOLD = 0.05  # asv.conf.json, regressions_thresholds
 ASV = """
@@ -82,10 +83,14 @@ def read(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
         parts.append(kept[["round", "seconds"]].assign(record_id=key, series="forward", process=process))
     runs = levels(pd.concat(parts, ignore_index=True).astype({"record_id": "category", "series": "category"}))
     runs = runs[runs["processes"] == PROCESSES].sort_values("record_id")
-    return [
+    found = [
         (part["log_s"].to_numpy(), part["variance"].to_numpy())
         for _, part in runs.groupby(runs["record_id"].astype(str).str.rsplit(" ", n=1).str[0])
     ]
+    long = [one for one in found if len(one[0]) >= SHORTEST]
+    if not long:
+        raise SystemExit(f"{path} has no history of {SHORTEST} stable runs: record more draws, on a quieter machine")
+    return long
 
 
 def contiguous(bank: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
