@@ -12,10 +12,11 @@ cells have their turn, so every round begins with an untimed call that brings ca
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -45,6 +46,17 @@ def timer_cost_s(synchronize: Callable[[], None], repeats: int = 500) -> float:
     """Seconds that timing a block costs with nothing in it, the wait for an idle device included: median, at least 1 ns."""
     costs = [time_block(_nothing, synchronize, 1) for _ in range(repeats)]
     return max(statistics.median(costs), NS)
+
+
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """No garbage is collected while a round runs; what the last one left is collected before."""
+    gc.collect(YOUNG)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _nothing() -> None:
@@ -85,9 +97,7 @@ class Steady:
 
     def round(self, room: int) -> list[float]:
         """Samples of one round, in seconds per call; at least one, at most ``room``."""
-        gc.collect(YOUNG)
-        gc.disable()
-        try:
+        with no_collection():
             if not self.calls_per_sample:
                 self.warm_up()
             else:
@@ -97,8 +107,6 @@ class Steady:
             while len(samples) < room and (not samples or perf_counter_ns() < deadline):
                 samples.append(time_block(self.prepared, self.prepared.synchronize, self.calls_per_sample))
             return samples
-        finally:
-            gc.enable()
 
 
 def _settled(times: list[float]) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from labbench.measure.steady import NS, YOUNG
+from labbench.measure.steady import NS, no_collection
 
 if TYPE_CHECKING:
     import torch
@@ -20,16 +19,12 @@ MOST_SKIPPED = 20  # steps that a gradient scaler may skip before its factor (2Â
 
 def parts_round(step: TrainingStep, protocol: Protocol) -> list[dict[str, float]]:
     """Seconds of each part of steps that take about ``round_s`` together; at least one step."""
-    gc.collect(YOUNG)
-    gc.disable()
-    try:
-        steps: list[dict[str, float]] = []
+    steps: list[dict[str, float]] = []
+    with no_collection():
         deadline = perf_counter_ns() + protocol.round_s / NS
         while not steps or perf_counter_ns() < deadline:
             steps.append(step.anatomy())
-        return steps
-    finally:
-        gc.enable()
+    return steps
 
 
 def proof(step: TrainingStep, loss: torch.Tensor, before: list[int]) -> dict[str, float]:

@@ -79,8 +79,7 @@ class TrainingStep(TorchPrepared):
         if model.training is None:
             raise Unsupported(f"{workload.model} declares no training loss; register it with one (docs/zoo.md)")
         device = torch_device(platform.device)
-        module = _varied(model.module, workload).train()
-        module = module if device.type == "cpu" else module.to(device)
+        module = _varied(model.module, workload).to(device).train()
         batch = _moved(model.training.batch, device)
         if platform.memory_format is not None:
             module, batch = _channels_last(module, batch)
@@ -265,8 +264,7 @@ def _checkpoint(module: torch.nn.Module, name: str) -> None:
 
 
 def _optimizer(name: str | None, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    make: dict[str | None, Callable[[], torch.optim.Optimizer]] = {
-        None: lambda: torch.optim.AdamW(parameters, lr=LEARNING_RATE),
+    make: dict[str, Callable[[], torch.optim.Optimizer]] = {
         "adamw": lambda: torch.optim.AdamW(parameters, lr=LEARNING_RATE),
         "adamw_foreach": lambda: torch.optim.AdamW(parameters, lr=LEARNING_RATE, foreach=True),
         "adamw_fused": lambda: torch.optim.AdamW(parameters, lr=LEARNING_RATE, fused=True),
@@ -274,7 +272,7 @@ def _optimizer(name: str | None, parameters: list[torch.nn.Parameter]) -> torch.
         "sgd": lambda: torch.optim.SGD(parameters, lr=LEARNING_RATE, momentum=MOMENTUM),
     }
     try:
-        return make[name]()
+        return make[name or "adamw"]()
     except (RuntimeError, AttributeError) as error:  # not on this device, or not in this torch
         raise Unsupported(f"optimizer {name}: {error}") from None
 

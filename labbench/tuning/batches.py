@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labbench.tuning.search import open_study
+from labbench.tuning.largest_batch import with_batch
+from labbench.tuning.search import go_on, open_study
 
 if TYPE_CHECKING:
     import optuna
@@ -78,14 +79,13 @@ def tune_batch(
         known = next((t for t in found.trials if t.values and t.params == trial.params), None)
         if known is not None:
             raise optuna.TrialPruned(f"a batch of {size} is known")
-        record = measure(cell.model_copy(update={"workload": cell.workload.model_copy(update={"batch_size": size})}))
+        record = measure(with_batch(cell, size))
         if record.primary is None or record.memory.increase_bytes is None:
             raise optuna.TrialPruned(str(record))
         trial.set_user_attr("record_id", record.record_id)
         return record.primary.items_per_call / record.primary.latency_s, record.memory.increase_bytes
 
-    done = sum(trial.state.is_finished() for trial in found.trials)
-    found.optimize(objective, n_trials=max(trials - done, 0))
+    go_on(found, objective, trials)
     ran = [
         BatchTrial(int(t.params["batch_size"]), float(t.values[0]), int(t.values[1]), t.user_attrs["record_id"])
         for t in found.trials

@@ -106,7 +106,7 @@ def train(
     """
     import torch
 
-    images, labels, held, wanted = data()
+    _, _, held, wanted = data()
     torch.manual_seed(seed)
     module = network()
     optimizer = torch.optim.AdamW(module.parameters(), lr=setting.learning_rate)
@@ -117,10 +117,7 @@ def train(
     while seconds < limit_s:
         start = perf_counter()
         for _ in range(every):
-            picked = torch.randint(len(labels), (setting.batch_size,))
-            optimizer.zero_grad(set_to_none=True)
-            loss_of(module(images[picked]), labels[picked]).backward()
-            optimizer.step()
+            _step(module, optimizer, setting.batch_size)
         seconds += perf_counter() - start
         steps += every
         with torch.inference_mode():
@@ -132,6 +129,20 @@ def train(
     return Run(setting, seed, loss <= target, seconds, steps, loss, tuple(curve))
 
 
+def _step(module: torch.nn.Module, optimizer: torch.optim.Optimizer, batch_size: int) -> torch.Tensor:
+    """One step on digits drawn at random; its loss."""
+    import torch
+
+    images, labels, _, _ = data()
+    picked = torch.randint(len(labels), (batch_size,))
+    optimizer.zero_grad(set_to_none=True)
+    loss: Any = torch.nn.functional.cross_entropy(module(images[picked]), labels[picked])
+    loss.backward()
+    optimizer.step()
+    detached: torch.Tensor = loss.detach()
+    return detached
+
+
 def range_test(
     batch_size: int, seed: int, *, low: float = 1e-5, high: float = 10.0, steps: int = 150
 ) -> list[tuple[float, float]]:
@@ -141,7 +152,6 @@ def range_test(
     """
     import torch
 
-    images, labels, _, _ = data()
     torch.manual_seed(seed)
     module = network()
     optimizer = torch.optim.AdamW(module.parameters(), lr=low)
@@ -150,12 +160,7 @@ def range_test(
         rate = low * (high / low) ** (i / (steps - 1))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        picked = torch.randint(len(labels), (batch_size,))
-        optimizer.zero_grad(set_to_none=True)
-        loss: Any = torch.nn.functional.cross_entropy(module(images[picked]), labels[picked])
-        loss.backward()
-        optimizer.step()
-        found.append((rate, float(loss.detach())))
+        found.append((rate, float(_step(module, optimizer, batch_size))))
         if not math.isfinite(found[-1][1]) or found[-1][1] > 4 * found[0][1]:
             break
     return found

@@ -119,7 +119,7 @@ def largest_batch(
     probes: list[Probe] = []
     batch = tensors.largest_within(FIRST_SHARE * limit_bytes) or 1
     while len(probes) < most_probes:
-        probes.append(probe(_with_batch(cell, batch), limit_bytes, protocol))
+        probes.append(probe(with_batch(cell, batch), limit_bytes, protocol))
         predicted = _predicted(probes, tensors, limit_bytes)
         best = max((one.batch_size for one in probes if one.fits), default=0)
         worst = min((one.batch_size for one in probes if not one.fits), default=None)
@@ -137,7 +137,8 @@ def largest_batch(
     return LargestBatch(cell, limit_bytes, best, worst, predicted, tuple(probes))
 
 
-def _with_batch(cell: Cell, batch_size: int) -> Cell:
+def with_batch(cell: Cell, batch_size: int) -> Cell:
+    """The cell with another batch size."""
     return cell.model_copy(update={"workload": cell.workload.model_copy(update={"batch_size": batch_size})})
 
 
@@ -162,7 +163,7 @@ class _Counted:
 
     def __call__(self, batch_size: int) -> float:
         if batch_size not in self._known:
-            self._known[batch_size] = self._count(_with_batch(self._cell, batch_size))
+            self._known[batch_size] = self._count(with_batch(self._cell, batch_size))
         return self._known[batch_size]
 
     def largest_within(self, limit: float) -> int:

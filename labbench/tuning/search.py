@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from labbench.tuning.digits import LIMIT_S, TARGET_LOSS, Setting, range_test, suggested_rate, train
 
@@ -82,6 +83,21 @@ def open_study(
     )
 
 
+def go_on(
+    found: optuna.Study, objective: Callable[[optuna.Trial], Any], trials: int, *, progress: bool = False
+) -> None:
+    """Run trials until the study has ``trials`` that are finished."""
+    from tqdm import tqdm
+
+    done = sum(trial.state.is_finished() for trial in found.trials)
+    with tqdm(total=trials, initial=min(done, trials), desc="trials", disable=not progress, leave=False) as bar:
+
+        def tell(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+            bar.update(1)
+
+        found.optimize(objective, n_trials=max(trials - done, 0), callbacks=[tell])
+
+
 def _sampler(name: Sampler, seed: int) -> optuna.samplers.BaseSampler:
     import optuna
 
@@ -109,7 +125,6 @@ def search(
         If no setting reached the target.
     """
     import optuna
-    from tqdm import tqdm
 
     def objective(trial: optuna.Trial) -> float:
         setting = Setting(
@@ -132,13 +147,7 @@ def search(
             raise optuna.TrialPruned(f"the loss is {run.loss:.3g} after {run.seconds:.3g} s")
         return run.seconds
 
-    done = sum(trial.state.is_finished() for trial in found.trials)
-    with tqdm(total=trials, initial=min(done, trials), desc="trials", disable=not progress, leave=False) as bar:
-
-        def tell(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-            bar.update(1)
-
-        found.optimize(objective, n_trials=max(trials - done, 0), callbacks=[tell])
+    go_on(found, objective, trials, progress=progress)
     return _chosen(found, seed, target, limit_s)
 
 
