@@ -119,9 +119,9 @@ class TrainingStep(TorchPrepared):
                 loss = self._criterion(self.module, outputs, batch)
                 if self._accumulation > 1:
                     loss = loss / self._accumulation
+                del outputs, batch  # the backward pass needs only what autograd kept
                 mark("loss")
             (loss if self._scaler is None else self._scaler.scale(loss)).backward()
-            del outputs, batch
             mark("backward")
         if self._clip_norm is not None:
             if self._scaler is not None:

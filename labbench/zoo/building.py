@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Criterion = Callable[[nn.Module, Any, Mapping[str, Any]], torch.Tensor]
 
+IGNORED = -100  # label that takes no part in a cross entropy
+
 
 class Forward(nn.Module):
     """A transformers model taking ``names`` positionally and returning the ``outputs`` by name, as a tuple of tensors."""
@@ -87,10 +89,13 @@ def cross_entropy(module: nn.Module, outputs: Any, batch: Mapping[str, Any]) -> 
 
 def next_token(module: nn.Module, outputs: Any, batch: Mapping[str, Any]) -> torch.Tensor:
     """Cross entropy of each text token given all before it; what stands before the text (an image) is not predicted."""
-    labels = batch["labels"]
-    predicted = min(labels.shape[1], outputs.logits.shape[1] - 1)
-    logits = outputs.logits[:, -predicted - 1 : -1]
-    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels[:, -predicted:].flatten())
+    logits, labels = outputs.logits, batch["labels"]
+    if logits.shape[1] < 2:
+        raise ValueError("a next-token loss needs a sequence of at least 2: after one token there is nothing to predict")
+    # labels are shifted, as transformers does: shifting logits would copy them, which are far larger
+    before = logits.shape[1] - labels.shape[1]
+    following = nn.functional.pad(labels, (before, 1), value=IGNORED)[:, 1:]
+    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), following.flatten(), ignore_index=IGNORED)
 
 
 def contrastive(*similarities: str) -> Criterion:
