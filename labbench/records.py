@@ -38,7 +38,7 @@ def _in_utc(moment: datetime) -> datetime:
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 # Parts of a training step, in the order they run, and what its memory goes to.
 PARTS = ("zero_grad", "data", "forward", "loss", "backward", "clip", "optimizer")
-CAUSES = ("parameters", "gradients", "optimizer", "activations", "workspace")
+CAUSES = ("parameters", "gradients", "optimizer", "activations", "workspace", "heap")
 UNKNOWN_HOST = "unknown"  # hostname of an environment whose source does not tell it
 RECORD_ID = r"^[0-9a-f]{32}$"  # what uuid4().hex gives; fixed length, so the store needs no dictionary of them
 
@@ -181,9 +181,12 @@ class Memory(Frozen):
     increase_bytes: int | None = Field(
         None, ge=0, description="peak above the empty worker: what model and runtime add"
     )
+    live_bytes: int | None = Field(
+        None, ge=0, description="the same if freed blocks go back to the system: without holes that the heap keeps"
+    )
     parameter_bytes: int | None = Field(None, ge=0, description="size of the weights as the runtime holds them")
     by_cause: dict[str, int] | None = Field(
-        None, description="what the increase consists of in training; workspace: all that nothing else explains"
+        None, description="what the increase consists of in training; heap: what is not live; workspace: live and not explained"
     )
     method: str | None = Field(None, description="how peak_bytes was read")
     reason: str | None = Field(None, description="why there is no figure")

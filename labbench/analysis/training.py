@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 INPUT = tuple(name for name in WORK if name not in ("mode", "series", "kv_cache", "variant"))
 WHERE = ("machine_id", "provenance")
+RUNTIME_BYTES = 40e6  # code and tables that a first step brings into a CPU's process: 39 or 40 MB for BERT and GPT-2, of any batch
 
 
 def steps(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.DataFrame:
@@ -38,8 +39,8 @@ def steps(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.Da
         sum; ``told``, that sum over the step's latency; ``backward_forward``, the backward pass over the forward pass and loss;
         ``mfu``, model FLOP/s over the rate of matrix products measured on the machine (Chowdhery et al., "PaLM", 2022,
         appendix B; recomputed activations do not count); ``mfu_datasheet``, over that of the device's datasheet; ``<cause>_bytes``
-        of each cause of memory (NaN where it was not measured); ``estimate_bytes``, the most bytes of tensors that live at one
-        time, which is counted.
+        of each cause of memory (NaN where it was not measured); ``estimate_bytes``, counted: the most bytes of tensors that live
+        at one time, on a CPU plus :data:`RUNTIME_BYTES`.
     """
     import pandas as pd
 
@@ -52,7 +53,8 @@ def steps(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.Da
     parts["backward_forward"] = parts["backward_s"] / parts[["forward_s", "loss_s"]].sum(axis=1, min_count=1)
     for cause in CAUSES:
         parts[f"{cause}_bytes"] = _column(rows, f"memory_{cause}_bytes")
-    parts["estimate_bytes"] = rows["tensor_peak_bytes"].astype(float)
+    on_cpu = rows["device"].astype("str").str.startswith("cpu")
+    parts["estimate_bytes"] = rows["tensor_peak_bytes"].astype(float) + np.where(on_cpu, RUNTIME_BYTES, 0)
     return rows.join(parts).join(_utilization(rows, environments))
 
 
@@ -155,4 +157,27 @@ def beside_inference(frame: pd.DataFrame) -> pd.DataFrame:
         time_ratio=time,
         memory_ratio=memory,
         energy_ratio=energy,
+    )
+
+
+def memory(steps: pd.DataFrame) -> pd.DataFrame:
+    """Counted beside measured memory of training steps.
+
+    Returns
+    -------
+    DataFrame
+        ``model``, ``platform``, ``precision``, ``batch_size``, ``resident_bytes`` (peak above an empty process), ``live_bytes``
+        (without what the heap keeps), ``estimate_bytes``, and the estimate's ``error`` and ``error_resident`` (relative to the
+        live and to the resident peak).
+    """
+    known = steps["memory_live_bytes"].notna() & steps["estimate_bytes"].notna()
+    rows = steps[known].reset_index(drop=True)
+    live, resident = rows["memory_live_bytes"].astype(float), rows["memory_increase_bytes"].astype(float)
+    estimate = rows["estimate_bytes"]
+    return rows[["model", "platform", "precision", "batch_size"]].assign(
+        resident_bytes=resident,
+        live_bytes=live,
+        estimate_bytes=estimate,
+        error=estimate / live - 1,
+        error_resident=estimate / resident - 1,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -14,6 +16,7 @@ from labbench.measure.protocol import Protocol
 from labbench.measure.steady import Steady
 
 if TYPE_CHECKING:
+    from labbench.measure.memory import Peak
     from labbench.records import Check
     from labbench.runtimes.base import Prepared, Runtime
     from labbench.runtimes.step import TrainingStep
@@ -207,21 +210,32 @@ class Session:
         return torch.enable_grad() if self.job.cell.workload.mode == "training" else torch.inference_mode()
 
     def memory(self) -> dict[str, Any]:
-        """Peak memory of a few calls of every series, in a pass of its own."""
+        """Peak memory of a few calls of every series, in a pass of its own, and without what the heap keeps in another."""
         from labbench.measure import memory
 
-        device = self.job.cell.platform.device
+        peak, result = self._peak()
+        increase = None if peak.bytes is None else max(peak.bytes - self._empty_bytes, 0)
+        live = increase
+        if self.job.cell.platform.device.startswith("cpu"):
+            with memory.returning_heap() as returns:
+                bare = in_new_thread(self._peak)[0].bytes if returns else None  # whose heap has no holes to fill
+            live = None if bare is None else max(bare - self._empty_bytes, 0)
+        found = {"peak_bytes": peak.bytes, "increase_bytes": increase, "live_bytes": live}
+        return found | {"method": peak.method, "reason": peak.reason} | self._end_of_training(result, increase, live)
+
+    def _peak(self) -> tuple[Peak, Any]:
+        """Peak of a few calls of every series, and the last result."""
+        from labbench.measure import memory
+
         memory.release_garbage()
-        with memory.peak(device) as peak, self._mode():
+        with memory.peak(self.job.cell.platform.device) as peak, self._mode():
             for prepared in self._prepared.values():
                 for _ in range(MEMORY_CALLS):
                     result = prepared()
                 prepared.synchronize()
-        increase = None if peak.bytes is None else max(peak.bytes - self._empty_bytes, 0)
-        found = {"peak_bytes": peak.bytes, "increase_bytes": increase, "method": peak.method, "reason": peak.reason}
-        return found | self._end_of_training(result, increase)
+        return peak, result
 
-    def _end_of_training(self, loss: Any, increase: int | None) -> dict[str, Any]:
+    def _end_of_training(self, loss: Any, increase: int | None, live: int | None) -> dict[str, Any]:
         """What the memory of a training step went to, and its last loss."""
         from labbench.measure import training
 
@@ -232,7 +246,9 @@ class Session:
         with self._mode():
             causes = step.memory_by_cause()
         if increase is not None:
-            causes["workspace"] = max(increase - sum(causes.values()), 0)
+            bare = increase if live is None else min(live, increase)
+            causes["workspace"] = max(bare - sum(causes.values()), 0)
+            causes["heap"] = increase - bare
         return {"by_cause": causes, "loss_last": last}
 
     def profile(self) -> dict[str, Any]:
@@ -266,6 +282,12 @@ class Session:
         from labbench import footprint
 
         return footprint.of(self.job.cell.workload)
+
+
+def in_new_thread(work: Callable[[], Any]) -> Any:
+    """What ``work`` returns, done by a thread that nothing was allocated in before."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
 
 
 def _tensors(output: Any) -> list[Any]:

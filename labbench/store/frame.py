@@ -46,6 +46,7 @@ RECORD_VIEW = {
     **{name: f"phases.{name}" for name in ("start_s", "load_s", "prepare_s", "first_run_s", "prepare_concurrency")},
     "peak_memory_bytes": "memory.peak_bytes",
     "memory_increase_bytes": "memory.increase_bytes",
+    "memory_live_bytes": "memory.live_bytes",
     "parameter_bytes": "memory.parameter_bytes",
     "joules_per_call": "energy.joules_per_call",
     "energy_reason": "energy.reason",

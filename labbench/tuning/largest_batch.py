@@ -142,6 +142,11 @@ def with_batch(cell: Cell, batch_size: int) -> Cell:
     return cell.model_copy(update={"workload": cell.workload.model_copy(update={"batch_size": batch_size})})
 
 
+def batch_within(cell: Cell, limit_bytes: float) -> int:
+    """The largest batch size whose tensors, counted, take at most ``limit_bytes``; 0 if not even one sample's do."""
+    return _Counted(cell, counted_bytes).largest_within(limit_bytes)
+
+
 def _predicted(probes: list[Probe], tensors: _Counted, aim: float) -> int:
     """The largest batch predicted to take at most ``aim`` bytes, by what the probes have shown of ``c`` and ``a``."""
     known = [(tensors(one.batch_size), one.bytes) for one in probes if one.bytes is not None]
