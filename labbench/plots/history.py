@@ -65,7 +65,10 @@ def plot_history(runs: pd.DataFrame, points: pd.DataFrame, *, ax: Axes | None = 
     notes = _notes(ax, rows) if "changed" in rows else []
     first = rows.iloc[[0]]
     ax.set_title(f"{names(first).iloc[0]} on {first['platform'].iloc[0]}", pad=14 if notes else 6)
-    ax.set_ylabel("median latency (ms), 95 % interval")
+    relative = rows["reference"].notna().any()
+    ax.set_ylabel(
+        "latency beside the reference (ms), 95 % interval" if relative else "median latency (ms), 95 % interval"
+    )
     ax.set_xlabel("\n".join(["started (UTC)", *_legend(rows, points), *notes]))
     _dates(ax)
     return ax
@@ -117,7 +120,9 @@ def _legend(rows: pd.DataFrame, points: pd.DataFrame) -> list[str]:
     """What marks mean, of those that are there, in lines that fit."""
     confirmed = points["verdict"] != "unconfirmed"
     others = sorted(set(rows["provenance"].astype("str")) - {"measured"})
+    references = rows["reference"].dropna()
     said = {
+        **({f"relative to {references.iloc[0]}": True} if len(references) else {}),
         "black: levels": True,
         "coloured line: change": confirmed.any(),
         "amber line: newest run off, unconfirmed": (~confirmed).any(),
