@@ -61,8 +61,8 @@ def _relative(runs: pd.DataFrame) -> str:
     named = [f"{text} ({count(int(n), 'history', 'histories')})" for text, n in counts.head(MOST_NAMED).items()]
     rest = [f"{len(counts) - MOST_NAMED:,} more"] if len(counts) > MOST_NAMED else []
     return (
-        f" The levels of {count(known['history'].nunique(), 'history', 'histories')} are relative to a reference that was measured "
-        f"in turn, in units of its median latency: {'; '.join(named + rest)}."
+        f" The levels of {count(known['history'].nunique(), 'history', 'histories')} are relative to a reference measured in "
+        f"turn, times its median latency: {'; '.join(named + rest)}."
     )
 
 

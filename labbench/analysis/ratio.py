@@ -41,7 +41,9 @@ PROCESS_SD = 0.006  # between processes, sd of log latency: assumed where it can
 PROCESS_DF = 10.0  # weight of that assumption, in degrees of freedom
 CAMPAIGN_SD = 0.01  # between campaigns (hours, neighbours, temperature): nothing within a campaign tells of it
 CAMPAIGN_DF = 10.0
-RATIO_SD = 0.004  # the same for ratios to a reference measured in turn: 0 to 0.5 % over a day on a host of 5 to 12 %
+RATIO_SD = (
+    0.005  # the same for ratios to a reference measured in turn: 0 to 0.5 % by model, over hours on a host of 5 to 12 %
+)
 FEW_ROUNDS = 3  # fewer rounds in common are not paired
 ONE_ROUND_SD = 0.05  # a process of one round: nothing is known of its spread, 5 % is assumed
 TINY = 1e-12  # a variance of log latency below which nothing is told apart
