@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pydantic import Field
 
 from labbench.cells import Cell, Frozen, Grid, by_workload
+from labbench.measure.interpreter import Interpreter
 from labbench.measure.protocol import PRESETS, Protocol, preset
 from labbench.records import Advice, Environment, Footprint, Record
 from labbench.store import Store
@@ -70,7 +71,9 @@ class Summary:
     kept : int
         Cells whose stored record was still valid.
     records : list of Record
-        New records, in the order they were stored.
+        New records of the cells, in the order they were stored.
+    references : list of Record
+        What came of their references.
     interrupted : bool
         Whether it was stopped early; the same call goes on where it stopped.
     """
@@ -78,6 +81,7 @@ class Summary:
     store: Path
     kept: int = 0
     records: list[Record] = field(default_factory=list)
+    references: list[Record] = field(default_factory=list)
     interrupted: bool = False
 
     @property
@@ -109,12 +113,21 @@ class Summary:
     def __str__(self) -> str:
         done = ", ".join(f"{n} {status}" for status, n in sorted(self.counts.items())) or "nothing new"
         tail = "; interrupted: run the same command again to go on" if self.interrupted else ""
-        return f"{self.store}: {done}; {self.kept} kept from before{tail}"
+        return f"{self.store}: {done}; {self.kept} kept from before{self._beside()}{tail}"
+
+    def _beside(self) -> str:
+        """How many have a reference, and why others have none."""
+        if not self.references:
+            return ""
+        bad = [record for record in self.references if record.status != "ok"]
+        why = f", {len(bad)} without ({bad[0].status} in the reference environment: {bad[0].reason})" if bad else ""
+        return f"; {len(self.references) - len(bad)} with a reference{why}"
 
     def _repr_html_(self) -> str:
         by = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in sorted(self.counts.items()))
         tail = " It was interrupted: run this again to go on." if self.interrupted else ""
-        return f"<p>Measured now: {count(len(self.records), 'cell')}{by and f' ({by})'}; kept from before: {self.kept}.{tail}</p>"
+        done = f"{count(len(self.records), 'cell')}{by and f' ({by})'}"
+        return f"<p>Measured now: {done}; kept from before: {self.kept}{self._beside()}.{tail}</p>"
 
 
 class Campaign:
@@ -133,6 +146,15 @@ class Campaign:
         Measure again what is stored with a status other than ``ok``.
     advice : mapping of str to Advice
         Cell id to the promise that its record tests.
+    reference : path, optional
+        The Python of another environment, which stays what it is (that of the last release, say). Each cell is measured there
+        too, in turn with the cell, by this labbench; the history judges the ratio. Models from plugin files are the same in
+        both, those from installed packages are each environment's own.
+
+    Raises
+    ------
+    ConfigError
+        If a cell, model or runtime is not known, or the reference cannot run labbench.
 
     Examples
     --------
@@ -149,6 +171,7 @@ class Campaign:
         rerun: bool = False,
         retry: bool = False,
         advice: Mapping[str, Advice] | None = None,
+        reference: str | Path | None = None,
     ) -> None:
         self.cells = resolve(cells.cells() if isinstance(cells, Grid) else cells)
         self.store_path = Path(store)
@@ -156,7 +179,9 @@ class Campaign:
         self.rerun = rerun
         self.retry = retry
         self.advice = advice or {}
-        _own(self.cells)  # refuses what cannot be sent to a worker, before anything runs
+        own = _own(self.cells)  # refuses what cannot be sent to a worker, before anything runs
+        self.reference = None if reference is None else Interpreter(reference)
+        self._reference_software = {} if self.reference is None else _software_of(self.reference, own)
         self.id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{self.protocol.id[:6]}"
 
     def run(self, *, progress: bool = True) -> Summary:
@@ -173,6 +198,7 @@ class Campaign:
 
         environment = machine.environment(cell.platform.device for cell in self.cells)
         environment = environment.model_copy(update={"software": environment.software | _own(self.cells)})
+        beside = environment.model_copy(update={"software": self._reference_software})
         summary = Summary(self.store_path)
         with Store(self.store_path, writable=True) as store:
             todo = self.todo(store, environment)
@@ -180,21 +206,26 @@ class Campaign:
             bar = _Progress(len(todo), progress)
             try:
                 for record in self._measure(todo, bar):
+                    where, found = (
+                        (beside, summary.references) if record.is_reference else (environment, summary.records)
+                    )
                     record = record.model_copy(
                         update={
                             "campaign_id": self.id,
-                            "environment_id": environment.id,
-                            "machine_id": environment.machine_id,
-                            "advice": self.advice.get(record.cell_id),
+                            "environment_id": where.id,
+                            "machine_id": where.machine_id,
+                            "advice": None if record.is_reference else self.advice.get(record.cell_id),
                         }
                     )
-                    store.append(record, environment)
-                    summary.records.append(record)
+                    store.append(record, where)
+                    found.append(record)
                     bar.done(record)
             except KeyboardInterrupt:
                 summary.interrupted = True
             finally:
                 bar.close()
+                if self.reference is not None:
+                    self.reference.close()
         return summary
 
     def todo(self, store: Store, environment: Environment) -> list[Cell]:
@@ -227,6 +258,7 @@ class Campaign:
                 threads=physical_cores(),
                 plugins=tuple(zoo.plugins()),
                 footprints=footprints,
+                reference=self.reference,
                 on_stage=bar.stage,
             )
 
@@ -261,6 +293,14 @@ def _own(cells: Iterable[Cell]) -> dict[str, str]:
     return {name: version for name, version in sorted(versions.items()) if version}
 
 
+def _software_of(reference: Interpreter, own: dict[str, str]) -> dict[str, str]:
+    """Versions in the reference environment; what only this process knows goes there with the jobs, and is the same."""
+    from labbench import zoo
+
+    names = [(kind, name) for kind, name in (key.split(" ", 1) for key in own)]
+    return own | reference.software(zoo.plugins(), names)
+
+
 def _same_software(cell: Cell, then: Environment, now: Environment) -> bool:
     from labbench import runtimes
 
@@ -291,7 +331,9 @@ class _Progress:
             self._bar.set_description_str(f"{self.label}: {text}", refresh=True)
 
     def done(self, record: Record) -> None:
-        """One more cell is stored."""
+        """One more cell is stored, or a reference, which counts as none."""
+        if record.is_reference:
+            return
         self._count += 1
         if self._bar is not None:
             self._bar.update()

@@ -240,6 +240,12 @@ def campaign(parser: argparse.ArgumentParser, config: str) -> None:
     parser.add_argument("--rerun", action="store_true", help="measure again what is stored and valid")
     parser.add_argument("--retry", action="store_true", help="measure again what is stored as failed")
     parser.add_argument(
+        "--reference",
+        metavar="PYTHON",
+        help="the Python of an environment that stays what it is, e.g. the last release's: each cell is measured there too, in "
+        "turn, and the history judges the ratio, which a machine of changing speed leaves alone",
+    )
+    parser.add_argument(
         "--plugin", nargs="+", default=[], metavar="FILE", help="Python files or modules that register models"
     )
     parser.add_argument("--no-progress", action="store_true", help="say nothing until the summary")
@@ -313,7 +319,9 @@ def measured(options: Any) -> Summary:
         cells, protocol = grid(options), preset(options.protocol or "standard")
     if options.profile:
         protocol = protocol.model_copy(update={"profile": True})
-    run = Campaign(cells, options.store, protocol, rerun=options.rerun, retry=options.retry)
+    run = Campaign(
+        cells, options.store, protocol, rerun=options.rerun, retry=options.retry, reference=options.reference
+    )
     return run.run(progress=not (options.no_progress or options.json))
 
 

@@ -150,7 +150,9 @@ def _history(options: Any) -> int:
 
 def _history_for_people(table: pd.DataFrame) -> pd.DataFrame:
     """The columns that tell one line from another."""
+    table = table.assign(reference=(table["reference_id"] == table["record_id"]).map({True: "reference", False: ""}))
     constant = ["model", "mode", "batch_size", "precision", "seq_len", "threads", "series", "hostname", "provenance"]
+    constant += ["reference"]
     versions = sorted(name for name in table if name.startswith("version_"))
     differing = [name for name in [*constant, *versions] if name in table and table[name].nunique(dropna=False) > 1]
     fixed = ["started_at", "platform", "status", "latency_s", "latency_ci_low_s", "latency_ci_high_s", "noise"]
@@ -200,7 +202,7 @@ def _retract(options: Any) -> int:
     from labbench.store import Store, StoreError
 
     with Store(options.store, writable=True) as opened:
-        known = [str(key) for key in opened.frame(["record_id"], primary=True)["record_id"]]
+        known = [str(key) for key in opened.frame(["record_id"], primary=True, references=True)["record_id"]]
         for start in options.record:
             found = [key for key in known if key.startswith(start)]
             if len(found) != 1:

@@ -272,6 +272,12 @@ class Record(Frozen):
         default_factory=lambda: uuid.uuid4().hex, pattern=RECORD_ID, description="unique, 32 hex digits"
     )
     campaign_id: str | None = Field(None, description="the campaign that made it")
+    reference_id: str | None = Field(
+        None,
+        pattern=RECORD_ID,
+        description="the record of the same cell in the reference environment, whose rounds took turns with this one's; "
+        "its own id: this is a reference",
+    )
     cell: Cell = Field(description="what was measured, where")
     status: Status = Field(description="what came of the cell")
     reason: str | None = Field(None, description="why the status is not ok: the thing, the cause, the way out")
@@ -319,6 +325,11 @@ class Record(Frozen):
     def cell_id(self) -> str:
         """Id of the cell."""
         return self.cell.id
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it was taken in a reference environment, for another record to be held against."""
+        return self.reference_id == self.record_id
 
     @property
     def primary(self) -> Series | None:

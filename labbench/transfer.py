@@ -205,6 +205,6 @@ def export(store: Store, to: BinaryIO, format: str = "jsonl") -> None:
         for line in to_lines(store):
             to.write(line.encode() + b"\n")
     elif format == "parquet":
-        store.frame().to_parquet(to, index=False, compression="zstd")
+        store.frame(references=True).to_parquet(to, index=False, compression="zstd")
     else:
-        store.frame().to_csv(to, index=False)
+        store.frame(references=True).to_csv(to, index=False)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from labbench.records import Environment
 
 NOTHING = "nothing recorded changed; the machine itself (temperature, neighbours)"
+NOT_THE_MACHINE = "nothing recorded changed, and the reference ran on the same machine: what ran itself"
 # Packages that a runtime calls while it is timed, or that only it needs to make what it calls.
 USED = {
     "eager": ("torch",),
@@ -121,7 +122,7 @@ def in_time(runs: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     columns = ["environment_id", *RECORDED]
-    kept = runs.loc[runs["judged"], ["history", "record_id", "runtime", *columns]].reset_index(drop=True)
+    kept = runs.loc[runs["judged"], ["history", "record_id", "runtime", "reference", *columns]].reset_index(drop=True)
     keys = ["history", "record_id"]
     at = kept[keys].merge(points[keys].assign(point=points.index), how="left")["point"]
     verdicts = points["verdict"].where(
@@ -163,6 +164,11 @@ def causes(pairs: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.S
     found = dict(iter(candidates(pairs, environments).groupby("pair")))
     nothing = pd.DataFrame()
     texts = [told(found.get(label, nothing), shift) for label, shift in shifts.items()]
+    if "reference" in pairs:
+        beside = pairs.loc[shifts.index, "reference"].notna()
+        texts = [
+            NOT_THE_MACHINE if there and text == NOTHING else text for text, there in zip(texts, beside, strict=True)
+        ]
     return pd.Series(texts, index=shifts.index, dtype="str")
 
 

@@ -17,13 +17,19 @@ import numpy as np
 from labbench.analysis.labels import PARTS, compared
 from labbench.analysis.ratio import (
     ALPHA,
+    CAMPAIGN_SD,
+    PROCESS_SD,
+    RATIO_SD,
     THRESHOLD,
     VERDICTS,
     Comparison,
+    Rounds,
+    Spread,
     benjamini_hochberg,
     contrast,
     fit_spread,
     judge,
+    relative,
     rounds_by_series,
     verdict,
 )
@@ -196,26 +202,33 @@ def _identity(by: str) -> list[str]:
 def judge_pairs(
     pairs: pd.DataFrame, samples: pd.DataFrame, alpha: float = ALPHA, threshold: float = THRESHOLD
 ) -> pd.DataFrame:
-    """Ratio, interval and what would decide, of each pair of :func:`beside`; without samples (imported results) only the ratio."""
+    """Ratio, interval and what would decide, of each pair of :func:`beside`; without samples (imported results) only the ratio.
+
+    Where both sides were measured in turn with the same reference (:func:`by_reference`), it is the ratio of their ratios to it.
+    """
     import pandas as pd
 
     taken = rounds_by_series(samples)
-    keys = [
-        [taken.get(key) for key in zip(pairs[f"record_id{side}"], pairs[f"series{side}"], strict=True)]
-        for side in ("", "_baseline")
-    ]
+    ratios = by_reference(pairs)
+    keys = [_rounds(pairs, side, taken, ratios) for side in ("", "_baseline")]
     together = (pairs["campaign_id"] == pairs["campaign_id_baseline"]).fillna(False).to_numpy(bool)
     contrasts = {
         i: contrast(side, other, paired=bool(together[i]))
         for i, (side, other) in enumerate(zip(*keys, strict=True))
         if side is not None and other is not None
     }
+    kinds = {i: "ratio" if ratios[i] else "paired" if one.paired else "apart" for i, one in contrasts.items()}
+    assumed = {"ratio": Spread(math.sqrt(2) * PROCESS_SD)}  # of a difference
     spreads = {
-        paired: fit_spread([one for one in contrasts.values() if one.paired == paired]) for paired in (True, False)
+        kind: fit_spread([contrasts[i] for i in contrasts if kinds[i] == kind], assumed.get(kind))
+        for kind in set(kinds.values())
     }
     plain = pairs["latency_s"].to_numpy(float) / pairs["latency_s_baseline"].to_numpy(float)
     results = [
-        judge(contrasts[i], spreads[contrasts[i].paired], same_campaign=bool(together[i]), alpha=alpha, threshold=threshold)
+        judge(
+            contrasts[i], spreads[kinds[i]], same_campaign=bool(together[i]),
+            campaign_sd=RATIO_SD if ratios[i] else CAMPAIGN_SD, alpha=alpha, threshold=threshold,
+        )
         if i in contrasts
         else Comparison(float(ratio), math.nan, math.nan, math.nan, "undecided", False, math.nan)
         for i, ratio in enumerate(plain)
@@ -227,6 +240,29 @@ def judge_pairs(
     per_process = [math.nan if one is None else one.samples / one.processes for one in keys[0]]
     table["more_samples"] = table["more_processes"] * per_process
     return table
+
+
+def by_reference(pairs: pd.DataFrame) -> np.ndarray:
+    """Whether both sides have the same reference (:func:`labbench.analysis.references.with_references`)."""
+    if "reference" not in pairs:
+        return np.zeros(len(pairs), dtype=bool)
+    alike: np.ndarray = (pairs["reference"].notna() & (pairs["reference"] == pairs["reference_baseline"])).to_numpy(
+        bool
+    )
+    return alike
+
+
+def _rounds(
+    pairs: pd.DataFrame, side: str, taken: Mapping[tuple[str, str], Rounds], ratios: np.ndarray
+) -> list[Rounds | None]:
+    """The rounds of one side of each pair, those of its ratio to the reference where asked for; None without samples."""
+    keys = list(zip(pairs[f"record_id{side}"], pairs[f"series{side}"], strict=True))
+    found = [taken.get(key) for key in keys]
+    for i in np.flatnonzero(ratios):
+        mine, other = found[i], taken.get((pairs[f"reference_id{side}"].iloc[i], keys[i][1]))
+        both = None if mine is None or other is None else relative(mine, other)
+        found[i] = both if both is not None and len(both.round) else None
+    return found
 
 
 def _differences(pairs: pd.DataFrame, by: str) -> list[str]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MS = 1e3
 MOST_ROWS = 100  # of a table on a page
 MOST_NAMED = 5  # in a sentence
+MUCH = 0.02  # scatter from run to run beyond which a change of 5 % is not seen after a few runs
 USUAL_SERIES = ("forward", "step")  # the only series of a record: its name says nothing more
 
 
@@ -48,11 +49,30 @@ def changed(points: pd.DataFrame, runs: pd.DataFrame) -> str:
     text += f": {count(len(real), 'change')}, {listed(parts)}." if parts else "."
     if len(real):
         text += f" The largest is {_shift(real.loc[(real['ratio'] - 1).abs().idxmax()], real)}."
-    return text + _visible(runs) + _left_out(points, runs, total - long)
+    return text + _relative(runs) + _visible(runs) + _left_out(points, runs, total - long)
+
+
+def _relative(runs: pd.DataFrame) -> str:
+    """Which levels are ratios to a reference, and what that runs on."""
+    known = runs[runs["reference"].notna()]
+    if known.empty:
+        return ""
+    counts = known.groupby("reference")["history"].nunique().sort_values(ascending=False)
+    named = [f"{text} ({count(int(n), 'history', 'histories')})" for text, n in counts.head(MOST_NAMED).items()]
+    rest = [f"{len(counts) - MOST_NAMED:,} more"] if len(counts) > MOST_NAMED else []
+    return (
+        f" The levels of {count(known['history'].nunique(), 'history', 'histories')} are relative to a reference measured in "
+        f"turn, times its median latency: {'; '.join(named + rest)}."
+    )
 
 
 def _visible(runs: pd.DataFrame) -> str:
     """How much neighbouring runs differ, and so from which size on a lasting change can be told from chance."""
+    paired = runs["reference"].notna()
+    return _scatter(runs[paired], "the ratio to the reference") + _scatter(runs[~paired], "latency")
+
+
+def _scatter(runs: pd.DataFrame, what: str) -> str:
     import numpy as np
 
     known = runs[runs["judged"]].sort_values(["history", "started_at"], kind="stable")
@@ -60,9 +80,15 @@ def _visible(runs: pd.DataFrame) -> str:
     if len(steps) < 2 * MIN_RUNS:
         return ""
     scatter = float(np.median(steps)) * 1.4826 / np.sqrt(2)  # of one run, if steps are normal and changes are rare
-    return (
-        f" From run to run latency scatters by {percent(scatter)}, so a lasting change must be about {percent(3 * scatter)} "
+    text = (
+        f" From run to run {what} scatters by {percent(scatter)}, so a lasting change must be about {percent(3 * scatter)} "
         "to be seen after a few runs."
+    )
+    if scatter < MUCH or known["reference"].notna().any():
+        return text
+    return (
+        text
+        + " What the machine does meanwhile cancels if cells are measured beside a reference: `labbench run --reference PYTHON`."
     )
 
 
@@ -73,7 +99,7 @@ def _left_out(points: pd.DataFrame, runs: pd.DataFrame, short: int) -> str:
         text += f" The newest run of {count(newest, 'cell')} is off, which one run alone cannot confirm."
     if short:
         text += f" {count(short, 'history', 'histories').capitalize()} with fewer than {2 * MIN_RUNS} runs cannot show a change."
-    if unstable := int((runs["noise"] == "unstable").sum()):
+    if unstable := int(((runs["noise"] == "unstable") & ~runs["judged"]).sum()):
         text += f" {count(unstable, 'run').capitalize()} on an unstable machine {'is' if unstable == 1 else 'are'} left out."
     if undated := int(runs["started_at"].isna().sum()):
         text += f" Of {count(undated, 'run')} nobody knows when it was."
@@ -160,6 +186,7 @@ def change_table(points: pd.DataFrame) -> pd.DataFrame:
             "ms after": [digits(value * MS) for value in rows["mean_after_s"]],
             "runs": [f"{r.runs_before} + {r.runs_after}" for r in rows.itertuples()],
             "verdict": rows["verdict"],
+            **_relative_to(rows),
         }
     ).reset_index(drop=True)
 
@@ -186,5 +213,12 @@ def regression_table(table: pd.DataFrame) -> pd.DataFrame:
             "95 % interval": _intervals(rows),
             "verdict": ["regressed" if r.regressed else r.verdict for r in rows.itertuples()],
             "reason": rows["reason"].astype(object).fillna(""),
+            **_relative_to(rows),
         }
     )
+
+
+def _relative_to(rows: pd.DataFrame) -> dict[str, pd.Series]:
+    """A column that names the references, if there are any."""
+    texts = rows["reference"].astype(object)
+    return {"relative to": texts.fillna("")} if texts.notna().any() else {}

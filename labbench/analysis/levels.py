@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labbench.analysis.ratio import ONE_ROUND_SD, Contrast, Spread, fit_spread
+from labbench.analysis.ratio import FEW_ROUNDS, ONE_ROUND_SD, PROCESS_SD, Contrast, Spread, fit_spread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 MOST_FITTED = 2000  # records that the spread between processes is fitted to; more make it no better known
 
 
-def levels(samples: pd.DataFrame) -> pd.DataFrame:
+def levels(samples: pd.DataFrame, references: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Log latency of each record and series, and how well it is known from its own processes and rounds.
 
     A process is the median over its rounds, a record the mean over its processes; the variance is moderated by the spread
@@ -25,6 +26,9 @@ def levels(samples: pd.DataFrame) -> pd.DataFrame:
     ----------
     samples : DataFrame
         Raw samples (:meth:`labbench.store.Store.samples`).
+    references : mapping, optional
+        Record id to that of its reference, measured in turn: of these records the log of the ratio to the reference, paired by
+        rounds. A process with few rounds in common does not count; others' levels are left out.
 
     Returns
     -------
@@ -33,7 +37,7 @@ def levels(samples: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    medians = process_medians(samples)
+    medians = process_medians(samples, references)
     record, first = _groups(medians["record"], medians["series"])
     count = np.bincount(record, minlength=len(first))
     log_s = np.bincount(record, medians["log_s"], len(first)) / count
@@ -41,7 +45,8 @@ def levels(samples: pd.DataFrame) -> pd.DataFrame:
     squares = np.bincount(record, (medians["log_s"] - log_s[record]) ** 2, len(first))
     df = count - 1
     between = squares / np.maximum(df, 1)
-    variance = spread_of(between, df, within).moderated(between, df, within) / count
+    assumed = None if references is None else Spread(math.sqrt(2) * PROCESS_SD)  # of a difference
+    variance = spread_of(between, df, within, assumed).moderated(between, df, within) / count
     names = {name: _texts(samples[name], medians[key].to_numpy()[first]) for name, key in _SOURCES.items()}
     return pd.DataFrame({**names, "log_s": log_s, "variance": variance, "processes": count})
 
@@ -57,8 +62,10 @@ def spread_of(variance: np.ndarray, df: np.ndarray, within: np.ndarray, assumed:
     return fit_spread(found, assumed)
 
 
-def process_medians(samples: pd.DataFrame) -> pd.DataFrame:
+def process_medians(samples: pd.DataFrame, references: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Median over rounds of each process and its variance, as :func:`labbench.analysis.ratio.contrast` takes them.
+
+    With ``references`` of the ratio to these (see :func:`levels`).
 
     Returns
     -------
@@ -72,10 +79,34 @@ def process_medians(samples: pd.DataFrame) -> pd.DataFrame:
     number, first = _groups(*keys)
     with np.errstate(divide="ignore"):
         log_round = np.log(_medians(samples["seconds"].to_numpy(float), number, len(first)))
-    process, first_round = _groups(*(key[first] for key in keys[:3]))
+    keys = [key[first] for key in keys]
+    if references is not None:
+        keys, log_round = _ratios(keys, log_round, _named(samples["record_id"], references))
+    process, first_round = _groups(*keys[:3])
     centre, variance = _process(log_round, process, len(first_round))
-    record, series, index = (key[first][first_round] for key in keys[:3])
+    record, series, index = (key[first_round] for key in keys[:3])
     return pd.DataFrame({"record": record, "series": series, "process": index, "log_s": centre, "variance": variance})
+
+
+def _named(records: pd.Series, references: Mapping[str, str]) -> np.ndarray:
+    """Of each record's code, that of its reference; -1 where it has none, or none that was sampled."""
+    names = records.astype("category").cat.categories
+    found: np.ndarray = names.get_indexer([references.get(name, "") for name in names])
+    return found
+
+
+def _ratios(keys: list[np.ndarray], log_s: np.ndarray, named: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """The rounds (record, series, process, round) that are in the record's reference too, and the logs of their ratios."""
+    import pandas as pd
+
+    names = ["record", "series", "process", "round"]
+    rounds = pd.DataFrame({**dict(zip(names, keys, strict=True)), "log_s": log_s})
+    sides = rounds.assign(named=named[keys[0]])
+    both = sides[sides["named"] >= 0].merge(
+        rounds.rename(columns={"record": "named"}), on=["named", *names[1:]], suffixes=("", "_reference")
+    )
+    both = both[both.groupby(names[:3])["round"].transform("size") >= FEW_ROUNDS].sort_values(names)
+    return [both[name].to_numpy() for name in names], (both["log_s"] - both["log_s_reference"]).to_numpy()
 
 
 def _process(x: np.ndarray, process: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -41,6 +41,9 @@ PROCESS_SD = 0.006  # between processes, sd of log latency: assumed where it can
 PROCESS_DF = 10.0  # weight of that assumption, in degrees of freedom
 CAMPAIGN_SD = 0.01  # between campaigns (hours, neighbours, temperature): nothing within a campaign tells of it
 CAMPAIGN_DF = 10.0
+RATIO_SD = (
+    0.005  # the same for ratios to a reference measured in turn: 0 to 0.5 % by model, over hours on a host of 5 to 12 %
+)
 FEW_ROUNDS = 3  # fewer rounds in common are not paired
 ONE_ROUND_SD = 0.05  # a process of one round: nothing is known of its spread, 5 % is assumed
 TINY = 1e-12  # a variance of log latency below which nothing is told apart
@@ -138,6 +141,13 @@ def rounds_by_series(samples: pd.DataFrame) -> dict[tuple[str, str], Rounds]:
     }
 
 
+def relative(side: Rounds, reference: Rounds) -> Rounds:
+    """The rounds that both have, and the logs of their ratios: what is left when whatever both met is taken out."""
+    _, at_side, at_reference = np.intersect1d(side.key, reference.key, assume_unique=True, return_indices=True)
+    difference = side.log_median[at_side] - reference.log_median[at_reference]
+    return Rounds(side.process[at_side], side.round[at_side], difference, side.samples)
+
+
 @dataclass(frozen=True)
 class Contrast:
     """Two sides reduced to what their processes say.
@@ -168,9 +178,8 @@ class Contrast:
 def contrast(side: Rounds, baseline: Rounds, *, paired: bool) -> Contrast:
     """Reduce two series to their processes; ``paired`` if their rounds were interleaved."""
     if paired:
-        _, at_side, at_baseline = np.intersect1d(side.key, baseline.key, assume_unique=True, return_indices=True)
-        difference = side.log_median[at_side] - baseline.log_median[at_baseline]
-        middles, variances = _processes(side.process[at_side], difference)
+        both = relative(side, baseline)
+        middles, variances = _processes(both.process, both.log_median)
         if len(middles):
             count = len(middles)
             between = float(np.var(middles, ddof=1)) / 2 if count > 1 else 0.0  # of a difference, so of two sides
@@ -265,6 +274,7 @@ def judge(
     spread: Spread | None = None,
     *,
     same_campaign: bool = True,
+    campaign_sd: float = CAMPAIGN_SD,
     alpha: float = ALPHA,
     threshold: float = THRESHOLD,
 ) -> Comparison:
@@ -276,6 +286,8 @@ def judge(
         From :func:`fit_spread`; default: the assumption.
     same_campaign : bool
         Else the variance between campaigns is added.
+    campaign_sd : float
+        Its root, of log latency.
     threshold : float
         Practical significance: relative differences up to this are none.
     """
@@ -285,7 +297,7 @@ def judge(
     variance = spread.moderated(found.variance, found.df, found.within)
     parts = [(variance * found.factor, spread.df + found.df)]
     if not same_campaign:
-        parts.append((2 * CAMPAIGN_SD**2, CAMPAIGN_DF))
+        parts.append((2 * campaign_sd**2, CAMPAIGN_DF))
     error, df = math.sqrt(sum(part for part, _ in parts)), _satterthwaite(parts)
     reach = float(t.ppf(1 - OUTSIDE / 2, df)) * error
     low, high = math.exp(found.log_ratio - reach), math.exp(found.log_ratio + reach)

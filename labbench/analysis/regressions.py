@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labbench.analysis.attribution import causes
-from labbench.analysis.compare import beside, judge_pairs
+from labbench.analysis.compare import beside, by_reference, judge_pairs
 from labbench.analysis.history import HISTORY, TOLD
 from labbench.analysis.ratio import ALPHA, THRESHOLD, verdict
+from labbench.analysis.references import with_references
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,18 +45,21 @@ def regressions(
 ) -> pd.DataFrame:
     """The newest run of each cell on each machine against what it was.
 
+    Where both runs were measured in turn with the same reference, their ratios to it are compared, however the machine was.
+
     Parameters
     ----------
     frame : DataFrame
-        Tidy rows of all records, failed ones too (:meth:`labbench.store.Store.frame`).
+        Tidy rows of all records, failed ones too, and their references (``Store.frame(references=True)``).
     samples : DataFrame
         Raw samples (:meth:`labbench.store.Store.samples`) of at least the records compared: :func:`compared` names them.
     baseline_ids : iterable of str, optional
-        Records of a pinned baseline; default: of each cell the newest earlier run that is ok and was not unstable.
+        Records of a pinned baseline; default: of each cell the newest earlier run that is ok and has the same reference, or,
+        if there is none, was not unstable.
     fail_on : float
         How much slower is a regression, as a fraction; less than 2 % counts as 2 %.
     environments : mapping, optional
-        Environment id to what it was, to name what may have caused a regression.
+        Environment id to what it was, to name what may have caused a regression, and to tell references apart.
 
     Returns
     -------
@@ -68,7 +72,7 @@ def regressions(
     """
     import pandas as pd
 
-    pairs = _pairs(frame, None if baseline_ids is None else set(baseline_ids))
+    pairs = _pairs(frame, None if baseline_ids is None else set(baseline_ids), environments)
     judged = pairs["reason"].isna()
     table = pairs.rename(columns={"latency_s_baseline": "latency_baseline_s"})
     found = judge_pairs(pairs[judged], samples, alpha, THRESHOLD)
@@ -82,6 +86,7 @@ def regressions(
     ]
     slower = (table["verdict"] == "slower") & (table["ratio"] - 1 >= fail_on)
     table["regressed"] = slower | table["failed"]
+    table["reference"] = table["reference"].where(by_reference(pairs))
     table["shift"] = np.select(
         [table["regressed"], table["verdict"].isin(["slower", "faster"])], ["slower", table["verdict"]], "none"
     )
@@ -93,39 +98,64 @@ def regressions(
     return pd.DataFrame(table, columns=[*TOLD, *RESULT])
 
 
-def compared(frame: pd.DataFrame, baseline_ids: Iterable[str] | None = None) -> list[str]:
-    """Ids of the records whose samples :func:`regressions` needs."""
-    pairs = _pairs(frame, None if baseline_ids is None else set(baseline_ids))
+def compared(
+    frame: pd.DataFrame,
+    baseline_ids: Iterable[str] | None = None,
+    environments: Mapping[str, Environment] | None = None,
+) -> list[str]:
+    """Ids of the records whose samples :func:`regressions` needs, asked the same way."""
+    pairs = _pairs(frame, None if baseline_ids is None else set(baseline_ids), environments)
     judged = pairs[pairs["reason"].isna()]
-    return [*judged["record_id"], *judged["record_id_baseline"]]
+    references = judged[by_reference(judged)]
+    return [
+        str(key)
+        for part, name in ((judged, "record_id"), (references, "reference_id"))
+        for side in ("", "_baseline")
+        for key in part[name + side]
+    ]
 
 
-def _pairs(frame: pd.DataFrame, baseline_ids: set[str] | None) -> pd.DataFrame:
+def _pairs(
+    frame: pd.DataFrame, baseline_ids: set[str] | None, environments: Mapping[str, Environment] | None
+) -> pd.DataFrame:
     """Newest rows beside their baselines, with the reason why a pair cannot be judged, and whether it ``failed`` since."""
     import pandas as pd
 
-    rows = frame.sort_values("started_at", kind="stable", na_position="first", ignore_index=True)
+    rows = with_references(frame, environments)
+    rows = rows.sort_values("started_at", kind="stable", na_position="first", ignore_index=True)
     codes = rows.groupby(list(CELL), observed=True, dropna=False, sort=False).ngroup()
     newest_id = rows.groupby(codes)["record_id"].transform("last")
     newest = (rows["record_id"] == newest_id).to_numpy(bool)
     ok = (rows["status"] == "ok").to_numpy(bool) & rows["series"].notna().to_numpy(bool)
     stable = ~(rows["noise"] == "unstable").fillna(False).to_numpy(bool)
-    pinned = ~newest & stable if baseline_ids is None else rows["record_id"].isin(baseline_ids).to_numpy(bool)
+    steady = stable | rows["reference"].notna().to_numpy(bool)
+    pinned = ~newest & steady if baseline_ids is None else rows["record_id"].isin(baseline_ids).to_numpy(bool)
     base = rows[pinned & ok]
-    ran = beside(rows[newest & ok], base, list(HISTORY), how="left")
+    ran = _beside_the_like(rows[newest & ok], base, base if baseline_ids is not None else rows[pinned & ok & stable])
     missing = ran["record_id_baseline"].isna()
     same = ran["record_id"] == ran["record_id_baseline"]
     reason = pd.Series(None, index=ran.index, dtype=object)
-    reason[(ran["noise"] == "unstable") | (ran["noise_baseline"] == "unstable")] = UNSTABLE
+    unstable = (ran["noise"] == "unstable") | (ran["noise_baseline"] == "unstable")
+    reason[unstable.fillna(False).astype(bool) & ~by_reference(ran)] = UNSTABLE
     reason[same.fillna(False).astype(bool)] = NOT_SINCE
     reason[missing] = NO_RUN_BEFORE if baseline_ids is None else NO_BASELINE
     failed = _failed(rows[newest & ~ok], base)
     return pd.concat([ran.assign(reason=reason, failed=False), failed], ignore_index=True)
 
 
+def _beside_the_like(rows: pd.DataFrame, base: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """Each row beside the last of ``base`` with the same reference, or none; where there is none, beside the last of ``others``."""
+    import pandas as pd
+
+    found = beside(rows, base, list(HISTORY), how="left")
+    alone = found["record_id_baseline"].isna().to_numpy(bool)
+    anyway = beside(rows[alone], others, [name for name in HISTORY if name != "reference"], how="left")
+    return pd.concat([found[~alone], anyway], ignore_index=True) if len(anyway) else found
+
+
 def _failed(newest: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
     """Cells whose newest record is not ok, beside the series that they had."""
-    last = base.drop_duplicates([*HISTORY], keep="last")
+    last = base.drop_duplicates([name for name in HISTORY if name != "reference"], keep="last")
     pairs = beside(last, newest, list(CELL))
     sides = {
         name: name.removesuffix("_baseline") if name.endswith("_baseline") else f"{name}_baseline" for name in pairs

@@ -98,11 +98,14 @@ class Histories:
         Variance of each by its own processes.
     begin : array of int
         Where each history begins, and the end of the last.
+    sd : float
+        Between runs, beyond their own variance: assumed where it cannot be estimated.
     """
 
     x: np.ndarray
     own: np.ndarray
     begin: np.ndarray
+    sd: float = CAMPAIGN_SD
 
     def __len__(self) -> int:
         return len(self.begin) - 1
@@ -160,7 +163,7 @@ def noise_of(histories: Histories, starts: np.ndarray | None = None) -> tuple[No
     own = np.bincount(histories.number, histories.own, len(histories)) / np.maximum(np.diff(histories.begin), 1)
     df = np.ceil(count * MAD_EFFICIENCY)
     variance = variance / (1 - drift)
-    spread = spread_of(variance, df, own, Spread(CAMPAIGN_SD, CAMPAIGN_DF))
+    spread = spread_of(variance, df, own, Spread(histories.sd, CAMPAIGN_DF))
     noise = Noise(spread, drift)
     return noise, np.sqrt(noise.spread.moderated(variance, df, own))
 

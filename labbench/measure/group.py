@@ -12,6 +12,9 @@
 
 The order within a round alternates, so that no cell always follows the same neighbour. Rounds are short: on a shared machine the
 speed changes many times a second, and only what is measured within hundredths of a second of one another meets the same speed.
+
+With a *reference*, another Python whose environment stays what it is, each cell is followed by itself in that environment:
+A A' B B' …, and backwards.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from labbench.measure.worker import Outcome, Worker, WorkerEnded, can_fork, wait
 from labbench.records import Energy, Estimate, Footprint, Memory, Noise, Phases, Record, Samples, Series
 
 if TYPE_CHECKING:
+    from labbench.measure.interpreter import Interpreter
     from labbench.measure.noise import Evidence
 
 MEMORY_SHARE = 0.8  # of what is available: the limit of a worker, unless the protocol gives one
@@ -40,10 +44,11 @@ CHECK_GROWTH = 1.1  # the stopping rule is looked at again when a tenth more was
 
 @dataclass
 class Trial:
-    """One process of one cell: its worker, and what it has told so far."""
+    """One process of one cell: its worker, and what it has told so far; ``reference``: in the reference environment."""
 
     job: Job
     worker: Worker
+    reference: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     rounds: dict[str, list[int]] = field(default_factory=dict)
@@ -57,6 +62,11 @@ class Trial:
     busy_s: float = 0.0
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     outcome: Outcome | None = None
+
+    @property
+    def label(self) -> str:
+        """What it runs, for a progress display."""
+        return self.job.cell.platform.label + (" (reference)" if self.reference else "")
 
     def room(self) -> dict[str, int]:
         """Series that still need samples, and how many more each may keep."""
@@ -91,9 +101,13 @@ def measure(
     threads: int,
     plugins: tuple[str, ...] = (),
     footprints: dict[str, dict[str, Footprint]] | None = None,
+    reference: Interpreter | None = None,
     on_stage: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Record]:
     """Measure cells with interleaved rounds; yields one record for each, in the order they end.
+
+    With a reference, a cell's record comes after that of its reference, which it names if that one is ok. A cell that failed
+    has none.
 
     Parameters
     ----------
@@ -106,17 +120,52 @@ def measure(
         only goes to the workers with their jobs.
     footprints : dict, optional
         Footprints already counted, by workload; filled in as further ones are counted.
+    reference : Interpreter, optional
+        Another Python, in whose environment each cell is measured too, in turn with the cell.
     on_stage : callable
         Told what is going on, for a progress display.
     """
-    jobs = {cell.id: job_of(cell, protocol, threads, plugins) for cell in cells}
-    finished: dict[str, list[Trial]] = {cell.id: [] for cell in cells}
+    sides = (None, reference) if reference else (None,)
+    found = {cell.id: _Found(job_of(cell, protocol, threads, plugins), sides) for cell in cells}
     for _ in range(protocol.processes):
-        pending = [job for key, job in jobs.items() if not any(trial.outcome for trial in finished[key])]
+        pending = [(one.job, side) for one in found.values() for side in one.pending()]
         for trial in _Pass(pending, protocol, footprints if footprints is not None else {}, on_stage).run():
-            finished[trial.job.cell.id].append(trial)
-            if trial.outcome or len(finished[trial.job.cell.id]) == protocol.processes:
-                yield assemble(finished[trial.job.cell.id])
+            yield from found[trial.job.cell.id].add(trial)
+
+
+class _Found:
+    """What a cell has given so far, here and in the reference environment."""
+
+    def __init__(self, job: Job, sides: tuple[Interpreter | None, ...]) -> None:
+        self.job = job
+        self.sides = sides
+        self.trials: dict[bool, list[Trial]] = {side is not None: [] for side in sides}
+
+    def failed(self, reference: bool) -> bool:
+        """Whether one of its processes did not end well."""
+        return any(trial.outcome for trial in self.trials[reference])
+
+    def pending(self) -> list[Interpreter | None]:
+        """Where the next process is to run: nowhere once the cell has failed."""
+        return [side for side in self.sides if not self.failed(False) and not self.failed(side is not None)]
+
+    def add(self, trial: Trial) -> list[Record]:
+        """Take a trial that ended; the records, if it was the last one that they waited for."""
+        self.trials[trial.reference].append(trial)
+        done = {
+            side: self.failed(side) or len(self.trials[side]) == self.job.protocol.processes for side in self.trials
+        }
+        if self.failed(False):
+            return [] if trial.reference else [assemble(self.trials[False])]
+        if not all(done.values()):
+            return []
+        record = assemble(self.trials[False])
+        if True not in self.trials:
+            return [record]
+        reference = assemble(self.trials[True])
+        reference = reference.model_copy(update={"reference_id": reference.record_id})
+        beside = reference.record_id if reference.status == "ok" else None
+        return [reference, record.model_copy(update={"reference_id": beside})]
 
 
 def job_of(cell: Cell, protocol: Protocol, threads: int, plugins: tuple[str, ...]) -> Job:
@@ -132,7 +181,7 @@ class _Pass:
 
     def __init__(
         self,
-        jobs: list[Job],
+        jobs: list[tuple[Job, Interpreter | None]],
         protocol: Protocol,
         footprints: dict[str, dict[str, Footprint]],
         on_stage: Callable[[str], None],
@@ -152,13 +201,13 @@ class _Pass:
         try:
             trials = self._prepare()
             yield from (trial for trial in trials if trial.outcome)
-            alive = [trial for trial in trials if not trial.outcome]
+            alive = _going_on(trials)
             for trial in alive:
                 trial.worker.pause()
             for trial in alive:
                 self._turn(trial, self._first)
             yield from (trial for trial in alive if trial.outcome)
-            yield from self._rounds([trial for trial in alive if not trial.outcome])
+            yield from self._rounds(_going_on(alive))
         finally:
             for worker in self.workers:
                 worker.close()
@@ -169,13 +218,13 @@ class _Pass:
         active: list[Trial] = []
         while waiting or active:
             while waiting and len(active) < self.protocol.prepare_concurrency:
-                job = waiting.pop(0)
-                worker = Worker(job, self.start, self.memory_limit)
+                job, interpreter = waiting.pop(0)
+                worker = Worker(job, self.start, self.memory_limit, interpreter)
                 worker.set_deadline(self.protocol.prepare_timeout_s)
                 self.workers.append(worker)
-                active.append(Trial(job, worker))
+                active.append(Trial(job, worker, reference=interpreter is not None))
                 trials.append(active[-1])
-            self.on_stage("preparing " + ", ".join(trial.job.cell.platform.label for trial in active))
+            self.on_stage("preparing " + ", ".join(trial.label for trial in active))
             ready = wait_any([trial.worker for trial in active])
             for trial in list(active):
                 trial.facts["prepare_concurrency"] = max(trial.facts.get("prepare_concurrency", 1), len(active))
@@ -215,7 +264,7 @@ class _Pass:
         return trial.worker.call(command, *arguments, timeout_s=self.protocol.call_timeout_s + extra_s)
 
     def _first(self, trial: Trial) -> None:
-        self.on_stage(f"first run of {trial.job.cell.platform.label}")
+        self.on_stage(f"first run of {trial.label}")
         trial.facts.update(self._call(trial, "first"))
         for name, _, _ in trial.facts["series"]:
             trial.seconds[name], trial.rounds[name] = [], []
@@ -232,7 +281,7 @@ class _Pass:
                 if trial.outcome or "memory" in trial.facts:
                     trial.worker.close()
                     yield trial
-            trials = [trial for trial in trials if not trial.outcome and "memory" not in trial.facts]
+            trials = [trial for trial in _going_on(trials) if "memory" not in trial.facts]
             index += 1
 
     def _sweep(self, trials: list[Trial], index: int) -> None:
@@ -242,7 +291,7 @@ class _Pass:
         probe = NoiseProbe([trial.worker.pid for trial in trials])
         probe.start()
         for trial in trials:
-            self.on_stage(f"round {index} of {trial.job.cell.platform.label}")
+            self.on_stage(f"round {index} of {trial.label}")
             self._turn(trial, lambda trial: self._round(trial, index))
         evidence = probe.stop()
         for trial in trials:
@@ -267,16 +316,25 @@ class _Pass:
         trial.add_round(index, found["samples"])
 
     def _finish(self, trial: Trial) -> None:
-        self.on_stage(f"memory of {trial.job.cell.platform.label}")
+        self.on_stage(f"memory of {trial.label}")
         memory = self._call(trial, "memory")
-        workload = trial.job.cell.workload.model_dump_json()
+        workload = ("reference " if trial.reference else "") + trial.job.cell.workload.model_dump_json()
         if workload not in self.footprints:
             self.footprints[workload] = self._call(trial, "footprint")
         trial.facts["footprints"] = self.footprints[workload]
         trial.facts["memory"] = memory
         if self.protocol.profile:
-            self.on_stage(f"profile of {trial.job.cell.platform.label}")
+            self.on_stage(f"profile of {trial.label}")
             trial.facts["profiles"] = self._call(trial, "profile", extra_s=self.protocol.prepare_timeout_s)
+
+
+def _going_on(trials: list[Trial]) -> list[Trial]:
+    """Those that have not ended; a reference goes no further than its cell, of which no record would name it."""
+    failed = {trial.job.cell.id for trial in trials if trial.outcome and not trial.reference}
+    for trial in trials:
+        if trial.reference and trial.job.cell.id in failed:
+            trial.worker.close()
+    return [trial for trial in trials if not trial.outcome and trial.job.cell.id not in failed]
 
 
 def assemble(trials: list[Trial]) -> Record:

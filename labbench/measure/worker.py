@@ -21,11 +21,14 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_connections
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labbench.measure.memory import keep_heap, rss_of
 from labbench.measure.session import CellFailed, Job, Session
 from labbench.records import Status
+
+if TYPE_CHECKING:
+    from labbench.measure.interpreter import Interpreter
 
 WATCH_S = 0.05  # how often memory is looked at: a worker allocates about 100 MB in that time
 STDERR_TAIL = 2000  # characters of stderr kept with a record
@@ -55,8 +58,13 @@ class WorkerEnded(Exception):
 
 
 def _main(connection: Connection, job: Job, stderr_path: str) -> None:
-    """Body of the worker process: obey commands until the connection closes."""
-    _redirect(stderr_path)
+    """Body of the worker process."""
+    redirect(stderr_path)
+    obey(connection, job)
+
+
+def obey(connection: Connection, job: Job) -> None:
+    """Carry out commands until the connection closes."""
     _lead_own_group()
     _die_with_campaign()
     _prefer_for_oom_kill()
@@ -109,7 +117,7 @@ def pin(threads: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
 
 
-def _redirect(stderr_path: str) -> None:
+def redirect(stderr_path: str) -> None:
     """Send stdout and stderr, also of C code, to a file; a crash writes its stack there."""
     target = os.open(stderr_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(target, 1)
@@ -188,9 +196,11 @@ class Worker:
         From the preloaded server (hundredths of a second), or a new interpreter (seconds).
     memory_limit_bytes : int
         Resident memory at which the worker is ended with status ``out_of_memory``.
+    interpreter : Interpreter, optional
+        Another Python, in whose environment it is to run.
     """
 
-    def __init__(self, job: Job, start: str, memory_limit_bytes: int) -> None:
+    def __init__(self, job: Job, start: str, memory_limit_bytes: int, interpreter: Interpreter | None = None) -> None:
         self.job = job
         self.memory_limit_bytes = memory_limit_bytes
         self.stage = "start"
@@ -199,18 +209,30 @@ class Worker:
         self._oom_kills = _oom_kill_count()
         descriptor, self._stderr_path = tempfile.mkstemp(prefix="labbench-worker-", suffix=".log")
         os.close(descriptor)
+        self._started = perf_counter()
+        self.connection, theirs = multiprocessing.Pipe()
+        self._process: Any
+        if interpreter is None:
+            self._process = self._start_here(theirs, start)
+        else:
+            self._process = interpreter.start(
+                theirs, self._stderr_path, preload=start == "fork", timeout_s=job.protocol.prepare_timeout_s
+            )
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # dead: wait() reports it
+                self.connection.send(job)
+        self.start_s: float | None = None
+
+    def _start_here(self, theirs: Connection, start: str) -> Any:
         context: Any = multiprocessing.get_context("forkserver" if start == "fork" else "spawn")
         if start == "fork":
             context.set_forkserver_preload(list(PRELOAD))
-        self._started = perf_counter()
-        self.connection, theirs = multiprocessing.Pipe()
-        self._process = context.Process(
-            target=_main, args=(theirs, job, self._stderr_path), name=f"labbench {job.cell.id}"
+        process = context.Process(
+            target=_main, args=(theirs, self.job, self._stderr_path), name=f"labbench {self.job.cell.id}"
         )
         with _anonymous_main():
-            self._process.start()
+            process.start()
         theirs.close()
-        self.start_s: float | None = None
+        return process
 
     @property
     def pid(self) -> int:

@@ -65,7 +65,8 @@ def plot_history(runs: pd.DataFrame, points: pd.DataFrame, *, ax: Axes | None = 
     notes = _notes(ax, rows) if "changed" in rows else []
     first = rows.iloc[[0]]
     ax.set_title(f"{names(first).iloc[0]} on {first['platform'].iloc[0]}", pad=14 if notes else 6)
-    ax.set_ylabel("median latency (ms), 95 % interval")
+    relative = "relative" if rows["reference"].notna().any() else "median"
+    ax.set_ylabel(f"{relative} latency (ms), 95 % interval")
     ax.set_xlabel("\n".join(["started (UTC)", *_legend(rows, points), *notes]))
     _dates(ax)
     return ax
@@ -108,16 +109,21 @@ def _notes(ax: Axes, rows: pd.DataFrame) -> list[str]:
         ax.annotate(
             letter, (at, 1), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points", ha="center"
         )
-        note = row.changed if len(row.changed) <= LONGEST_NOTE else row.changed[: LONGEST_NOTE - 1] + "…"
-        notes.append(f"{letter}: {note}")
+        notes.append(f"{letter}: {_short(row.changed)}")
     return notes
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_NOTE else text[: LONGEST_NOTE - 1] + "…"
 
 
 def _legend(rows: pd.DataFrame, points: pd.DataFrame) -> list[str]:
     """What marks mean, of those that are there, in lines that fit."""
     confirmed = points["verdict"] != "unconfirmed"
     others = sorted(set(rows["provenance"].astype("str")) - {"measured"})
+    references = rows["reference"].dropna()
     said = {
+        **{_short(f"relative to {text}"): True for text in references.head(1)},
         "black: levels": True,
         "coloured line: change": confirmed.any(),
         "amber line: newest run off, unconfirmed": (~confirmed).any(),

@@ -282,7 +282,7 @@ def _check_references(report: Report) -> None:
     ids = Counter(key.decode() for key in contents.record_ids.tolist())
     for key in [key for key, count in ids.items() if count > 1]:
         report.add(f"record {key}", f"there {ids[key]} times")
-    for name, known in (("environment_id", contents.environments), ("retracts", ids)):
+    for name, known in (("environment_id", contents.environments), ("retracts", ids), ("reference_id", ids)):
         values = contents.records.values[name]
         assert isinstance(values, Coded)
         users = np.bincount(values.codes[values.codes >= 0], minlength=len(values.categories))

@@ -22,6 +22,7 @@ RECORD_VIEW = {
     "record_id": "record_id",
     "cell_id": "cell_id",
     "campaign_id": "campaign_id",
+    "reference_id": "reference_id",
     **{name: f"cell.workload.{name}" for name in ("model", "task", "mode", "batch_size", "precision")},
     **{name: f"cell.workload.{name}" for name in ("seq_len", "image_size", "frames", "audio_s", "kv_cache")},
     **{name: f"cell.workload.{name}" for name in TRAINING_FIELDS},

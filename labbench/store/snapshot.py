@@ -110,6 +110,15 @@ class Snapshot:
         reasons = {target: reason for key, (target, reason) in found.items() if key in standing}
         return Retractions(np.union1d(rows, self.find(reasons)), reasons)
 
+    @cached_property
+    def references(self) -> np.ndarray:
+        """Rows of the records that are references of others."""
+        stored = self.record_column("reference_id")
+        named = np.flatnonzero(stored.codes >= 0)  # type: ignore[union-attr]
+        texts = np.array([text.encode() for text in stored.categories], dtype=self.record_ids.dtype)  # type: ignore[union-attr]
+        own: np.ndarray = named[texts[stored.codes[named]] == self.record_ids[named]] if len(named) else named  # type: ignore[union-attr]
+        return own
+
     def close(self) -> None:
         """Close the file."""
         self.base.close()

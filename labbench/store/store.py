@@ -167,6 +167,7 @@ class Store:
         since: Moment | None = None,
         until: Moment | None = None,
         retracted: bool = False,
+        references: bool = False,
         **equals: Any,
     ) -> pd.DataFrame:
         """The tidy view (see :func:`labbench.store.frame.frame`), restricted to rows whose columns equal the values given.
@@ -180,11 +181,14 @@ class Store:
             of which nobody knows when it started is in no such period.
         retracted : bool
             Include retracted records and the retractions, with the columns ``retracts`` and ``retracted_because``.
+        references : bool
+            Include the references that other records were measured in turn with: ``reference_id`` is their own ``record_id``.
+            They say nothing of how fast a cell is today.
         **equals
             Column to value; a list means any of them: ``store.frame(model="bert-base", runtime=["eager", "compile"])``.
         """
         snapshot = self._snapshot()
-        rows = _rows(snapshot, since, until, retracted)
+        rows = _rows(snapshot, since, until, retracted, references)
         if not retracted:
             return frame(snapshot, rows, columns, equals)
         table = frame(snapshot, rows, columns, equals)
@@ -193,7 +197,7 @@ class Store:
         return table.assign(retracts=told["retracts"], retracted_because=because)
 
     def latest(self, **equals: Any) -> pd.DataFrame:
-        """Like :meth:`frame`, but only the newest record of each cell on each machine and of each provenance."""
+        """Like :meth:`frame`, but only the newest record of each cell on each machine and of each provenance, no reference."""
         snapshot = self._snapshot()
         rows = _rows(snapshot, None, None, retracted=False)
         rows = np.arange(len(snapshot)) if rows is None else rows
@@ -209,7 +213,7 @@ class Store:
         return frame(snapshot, np.sort(rows[order[newest]]), None, equals)
 
     def history(self, cell: Cell | str, *, retracted: bool = False) -> pd.DataFrame:
-        """Every record of a cell (or cell id), oldest first, with the host and the versions of the software it ran on.
+        """Every record of a cell (or cell id), references too, oldest first, with the host and the versions of the software.
 
         Returns
         -------
@@ -218,7 +222,7 @@ class Store:
         """
         import pandas as pd
 
-        table = self.frame(cell_id=cell if isinstance(cell, str) else cell.id, retracted=retracted)
+        table = self.frame(cell_id=cell if isinstance(cell, str) else cell.id, retracted=retracted, references=True)
         table = table.sort_values("started_at", kind="stable", na_position="first", ignore_index=True)
         environments = self.environments()
         facts = {
@@ -260,14 +264,14 @@ class Store:
         return pd.DataFrame(lines)
 
     def samples(self, record_ids: Iterable[str] | None = None) -> pd.DataFrame:
-        """Raw samples of the given records (default: all that are not retracted), in the order taken.
+        """Raw samples of the given records (default: all that are not retracted, references too), in the order taken.
 
         Columns: ``record_id``, ``series``, ``process``, ``round``, ``seconds`` (per call).
         """
         import pandas as pd
 
         snapshot = self._snapshot()
-        rows = _rows(snapshot, None, None, retracted=False) if record_ids is None else snapshot.find(record_ids)
+        rows = _rows(snapshot, None, None, False, True) if record_ids is None else snapshot.find(record_ids)
         counts = lengths(snapshot.first_series, rows)
         series = None if rows is None else spans(snapshot.first_series[rows], counts)
         taken = lengths(snapshot.first_sample, series)
@@ -341,14 +345,17 @@ class Store:
         return f"<b>Store</b> <code>{self.path}</code>: {parts or 'empty'}"
 
 
-def _rows(snapshot: Snapshot, since: Moment | None, until: Moment | None, retracted: bool) -> np.ndarray | None:
+def _rows(
+    snapshot: Snapshot, since: Moment | None, until: Moment | None, retracted: bool, references: bool = False
+) -> np.ndarray | None:
     """Rows of the records that a query is about; None for all."""
     keep: np.ndarray | None = None
-    if not retracted:
-        hidden = snapshot.retractions.rows
-        if len(hidden):
-            keep = np.ones(len(snapshot), dtype=bool)
-            keep[hidden] = False
+    hidden = np.concatenate(
+        [[] if retracted else snapshot.retractions.rows, [] if references else snapshot.references]
+    ).astype(int)
+    if len(hidden):
+        keep = np.ones(len(snapshot), dtype=bool)
+        keep[hidden] = False
     if since is not None or until is not None:
         started = snapshot.record_column("started_at")
         assert isinstance(started, np.ndarray)

@@ -62,6 +62,9 @@ def records() -> list[Record]:
         memory=memory, metrics=metrics,
     )  # fmt: skip
     many.append(training.model_copy(update={"cell": trained}))
+    reference = make_record(started_at=START + timedelta(hours=7))
+    reference = reference.model_copy(update={"reference_id": reference.record_id})
+    many += [reference, make_record(started_at=START + timedelta(hours=7), reference_id=reference.record_id)]
     mistaken = many[3]
     back = {"status": "retraction", "retracts": mistaken.record_id, "reason": "on battery"}
     return [*many, Record(cell=mistaken.cell, started_at=START + timedelta(hours=4), **back)]
