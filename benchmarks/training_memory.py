@@ -1,10 +1,10 @@
 """Is the counted memory of a training step what it takes? Families x batch sizes, each measured in a process of its own.
 
 Counted: the most bytes of tensors that live at one time, found by running the step on tensors without memory
-(``labbench.live``), plus what a runtime takes, the same for every cell (``labbench.analysis.training.RUNTIME_BYTES``). Measured: the
-peak above the empty worker of what lives; beside it the resident peak, which has what glibc's heap keeps of freed blocks too.
-Batches are chosen so that the tensors take each of the ``--targets``. Cells that take less than 200 MB are printed and not judged.
-Every cell is a record in ``--store``, from which ``07_training`` draws.
+(``labbench.live``), plus what a runtime takes, the same for every cell (``labbench.analysis.training.RUNTIME_BYTES``).
+Measured: the peak above the empty worker of what lives; beside it the resident peak, which has what glibc's heap keeps of freed
+blocks too. Batches are chosen so that the tensors take each of the ``--targets``. Cells that take less than 200 MB are printed
+and not judged. Every cell is a record in ``--store``, from which ``07_training`` draws.
 
     python benchmarks/training_memory.py [--store data/benchmarks.h5] [--models bert-tiny ...] [--targets 300 600 1200]
 """
@@ -41,7 +41,11 @@ def main() -> None:
         [cell] = resolve([Cell.of(model=model, mode="training")])
         cells += [with_batch(cell, max(batch_within(cell, 1e6 * target), 2)) for target in options.targets]
     # memory is what is asked: a few samples in one process suffice
-    campaign = Campaign(cells, options.store, preset("quick", group_size=1, min_time_s=0.1, max_time_s=0.5, warmup_max_s=0.1, warmup_min_calls=1))
+    campaign = Campaign(
+        cells,
+        options.store,
+        preset("quick", group_size=1, min_time_s=0.1, max_time_s=0.5, warmup_max_s=0.1, warmup_min_calls=1),
+    )
     print(campaign.run())
     store = Store(options.store)
     frame = store.latest()

@@ -186,7 +186,8 @@ class Memory(Frozen):
     )
     parameter_bytes: int | None = Field(None, ge=0, description="size of the weights as the runtime holds them")
     by_cause: dict[str, int] | None = Field(
-        None, description="what the increase consists of in training; heap: what is not live; workspace: live and not explained"
+        None,
+        description="what the increase consists of in training; heap: what is not live; workspace: live and not explained",
     )
     method: str | None = Field(None, description="how peak_bytes was read")
     reason: str | None = Field(None, description="why there is no figure")

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 INPUT = tuple(name for name in WORK if name not in ("mode", "series", "kv_cache", "variant"))
 WHERE = ("machine_id", "provenance")
-RUNTIME_BYTES = 40e6  # code and tables that a first step brings into a CPU's process: 39 or 40 MB for BERT and GPT-2, of any batch
+RUNTIME_BYTES = (
+    40e6  # code and tables that a first step brings into a CPU's process: 39 or 40 MB for BERT and GPT-2, of any batch
+)
 
 
 def steps(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from labbench.analysis import training
 from labbench.analysis.labels import place, work
 from labbench.records import CAUSES, PARTS
 from labbench.words import count, digits, listed, percent, rate, size
@@ -74,10 +75,14 @@ def memory(steps: pd.DataFrame) -> str:
     total = rows["memory_increase_bytes"].astype(float)
     shares = {cause: float((rows[f"{cause}_bytes"] / total).median()) for cause in CAUSES}
     most = max(shares, key=lambda cause: shares[cause])
-    error = (rows["estimate_bytes"] / total - 1).abs()
+    text = f"In the median most memory goes to the **{most}** ({percent(shares[most])})."
+    counted = training.memory(rows)
+    if counted.empty:
+        return text
+    error, kept = counted["error"].abs().median(), (counted["live_bytes"] / counted["resident_bytes"]).median()
     return (
-        f"In the median most memory goes to the **{most}** ({percent(shares[most])}). The counted estimate is within "
-        f"{percent(float(error.median()))} of the measured peak in the median of {count(len(rows), 'step')}."
+        f"{text} The counted estimate is within {percent(float(error))} of what lives at the peak in the median of "
+        f"{count(len(counted), 'step')}; {percent(1 - float(kept))} of the resident peak is freed memory that the heap keeps."
     )
 
 
@@ -132,6 +137,7 @@ def memory_table(steps: pd.DataFrame) -> pd.DataFrame:
             "platform": place(rows),
             "batch": rows["batch_size"],
             **{f"{cause} MB": [digits(value * MB) for value in rows[f"{cause}_bytes"]] for cause in CAUSES},
+            "live MB": [digits(value * MB) for value in rows["memory_live_bytes"].astype(float)],
             "peak MB": [digits(value * MB) for value in rows["memory_increase_bytes"].astype(float)],
             "estimate MB": [digits(value * MB) for value in rows["estimate_bytes"]],
         }

@@ -43,8 +43,9 @@ CAUSE_COLORS = {
     "optimizer": "#8fd3bd",
     "activations": "#f4c26b",
     "workspace": "#d9d9d9",
+    "heap": "#f4f4f4",
 }
-PART_NAMES = {"zero_grad": "zero grad"}
+PART_NAMES = {"zero_grad": "zero grad", "heap": "kept by the heap"}
 WORTH_TELLING = 0.12  # share of a bar that has room for its number
 
 
@@ -79,11 +80,11 @@ def plot_anatomy(steps: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def plot_memory_causes(steps: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """A bar a step: what its memory above an empty process goes to, measured; the mark is the estimate, which is counted."""
+    """A bar a step: what its memory above an empty process goes to, measured; the mark is counted: what lives, without the heap."""
     rows = steps[steps["parameters_bytes"].notna()].sort_values("memory_increase_bytes").tail(MANY)
     if rows.empty:
         return nothing(ax, "no step's memory is known")
-    sizes = {cause: rows[f"{cause}_bytes"].to_numpy() * MB for cause in CAUSES}
+    sizes = {cause: rows[f"{cause}_bytes"].fillna(0.0).to_numpy() * MB for cause in CAUSES}
     ax = _stacked(rows, sizes, CAUSE_COLORS, ax)
     estimate = rows["estimate_bytes"].to_numpy() * MB
     ax.plot(estimate, np.arange(len(rows)), ls="", marker="D", ms=4.5, mfc="white", mec="0.2", label="estimate")

@@ -91,7 +91,9 @@ def next_token(module: nn.Module, outputs: Any, batch: Mapping[str, Any]) -> tor
     """Cross entropy of each text token given all before it; what stands before the text (an image) is not predicted."""
     logits, labels = outputs.logits, batch["labels"]
     if logits.shape[1] < 2:
-        raise ValueError("a next-token loss needs a sequence of at least 2: after one token there is nothing to predict")
+        raise ValueError(
+            "a next-token loss needs a sequence of at least 2: after one token there is nothing to predict"
+        )
     # labels are shifted, as transformers does: shifting logits would copy them, which are far larger
     before = logits.shape[1] - labels.shape[1]
     following = nn.functional.pad(labels, (before, 1), value=IGNORED)[:, 1:]
