@@ -9,6 +9,7 @@ import torch
 from labbench import footprint, zoo
 from labbench.analysis import training, training_report
 from labbench.cells import Cell, Platform, Workload
+from labbench.cli import main
 from labbench.config import ConfigError
 from labbench.measure import measure
 from labbench.measure import training as measured
@@ -17,6 +18,7 @@ from labbench.measure.session import CellFailed
 from labbench.records import CAUSES, PARTS
 from labbench.runtimes.base import Unsupported
 from labbench.runtimes.step import TrainingStep
+from labbench.store import Store
 from labbench.zoo.base import Training
 
 FAST = preset("quick", min_time_s=0.05, max_time_s=0.3, warmup_max_s=0.2)
@@ -159,6 +161,66 @@ def test_a_step_that_does_not_train_is_failed(criterion, reason):
     before = step.checksums()
     with pytest.raises(CellFailed, match=reason or "changed no parameter"):
         measured.proof(step, step(), before)
+
+
+BAD = """
+import torch
+from torch import nn
+from labbench import zoo
+
+class Two(nn.Module):
+    def forward(self, x, mask):
+        return x * mask
+
+def rows(batch):
+    return torch.randn(batch, 4)
+
+def made():
+    return nn.Linear(4, 2)
+
+def nan(output, target):
+    return (output - target).sum() * float("nan")
+
+zoo.register_module("two-inputs", Two, rows, loss=nn.functional.mse_loss, targets=rows)
+zoo.register_module("nan-loss", made, rows, loss=nan, targets=lambda batch: torch.zeros(batch, 2))
+zoo.register_module("no-loss", made, rows)
+zoo.register_module("no-targets", made, rows, loss=nn.functional.mse_loss)
+zoo.register_module("good", made, rows, loss=nn.functional.mse_loss, targets=lambda batch: torch.zeros(batch, 2))
+"""
+
+
+def test_bad_models_of_users_end_with_reasons_and_leave_the_good_one_alone(tmp_path, capsys):
+    plugin = tmp_path / "bad.py"
+    plugin.write_text(BAD)
+    names = ["two-inputs", "nan-loss", "no-loss", "no-targets", "good"]
+    store = tmp_path / "s.h5"
+    main(
+        [
+            "train",
+            "--plugin",
+            str(plugin),
+            "--model",
+            *names,
+            "--batch-size",
+            "3",
+            "--protocol",
+            "quick",
+            "--store",
+            str(store),
+        ]
+    )
+    found = {record.cell.workload.model: record for record in Store(store).records()}
+    assert {name: record.status for name, record in found.items()} == {
+        "two-inputs": "failed", "nan-loss": "failed", "no-loss": "unsupported", "no-targets": "failed", "good": "ok",
+    }  # fmt: skip
+    assert "Two.forward(x, mask) does not fit" in found["two-inputs"].reason
+    assert "'mask'" in found["two-inputs"].reason
+    assert "the loss of the first training step is nan" in found["nan-loss"].reason
+    assert "declares no training loss; register it with one" in found["no-loss"].reason
+    assert "the loss(" in found["no-targets"].reason
+    assert "'target'" in found["no-targets"].reason
+    assert main(["train", "--model", "bert-tiny", "--batch-size", "0", "--store", str(store)]) == 2
+    assert "batch_size" in capsys.readouterr().err
 
 
 def test_a_model_without_a_loss_is_unsupported():

@@ -33,20 +33,13 @@ def keep_heap() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, LARGEST_TRIM)
 
 
-@contextmanager
-def returning_heap() -> Iterator[bool]:
-    """Every block of some size goes back to the system when it is freed, while this lasts; tells whether that can be had (glibc).
+def return_heap() -> bool:
+    """Let every block of some size go back to the system when it is freed; tells whether that can be had (glibc).
 
-    What is resident then is what lives. A heap that keeps holes, as glibc's does otherwise, took up to half as much again.
+    What is resident then is what lives, if no holes are there yet. A heap that keeps holes, as glibc's does otherwise, took up to
+    half as much again, and not the same in every process.
     """
-    if platform.libc_ver()[0] != "glibc":
-        yield False
-        return
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, SMALL_BLOCK)
-    try:
-        yield True
-    finally:
-        keep_heap()
+    return platform.libc_ver()[0] == "glibc" and bool(ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, SMALL_BLOCK))
 
 
 def release_garbage() -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def peak_memory(cell: Cell, limit_bytes: int, protocol: Protocol) -> tuple[Status, str | None, int | None]:
-    """Status, reason, and the peak of memory above the empty worker in bytes.
+    """Status, reason, and the peak of memory above the empty worker in bytes; freed memory goes back to the system at once.
 
     Parameters
     ----------
@@ -32,6 +32,7 @@ def peak_memory(cell: Cell, limit_bytes: int, protocol: Protocol) -> tuple[Statu
     try:
         worker.set_deadline(protocol.prepare_timeout_s)
         worker.wait()
+        worker.call("return_heap", timeout_s=protocol.call_timeout_s)
         loaded = worker.call("load", timeout_s=protocol.prepare_timeout_s)
         worker.memory_limit_bytes = loaded["empty_bytes"] + limit_bytes
         worker.call("prepare", timeout_s=protocol.prepare_timeout_s)

@@ -60,7 +60,14 @@ class Session:
         self._prepared: dict[str, Prepared] = {}
         self._steady: dict[str, Steady] = {}
         self._reference: dict[str, Any] = {}
+        self._returns_heap = False
         self._parted = 0  # steps that were timed part by part
+
+    def return_heap(self) -> None:
+        """From now on freed memory goes back to the system, where that can be had, so that what is resident is what lives."""
+        from labbench.measure import memory
+
+        self._returns_heap = memory.return_heap()
 
     def load(self) -> dict[str, Any]:
         """Build the model and its inputs; returns ``load_s`` and what the series count."""
@@ -216,9 +223,11 @@ class Session:
         peak, result = self._peak()
         increase = None if peak.bytes is None else max(peak.bytes - self._empty_bytes, 0)
         live = increase
-        if self.job.cell.platform.device.startswith("cpu"):
-            with memory.returning_heap() as returns:
-                bare = in_new_thread(self._peak)[0].bytes if returns else None  # whose heap has no holes to fill
+        if self.job.cell.platform.device.startswith("cpu") and not self._returns_heap:
+            bare = None
+            if memory.return_heap():
+                bare = in_new_thread(self._peak)[0].bytes  # a new thread's heap has no holes to fill
+                memory.keep_heap()
             live = None if bare is None else max(bare - self._empty_bytes, 0)
         found = {"peak_bytes": peak.bytes, "increase_bytes": increase, "live_bytes": live}
         return found | {"method": peak.method, "reason": peak.reason} | self._end_of_training(result, increase, live)

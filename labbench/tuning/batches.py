@@ -80,10 +80,11 @@ def tune_batch(
         if known is not None:
             raise optuna.TrialPruned(f"a batch of {size} is known")
         record = measure(with_batch(cell, size))
-        if record.primary is None or record.memory.increase_bytes is None:
+        memory = record.memory.increase_bytes if record.memory.live_bytes is None else record.memory.live_bytes
+        if record.primary is None or memory is None:
             raise optuna.TrialPruned(str(record))
         trial.set_user_attr("record_id", record.record_id)
-        return record.primary.items_per_call / record.primary.latency_s, record.memory.increase_bytes
+        return record.primary.items_per_call / record.primary.latency_s, memory
 
     go_on(found, objective, trials)
     ran = [

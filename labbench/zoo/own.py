@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 def register_module(
     name: str,
     module: Callable[[], torch.nn.Module],
-    inputs: Callable[[int], tuple[torch.Tensor, ...]],
+    inputs: Callable[[int], torch.Tensor | tuple[torch.Tensor, ...]],
     *,
     loss: Callable[..., torch.Tensor] | None = None,
-    targets: Callable[[int], tuple[torch.Tensor, ...]] | None = None,
+    targets: Callable[[int], torch.Tensor | tuple[torch.Tensor, ...]] | None = None,
     task: str = "custom",
 ) -> None:
     """Make any module a model of the zoo.
@@ -32,7 +32,7 @@ def register_module(
     module : callable
         Makes the module; called in the worker, under the workload's seed.
     inputs : callable
-        Makes its positional inputs for a batch size.
+        Makes its positional inputs for a batch size: a tuple of tensors, or the one tensor that there is.
     loss : callable, optional
         ``loss(output, *targets) -> scalar tensor``; without one the model has no training mode.
     targets : callable, optional
@@ -53,12 +53,39 @@ def register_module(
 
     def build(size: Size, work: Workload) -> Model:
         made, batch = module().eval(), work.batch_size
-        given = tuple(inputs(batch))
+        given = _several(inputs(batch))
+        _fit(made.forward, given, f"{type(made).__name__}.forward", f"what `inputs` of {name!r} makes")
         program = Program("forward", made, given, batch, "samples")
-        training = None if loss is None else _training(given, tuple(targets(batch)) if targets else (), loss, batch)
-        return Model(made, (program,), training)
+        if loss is None:
+            return Model(made, (program,), None)
+        wanted = _several(targets(batch)) if targets else ()
+        _fit(loss, (None, *wanted), "the loss", f"the output and what `targets` of {name!r} makes")
+        return Model(made, (program,), _training(given, wanted, loss, batch))
 
     register(Family(name, name, task, "custom", {"": Size()}, {}, build))
+
+
+def _several(made: torch.Tensor | Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """As a tuple; one tensor is one thing, not the rows that it could be taken apart into."""
+    import torch
+
+    return (made,) if isinstance(made, torch.Tensor) else tuple(made)
+
+
+def _fit(call: Callable[..., Any], arguments: tuple[Any, ...], what: str, source: str) -> None:
+    """Raises TypeError if a call cannot take these arguments by position; one that does not tell is tried later."""
+    import inspect
+
+    try:
+        signature = inspect.signature(call)
+    except ValueError:  # built in
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise TypeError(
+            f"{what}{signature} does not fit {source} ({len(arguments)} by position): {error}; make as many as it takes"
+        ) from None
 
 
 def _training(
