@@ -1,9 +1,10 @@
 """Does tuning pay? Training time to the target loss of the usual setting, of what a search finds, and of random search.
 
 The same number of trials for both searches; what they find is then trained with seeds that neither saw, beside the usual
-setting, in turn. Repeated for five seeds; medians. What the searches themselves cost is printed too.
+setting, in turn. Repeated for five seeds; medians. What the searches themselves cost is printed too. Each seed is a record in
+``--store``.
 
-    python benchmarks/tuning.py [--seeds 5] [--trials 24]
+    python benchmarks/tuning.py [--seeds 5] [--trials 24] [--store data/benchmarks.h5]
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import statistics
 import tempfile
 from pathlib import Path
 
+from records import STORE, keep
+
+from labbench.cells import Cell
 from labbench.tuning.digits import Setting, train
 from labbench.tuning.search import search, study
 
@@ -27,9 +31,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--store", type=Path, default=STORE)
     options = parser.parse_args()
     torch.set_num_threads(1)
     ratios: dict[str, list[float]] = {"tpe": [], "random": []}
+    kept = []
     for seed in range(options.seeds):
         folder = Path(tempfile.mkdtemp(prefix="labbench-tuning-"))
         found = {
@@ -50,7 +56,11 @@ def main() -> None:
                 f"searched for {tuned.spent_s:.1f} s)",
                 end="",
             )
-        print()
+        print(flush=True)
+        cell = Cell.of(model="digits", mode="training", batch_size=found["tpe"].setting.batch_size)
+        metrics = {f"{name}_to_target_s": value for name, value in medians.items()}
+        kept.append((cell, metrics | {"seed": float(seed)}, []))
+    keep(options.store, "benchmarks/tuning.py", kept)
     for name, values in ratios.items():
         print(
             f"{name}: {statistics.median(values):.2f} of the usual setting's time in the median (goal at most {GOAL})"

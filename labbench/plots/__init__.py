@@ -18,7 +18,13 @@ from labbench.plots.history import plot_histories, plot_history
 from labbench.plots.points import plot_points
 from labbench.plots.profile import panels, plot_cold_start, plot_curve, plot_memory, plot_pareto
 from labbench.plots.table import plot_matrix
-from labbench.plots.training import plot_anatomy, plot_beside_inference, plot_memory_causes, plot_variants
+from labbench.plots.training import (
+    plot_anatomy,
+    plot_beside_inference,
+    plot_findings,
+    plot_memory_causes,
+    plot_variants,
+)
 from labbench.plots.tuning import plot_batches, plot_probes, plot_range_test, plot_trials
 
 __all__ = [
@@ -37,6 +43,7 @@ __all__ = [
     "plot_bottlenecks",
     "plot_cold_start",
     "plot_curve",
+    "plot_findings",
     "plot_histories",
     "plot_history",
     "plot_latency",

@@ -173,3 +173,41 @@ def plot_beside_inference(both: pd.DataFrame, over: str = "batch_size", *, ax: A
     legend_above(ax, columns=2)
     ax.text(0.99, 0.02, "solid: time; dashed: memory", transform=ax.transAxes, ha="right", va="bottom", color="0.4")
     return ax
+
+
+def plot_findings(findings: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """A row a benchmark: each case a dot at its ratio, the goal a band.
+
+    Parameters
+    ----------
+    findings : DataFrame
+        From :func:`labbench.analysis.training_benchmarks.findings`.
+    """
+    if findings.empty:
+        return nothing(ax, "no benchmark was kept here")
+    whats = list(dict.fromkeys(findings["what"]))
+    ax = new_axes(ax, 1.0 + 1.6 * ROW_IN * len(whats))
+    for y, what in enumerate(whats):
+        rows = findings[findings["what"] == what]
+        low, high = rows["low"].iloc[0], rows["high"].iloc[0]
+        ax.barh(y, high - low, left=low, height=0.7, color="0.88", zorder=0, label="goal" if not y else None)
+        met = (rows["ratio"] >= low) & (rows["ratio"] <= high)
+        for here, color, name in ((met, "#029e73", "meets it"), (~met, "#d55e00", "does not")):
+            part = rows[here]
+            ax.plot(
+                part["ratio"],
+                np.full(len(part), y),
+                ls="",
+                marker="o",
+                ms=5.5,
+                alpha=0.6,
+                color=color,
+                label=name if not y else None,
+            )
+    ax.axvline(1, color="0.5", lw=1, zorder=0)
+    ax.set_yticks(range(len(whats)), whats)
+    ax.set_ylim(len(whats) - 0.4, -0.6)
+    ax.set_xlabel("ratio")
+    ax.grid(axis="y", visible=False)
+    legend_above(ax, columns=3)
+    return ax
