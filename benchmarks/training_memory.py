@@ -35,10 +35,11 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path("data/benchmarks.h5"))
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--targets", nargs="+", type=float, default=[300, 600, 1200], metavar="MB")
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     cells = []
     for model in options.models:
-        [cell] = resolve([Cell.of(model=model, mode="training")])
+        [cell] = resolve([Cell.of(model=model, mode="training", threads=options.threads)])
         cells += [with_batch(cell, max(batch_within(cell, 1e6 * target), 2)) for target in options.targets]
     # memory is what is asked: a few samples in one process suffice
     campaign = Campaign(

@@ -1,7 +1,7 @@
 """Which tensors live at the same time: the most bytes of one call, by cause. Real tensors or fake ones, which take no memory.
 
-Every storage is followed from the operator that makes it to the moment when nobody refers to it any more. What a kernel or an
-allocator takes for itself is not seen.
+Every storage is followed from the operator that makes it to the moment when nobody refers to it any more. What an
+allocator takes for itself is not seen; what a kernel does is told by who knows.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ class Live:
     peak_bytes : float
     peak_by_cause : dict
         Bytes at that time, by cause.
+    peak_cpu_bytes : float
+        The most with what kernels of a CPU borrow while they run.
     """
 
     def __init__(self) -> None:
         self.peak_bytes = 0.0
         self.peak_by_cause: dict[str, float] = {}
+        self.peak_cpu_bytes = 0.0
         self._now: dict[str, float] = defaultdict(float)
         self._cause: dict[int, str] = {}
 
@@ -52,6 +55,11 @@ class Live:
         total = sum(self._now.values())
         if total > self.peak_bytes:
             self.peak_bytes, self.peak_by_cause = total, dict(self._now)
+            self.peak_cpu_bytes = max(self.peak_cpu_bytes, total)
+
+    def borrow(self, size: float) -> None:
+        """A kernel takes so many bytes beside the tensors that live when it ends."""
+        self.peak_cpu_bytes = max(self.peak_cpu_bytes, sum(self._now.values()) + size)
 
     def _gone(self, key: int, size: int) -> None:
         self._now[self._cause.pop(key)] -= size

@@ -101,6 +101,9 @@ class Footprint(Frozen):
         None, ge=0, description="most bytes of tensors, weights too, that live at one time"
     )
     peak_by_cause: dict[str, float] | None = Field(None, description="what they are at that time")
+    peak_cpu_bytes: float | None = Field(
+        None, ge=0, description="the same with the copies that convolutions of a CPU make"
+    )
     kernels: int = Field(ge=0, description="number of operators launched")
     by_class: dict[str, OperatorClass] = Field(description="flops, bytes and kernels by class of operator")
 

@@ -42,7 +42,7 @@ def steps(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.Da
         ``mfu``, model FLOP/s over the rate of matrix products measured on the machine (Chowdhery et al., "PaLM", 2022,
         appendix B; recomputed activations do not count); ``mfu_datasheet``, over that of the device's datasheet; ``<cause>_bytes``
         of each cause of memory (NaN where it was not measured); ``estimate_bytes``, counted: the most bytes of tensors that live
-        at one time, on a CPU plus :data:`RUNTIME_BYTES`.
+        at one time, on a CPU with the copies that convolutions make plus :data:`RUNTIME_BYTES`.
     """
     import pandas as pd
 
@@ -56,7 +56,8 @@ def steps(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.Da
     for cause in CAUSES:
         parts[f"{cause}_bytes"] = _column(rows, f"memory_{cause}_bytes")
     on_cpu = rows["device"].astype("str").str.startswith("cpu")
-    parts["estimate_bytes"] = rows["tensor_peak_bytes"].astype(float) + np.where(on_cpu, RUNTIME_BYTES, 0)
+    tensors, on_cpus = (rows[name].astype(float) for name in ("tensor_peak_bytes", "tensor_peak_cpu_bytes"))
+    parts["estimate_bytes"] = np.where(on_cpu, on_cpus + RUNTIME_BYTES, tensors)
     return rows.join(parts).join(_utilization(rows, environments))
 
 

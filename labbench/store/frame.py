@@ -76,6 +76,7 @@ SERIES_VIEW = {
     "parameters": "footprint.parameters",
     "activation_bytes": "footprint.activation_bytes",
     "tensor_peak_bytes": "footprint.peak_bytes",
+    "tensor_peak_cpu_bytes": "footprint.peak_cpu_bytes",
     "kernels": "footprint.kernels",
     "profile_wall_s": "profile.wall_s",
     "profile_method": "profile.method",

@@ -201,7 +201,8 @@ def counted_bytes(cell: Cell) -> float:
     """Most bytes of tensors that live at one time in a call of the cell."""
     from labbench import footprint
 
-    found = [one.peak_bytes for one in footprint.of(cell.workload).values()]
+    on_cpu = cell.platform.device.startswith("cpu")
+    found = [one.peak_cpu_bytes if on_cpu else one.peak_bytes for one in footprint.of(cell.workload).values()]
     return max(value for value in found if value is not None)
 
 
