@@ -108,7 +108,7 @@ def children_of(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.full)])
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.full)])
 def test_kill_9_at_random_moments_loses_and_repeats_nothing(tmp_path, kills):
     path = tmp_path / "s.h5"
     rng = random.Random(0)

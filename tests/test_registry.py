@@ -61,14 +61,14 @@ def run(path: Path, *parts: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", ["fork", "fresh"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("fresh", marks=pytest.mark.full)])
 def test_what_a_script_registers_is_known_in_its_workers(tmp_path, start):
     settings = {"runtimes": ["eager", "onnxruntime", "own"], "start": start, "store": str(tmp_path / "s.h5")}
     assert "6 ok; 0 kept" in run(tmp_path / "script.py", MODEL, RUN.format(**settings))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", ["fork", "fresh"])
+@pytest.mark.parametrize("kernel", ["fork", pytest.param("fresh", marks=pytest.mark.full)])
 def test_what_a_notebook_cell_registers_is_known_in_its_workers(tmp_path, kernel):
     settings = {"runtimes": ["eager", "onnxruntime", "own"], "start": "auto", "store": str(tmp_path / "s.h5")}
     cells = [nbformat.v4.new_code_cell(source) for source in (MODEL, RUN.format(**settings))]
