@@ -83,7 +83,7 @@ def main() -> None:
             "true_largest_batch": true,
             "probes": probes,
         }
-        found.append((with_batch(cell, max(search.batch_size, 1)), {k: float(v) for k, v in metrics.items()}, []))
+        found.append((with_batch(cell, max(search.batch_size, 1)), {k: float(v) for k, v in metrics.items()}))
     keep(options.store, "benchmarks/largest_batch.py", found)
     most = max(int(one[1]["probes"]) for one in found)
     met = sum(abs(one) <= GOAL for one in off)

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from labbench import machine
 from labbench.cells import Cell
-from labbench.records import Record, Series
+from labbench.records import Record
 from labbench.store import Store
 
 STORE = Path("data/benchmarks.h5")
 
 
-def keep(store: Path, source: str, found: Iterable[tuple[Cell, dict[str, float], list[Series]]]) -> None:
+def keep(store: Path, source: str, found: Iterable[tuple[Cell, dict[str, float]]]) -> None:
     """Add a record for each cell with what a benchmark (``source``) found of it; metrics have their unit in the name."""
     environment = machine.environment(["cpu"])
     with Store(store, writable=True) as opened:
-        for cell, metrics, series in found:
+        for cell, metrics in found:
             record = Record(
                 cell=cell,
                 status="ok",
@@ -26,7 +26,6 @@ def keep(store: Path, source: str, found: Iterable[tuple[Cell, dict[str, float],
                 environment_id=environment.id,
                 machine_id=environment.machine_id,
                 metrics=metrics,
-                series=series,
             )
             opened.append(record, environment)
     print(f"kept in {store}")

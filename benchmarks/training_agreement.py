@@ -18,6 +18,8 @@ from pathlib import Path
 
 from records import STORE, keep
 
+from labbench.cells import Cell
+
 GOAL = 0.03
 SUM_GOAL = 0.02
 MODELS = (
@@ -62,18 +64,14 @@ for line in sys.stdin:
 """
 
 
-def compare(model: str, seconds: float, threads: int) -> tuple[float, float, int]:
+def compare(cell: Cell, seconds: float, threads: int) -> tuple[float, float, int]:
     """Median of ours over theirs, of the parts' sum over our whole step, and the number of turns."""
-    from labbench import zoo
-    from labbench.cells import Cell
     from labbench.measure.group import job_of
     from labbench.measure.protocol import preset
     from labbench.measure.worker import Worker
 
-    cell = Cell.of(model=model, mode="training", batch_size=BATCH, threads=threads)
-    cell = cell.model_copy(update={"workload": zoo.resolve(cell.workload)})
     protocol = preset("standard", min_samples=10_000)  # parts are timed in every turn
-    arguments = [sys.executable, "-c", PLAIN, model, str(BATCH), str(threads)]
+    arguments = [sys.executable, "-c", PLAIN, cell.workload.model, str(BATCH), str(threads)]
     plain = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     worker = Worker(job_of(cell, protocol, threads, ()), "fork", sys.maxsize)
     assert plain.stdin is not None
@@ -110,7 +108,7 @@ def compare(model: str, seconds: float, threads: int) -> tuple[float, float, int
 
 def main() -> None:
     """Print both sides for every model."""
-    from labbench.cells import Cell
+    from labbench.campaign import resolve
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0, help="of turns, each pair of processes")
@@ -122,16 +120,16 @@ def main() -> None:
     off, gaps, found = [], [], []
     print(f"{'model':16} {'ours/theirs':>12} {'by pair':>16} {'parts/whole':>12} {'turns':>6}")
     for model in options.models:
-        pairs = [compare(model, options.seconds, options.threads) for _ in range(options.processes)]
+        [cell] = resolve([Cell.of(model=model, mode="training", batch_size=BATCH, threads=options.threads)])
+        pairs = [compare(cell, options.seconds, options.threads) for _ in range(options.processes)]
         ratio, total = (statistics.median(pair[i] for pair in pairs) for i in range(2))
         turns = sum(pair[2] for pair in pairs)
         spread = f"{min(pair[0] for pair in pairs):.3f} to {max(pair[0] for pair in pairs):.3f}"
         off.append(abs(ratio - 1))
         gaps.append(abs(total - 1))
         print(f"{model:16} {ratio:12.3f} {spread:>16} {total:12.3f} {turns:6}", flush=True)
-        cell = Cell.of(model=model, mode="training", batch_size=BATCH, threads=options.threads)
         metrics = {"step_over_plain_loop": ratio, "parts_over_step": total, "turns": float(turns)}
-        found.append((cell, metrics, []))
+        found.append((cell, metrics))
     keep(options.store, "benchmarks/training_agreement.py", found)
     print(
         f"step: off by {statistics.median(off):.1%} in the median, {max(off):.1%} at worst (goal {GOAL:.0%} in the median)"

@@ -14,8 +14,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from records import STORE
+
 GOAL, WITHIN = 0.9, 0.1  # share of cells, relative error
-JUDGED_BYTES = 200e6
 MODELS = (
     "bert-tiny", "t5-tiny", "gpt2-tiny", "llama-tiny", "qwen2-tiny", "vit-tiny", "resnet-tiny", "convnext-micro", "clip-tiny",
     "clap-tiny", "whisper-micro", "wav2vec2-tiny", "llava-tiny", "llava_next-tiny", "xclip-tiny", "detr-tiny",
@@ -26,13 +27,14 @@ def main() -> None:
     """Measure, print the table and the share of cells that are met."""
     from labbench import Campaign, Store
     from labbench.analysis import training
+    from labbench.analysis.training_benchmarks import LARGE_BYTES
     from labbench.campaign import resolve
     from labbench.cells import Cell
     from labbench.measure.protocol import preset
     from labbench.tuning.largest_batch import batch_within, with_batch
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", type=Path, default=Path("data/benchmarks.h5"))
+    parser.add_argument("--store", type=Path, default=STORE)
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--targets", nargs="+", type=float, default=[300, 600, 1200], metavar="MB")
     parser.add_argument("--threads", type=int, default=1)
@@ -53,10 +55,10 @@ def main() -> None:
     mine = frame[frame["cell_id"].isin([cell.id for cell in campaign.cells])]
     table = training.memory(training.steps(mine, store.environments()))
     print(table.to_string(index=False))
-    judged = table[table["live_bytes"] >= JUDGED_BYTES]
+    judged = table[table["live_bytes"] >= LARGE_BYTES]
     met = (judged["error"].abs() <= WITHIN).mean()
     print(
-        f"{len(judged)} cells of at least {JUDGED_BYTES / 1e6:.0f} MB: {met:.1%} within {WITHIN:.0%} "
+        f"{len(judged)} cells of at least {LARGE_BYTES / 1e6:.0f} MB: {met:.1%} within {WITHIN:.0%} "
         f"(goal at least {GOAL:.0%}: {'met' if met >= GOAL else 'missed'}); median error {judged['error'].median():+.1%}, "
         f"largest {judged['error'].abs().max():.1%}"
     )

@@ -59,7 +59,7 @@ def main() -> None:
         print(flush=True)
         cell = Cell.of(model="digits", mode="training", batch_size=found["tpe"].setting.batch_size)
         metrics = {f"{name}_to_target_s": value for name, value in medians.items()}
-        kept.append((cell, metrics | {"seed": float(seed)}, []))
+        kept.append((cell, metrics | {"seed": float(seed)}))
     keep(options.store, "benchmarks/tuning.py", kept)
     for name, values in ratios.items():
         print(

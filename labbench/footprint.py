@@ -117,13 +117,13 @@ def _counter(demand: dict[str, list[float]], activations: list[float], live: Liv
             name = func._schema.name.removeprefix("aten::")
             if func.is_view or name.startswith(FREE) or func.namespace != "aten":
                 return result
-            label = classify(name)
+            label, backward = classify(name), name.endswith("_backward")
             packet = func._overloadpacket
             if label == "attention":
-                flops = _attention_flops(args, backward=name.endswith("_backward"))
+                flops = _attention_flops(args, backward=backward)
             elif label == "convolution":
-                flops = _convolution_flops(args, result, backward=name.endswith("_backward"))
-                live.borrow(_blocked_copies(args, result, backward=name.endswith("_backward")))
+                flops = _convolution_flops(args, result, backward=backward)
+                live.borrow(_blocked_copies(args, result, backward=backward))
             elif packet in flop_registry:
                 flops = float(flop_registry[packet](*args, **(kwargs or {}), out_val=result))
             else:

@@ -35,7 +35,8 @@ def findings(path: str | Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``benchmark`` and ``what`` (:data:`GOALS`), ``model``, ``batch_size``, ``ratio``, ``low`` and ``high`` (that meet the goal).
+        ``benchmark`` and ``what`` (:data:`GOALS`), ``model``, ``batch_size``, ``ratio``, ``low`` and ``high`` (that meet the
+        goal), ``met``.
     """
     import pandas as pd
 
@@ -43,7 +44,7 @@ def findings(path: str | Path) -> pd.DataFrame:
 
     columns = ["benchmark", "model", "batch_size", "ratio"]
     if not Path(path).exists():
-        return pd.DataFrame(columns=[*columns, "what", "low", "high"])
+        return pd.DataFrame(columns=[*columns, "what", "low", "high", "met"])
     store = Store(path)
     frame = store.latest()
     memory = training.memory(training.steps(frame, store.environments()))
@@ -62,7 +63,9 @@ def findings(path: str | Path) -> pd.DataFrame:
             parts.append(rows.assign(benchmark=benchmark, ratio=ratio)[columns])
     table = pd.concat(parts, ignore_index=True)
     goals = np.array([GOALS[name] for name in table["benchmark"]], dtype=object).reshape(-1, 3)
-    return table.assign(what=goals[:, 0], low=goals[:, 1].astype(float), high=goals[:, 2].astype(float))
+    low, high = goals[:, 1].astype(float), goals[:, 2].astype(float)
+    met = (table["ratio"] >= low) & (table["ratio"] <= high)
+    return table.assign(what=goals[:, 0], low=low, high=high, met=met)
 
 
 def told(findings: pd.DataFrame) -> str:
@@ -71,9 +74,8 @@ def told(findings: pd.DataFrame) -> str:
         return "No benchmark was kept here. `python benchmarks/training_memory.py` keeps one, and so do its neighbours."
     lines = []
     for what, rows in findings.groupby("what", sort=False):
-        met = ((rows["ratio"] >= rows["low"]) & (rows["ratio"] <= rows["high"])).sum()
         lines.append(
-            f"- {str(what).capitalize()}: **{rows['ratio'].median():.3g}** in the median; {met} of {len(rows)} meet the goal of "
-            f"{rows['low'].iloc[0]:g} to {rows['high'].iloc[0]:g}."
+            f"- {str(what).capitalize()}: **{rows['ratio'].median():.3g}** in the median; "
+            f"{rows['met'].sum()} of {len(rows)} meet the goal of {rows['low'].iloc[0]:g} to {rows['high'].iloc[0]:g}."
         )
     return "\n".join(lines)

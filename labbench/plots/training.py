@@ -46,6 +46,7 @@ CAUSE_COLORS = {
     "heap": "#f4f4f4",
 }
 PART_NAMES = {"zero_grad": "zero grad", "heap": "kept by the heap"}
+MET, MISSED = "#029e73", "#d55e00"
 WORTH_TELLING = 0.12  # share of a bar that has room for its number
 
 
@@ -191,9 +192,8 @@ def plot_findings(findings: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         rows = findings[findings["what"] == what]
         low, high = rows["low"].iloc[0], rows["high"].iloc[0]
         ax.barh(y, high - low, left=low, height=0.7, color="0.88", zorder=0, label="goal" if not y else None)
-        met = (rows["ratio"] >= low) & (rows["ratio"] <= high)
-        for here, color, name in ((met, "#029e73", "meets it"), (~met, "#d55e00", "does not")):
-            part = rows[here]
+        for met, color, name in ((True, MET, "meets it"), (False, MISSED, "does not")):
+            part = rows[rows["met"] == met]
             ax.plot(
                 part["ratio"],
                 np.full(len(part), y),
