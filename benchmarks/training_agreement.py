@@ -2,23 +2,29 @@
 
 The plain side is a process of its own with its own clock: a module, an optimizer, ``zero_grad``, ``model(**batch).loss``,
 ``backward``, ``step``, as anyone would write it. Both are pinned to the same cores with the same number of threads and setting
-of the allocator, and take turns of a few hundredths of a second. Medians of the ratios of neighbouring turns, by pair of processes
+of the allocator, and take turns of a few hundredths of a second. Medians of the ratios of neighbouring turns, by set of processes
 (``--processes``, medians again): of two identical processes one may be 3 % slower by luck. Each model is a record in ``--store``.
+With ``--optimum PYTHON`` (``pip install optimum-benchmark 'transformers<5' 'datasets<4.5'`` in an environment of its own)
+optimum-benchmark's training takes turns too, for the tasks that it makes data for.
 
-    python benchmarks/training_agreement.py [--seconds 5] [--processes 3] [--threads 1] [--models bert-tiny ...]
+    python benchmarks/training_agreement.py [--seconds 5] [--processes 3] [--threads 1] [--models bert-tiny ...] [--optimum PYTHON]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from records import STORE, keep
 
 from labbench.cells import Cell
+from labbench.measure.memory import LARGEST_MMAP, LARGEST_TRIM
 
 GOAL = 0.03
 SUM_GOAL = 0.02
@@ -27,16 +33,19 @@ MODELS = (
     "resnet-tiny", "convnext-micro", "whisper-micro", "wav2vec2-tiny", "detr-tiny",
 )  # fmt: skip
 BATCH = 4
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(LARGEST_MMAP),
+    "MALLOC_TRIM_THRESHOLD_": str(LARGEST_TRIM),
+}  # as our workers'
+METRICS = {"plain": "step_over_plain_loop", "optimum": "step_over_optimum_benchmark", "parts": "parts_over_step"}
 
 PLAIN = """
 import sys, time, torch
 from labbench import zoo
 from labbench.cells import Workload
-from labbench.measure.memory import keep_heap
 from labbench.measure.worker import pin
 model, batch_size, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 pin(threads)
-keep_heap()
 torch.set_num_threads(threads)
 made = zoo.build(zoo.resolve(Workload(model=model, mode="training", batch_size=batch_size)))
 module, batch = made.module.train(), dict(made.training.batch)
@@ -64,46 +73,91 @@ for line in sys.stdin:
 """
 
 
-def compare(cell: Cell, seconds: float, threads: int) -> tuple[float, float, int]:
-    """Median of ours over theirs, of the parts' sum over our whole step, and the number of turns."""
+class Plain:
+    """A process that takes turns of its own step; each turn is answered with the median step in seconds."""
+
+    def __init__(self, *command: str) -> None:
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=os.environ | ALLOCATOR)
+
+    def ready(self) -> None:
+        """Wait until it has warmed up."""
+        answer = self._process.stdout.readline()  # type: ignore[union-attr]
+        if answer != "ready\n":
+            raise SystemExit(f"{' '.join(self._process.args[:2])} … ended with {answer!r}")  # type: ignore[index]
+
+    def turn(self, seconds: float) -> float:
+        """The median step of a turn."""
+        self._process.stdin.write(f"{seconds}\n")  # type: ignore[union-attr]
+        self._process.stdin.flush()  # type: ignore[union-attr]
+        return float(self._process.stdout.readline())  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+
+def plain_loop(cell: Cell, threads: int) -> Plain:
+    """The plain side."""
+    return Plain(sys.executable, "-c", PLAIN, cell.workload.model, str(BATCH), str(threads))
+
+
+def optimum(python: str, cell: Cell, threads: int, folder: Path) -> Plain | None:
+    """optimum-benchmark's side, with the same configuration and shapes; None where it has no generator for the task."""
+    from labbench import zoo
+
+    work = cell.workload
+    texts = ("fill-mask", "text-generation", "text2text-generation")
+    if work.task == "image-classification":
+        shapes = {"height": work.image_size, "width": work.image_size}
+    elif work.task in texts:
+        shapes = {"sequence_length": work.seq_len}
+    else:
+        return None
+    if not (folder / work.model).exists():
+        zoo.build(work).module.save_pretrained(folder / work.model)
+    script = str(Path(__file__).with_name("optimum_training.py"))
+    return Plain(python, script, str(folder / work.model), work.task, str(BATCH), str(threads), json.dumps(shapes))
+
+
+def compare(cell: Cell, seconds: float, threads: int, sides: dict[str, Plain]) -> tuple[dict[str, float], int]:
+    """Medians of our step over that of each side, and of the parts' sum over our whole step; and the number of turns."""
     from labbench.measure.group import job_of
     from labbench.measure.protocol import preset
     from labbench.measure.worker import Worker
 
     protocol = preset("standard", min_samples=10_000)  # parts are timed in every turn
-    arguments = [sys.executable, "-c", PLAIN, cell.workload.model, str(BATCH), str(threads)]
-    plain = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     worker = Worker(job_of(cell, protocol, threads, ()), "fork", sys.maxsize)
-    assert plain.stdin is not None
-    assert plain.stdout is not None
+    ratios: dict[str, list[float]] = {name: [] for name in ("parts", *sides)}
     try:
         worker.set_deadline(60)
         worker.wait()
         for command in ("load", "prepare", "first"):
             worker.call(command, timeout_s=60)
-        assert plain.stdout.readline() == "ready\n"
-        ratios, sums, spent = [], [], 0.0
-        turn = 0
+        for side in sides.values():
+            side.ready()
+
+        def ours(_: float) -> float:
+            found = worker.call("round", {"step": 10_000}, timeout_s=60)
+            step = statistics.median(found["samples"]["step"])
+            ratios["parts"].append(statistics.median(sum(one.values()) for one in found["parts"]) / step)
+            return step
+
+        turns = {"ours": ours, **{name: side.turn for name, side in sides.items()}}
+        spent, count = 0.0, 0
         while spent < seconds:
-            sides = {}
-            for side in ("ours", "theirs") if turn % 2 else ("theirs", "ours"):
-                if side == "ours":
-                    found = worker.call("round", {"step": 10_000}, timeout_s=60)
-                    sides[side] = statistics.median(found["samples"]["step"])
-                    parts = statistics.median(sum(one.values()) for one in found["parts"])
-                else:
-                    plain.stdin.write(f"{protocol.round_s}\n")
-                    plain.stdin.flush()
-                    sides[side] = float(plain.stdout.readline())
-            ratios.append(sides["ours"] / sides["theirs"])
-            sums.append(parts / sides["ours"])
-            spent += 2 * max(protocol.round_s, sides["ours"])
-            turn += 1
+            order = list(turns)[:: -1 if count % 2 else 1]
+            step = {name: turns[name](protocol.round_s) for name in order}
+            for name in sides:
+                ratios[name].append(step["ours"] / step[name])
+            spent += sum(max(protocol.round_s, one) for one in step.values())
+            count += 1
     finally:
         worker.close()
-        plain.kill()
-        plain.wait()
-    return statistics.median(ratios), statistics.median(sums), turn
+        for side in sides.values():
+            side.close()
+    return {name: statistics.median(values) for name, values in ratios.items()}, count
 
 
 def main() -> None:
@@ -111,30 +165,51 @@ def main() -> None:
     from labbench.campaign import resolve
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of turns, each pair of processes")
-    parser.add_argument("--processes", type=int, default=3, help="pairs of processes, each model")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of turns, each set of processes")
+    parser.add_argument("--processes", type=int, default=3, help="sets of processes, each model")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--optimum", metavar="PYTHON", help="interpreter of an environment with optimum-benchmark")
     parser.add_argument("--store", type=Path, default=STORE)
     options = parser.parse_args()
-    off, gaps, found = [], [], []
-    print(f"{'model':16} {'ours/theirs':>12} {'by pair':>16} {'parts/whole':>12} {'turns':>6}")
+    folder = Path(tempfile.mkdtemp(prefix="labbench-agreement-"))
+    off: dict[str, list[float]] = {}
+    found = []
+    print(f"{'model':16} {'ours/plain loop':>24} {'ours/optimum-benchmark':>24} {'parts/step':>24} {'turns':>6}")
     for model in options.models:
         [cell] = resolve([Cell.of(model=model, mode="training", batch_size=BATCH, threads=options.threads)])
-        pairs = [compare(cell, options.seconds, options.threads) for _ in range(options.processes)]
-        ratio, total = (statistics.median(pair[i] for pair in pairs) for i in range(2))
-        turns = sum(pair[2] for pair in pairs)
-        spread = f"{min(pair[0] for pair in pairs):.3f} to {max(pair[0] for pair in pairs):.3f}"
-        off.append(abs(ratio - 1))
-        gaps.append(abs(total - 1))
-        print(f"{model:16} {ratio:12.3f} {spread:>16} {total:12.3f} {turns:6}", flush=True)
-        metrics = {"step_over_plain_loop": ratio, "parts_over_step": total, "turns": float(turns)}
-        found.append((cell, metrics))
+        runs, turns = [], 0
+        for _ in range(options.processes):
+            sides: dict[str, Plain | None] = {"plain": plain_loop(cell, options.threads)}
+            if options.optimum:
+                sides["optimum"] = optimum(options.optimum, cell, options.threads, folder)
+            run, count = compare(cell, options.seconds, options.threads, {k: v for k, v in sides.items() if v})
+            runs.append(run)
+            turns += count
+        medians = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+        line = f"{model:16}"
+        for name in ("plain", "optimum", "parts"):
+            told = ""
+            if name in medians:
+                off.setdefault(name, []).append(medians[name] - 1)
+                told = f"{medians[name]:.3f} ({min(run[name] for run in runs):.3f} to {max(run[name] for run in runs):.3f})"
+            line += f" {told:>24}"
+        print(f"{line} {turns:6}", flush=True)
+        metrics = {METRICS[name]: value for name, value in medians.items()}
+        found.append((cell, metrics | {"turns": float(turns)}))
     keep(options.store, "benchmarks/training_agreement.py", found)
-    print(
-        f"step: off by {statistics.median(off):.1%} in the median, {max(off):.1%} at worst (goal {GOAL:.0%} in the median)"
-    )
-    print(f"parts: off by {statistics.median(gaps):.1%} in the median, {max(gaps):.1%} at worst (goal {SUM_GOAL:.0%})")
+    for name, what in (
+        ("plain", "plain loop"),
+        ("optimum", "optimum-benchmark"),
+        ("parts", "parts' sum over the step"),
+    ):
+        if name in off:
+            gaps = [abs(one) for one in off[name]]
+            goal = SUM_GOAL if name == "parts" else GOAL
+            print(
+                f"{what}: {statistics.median(off[name]):+.1%} in the median of {len(gaps)} models, "
+                f"off by {statistics.median(gaps):.1%} in the median, {max(gaps):.1%} at worst (goal {goal:.0%} in the median)"
+            )
 
 
 if __name__ == "__main__":

@@ -31,10 +31,10 @@ def search(limit, base, slope, overhead, runtime=1.0, dies=False):
     return largest_batch(CELL, limit, probe=probe, counted=lambda cell: base + slope * cell.workload.batch_size)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=6000, deadline=None)
 @given(
     base=st.floats(1, 500), slope=st.floats(0.05, 200), overhead=st.floats(0, 200), runtime=st.floats(0.9, 1.3),
-    room=st.floats(3, 50), dies=st.booleans(),
+    room=st.floats(1.5, 50), dies=st.booleans(),
 )  # fmt: skip
 def test_the_largest_batch_is_found_within_5_percent_in_5_probes(base, slope, overhead, runtime, room, dies):
     limit = int(room * MB * (base + slope + overhead))

@@ -2,7 +2,8 @@
 
 Memory is taken as ``c + a · T(b)``: ``T(b)`` is the counted peak of tensors at batch size ``b`` (:mod:`labbench.live`, which needs
 no memory), and ``c`` and ``a`` are what the runtime adds, learnt from the probes. The first probe takes about half of the limit,
-the second one what is then predicted to be the largest; further ones close in between what fitted and what did not.
+the second one what is then predicted to be the largest if the runtime adds nothing in proportion (``a`` = 1). If that one dies, which
+tells no more than that ``a`` is larger, the third one leaves room for it: two that fitted tell ``a``, and the rest close in.
 """
 
 from __future__ import annotations
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
 MOST_PROBES = 5
 TOLERANCE = 0.05  # of the largest batch: close enough
 FIRST_SHARE = 0.5  # of the limit that the first probe is to take: far enough from both ends to learn from
-SAFE_SHARE = (
-    0.985  # of the limit that the second probe aims at: memory differs by about a per cent from process to process
-)
+SAFE_SHARE = 0.985  # of the limit that is aimed at: memory differs by about a per cent from process to process
+CAUTION = 1.3  # how much more memory than known so far each byte of tensors may take
 LARGEST = 2**20  # samples; a model whose batches are free is not searched further
 
 
@@ -120,15 +120,17 @@ def largest_batch(
     batch = tensors.largest_within(FIRST_SHARE * limit_bytes) or 1
     while len(probes) < most_probes:
         probes.append(probe(with_batch(cell, batch), limit_bytes, protocol))
-        predicted = _predicted(probes, tensors, limit_bytes)
+        predicted = _predicted(probes, tensors, limit_bytes, limit_bytes)
         best = max((one.batch_size for one in probes if one.fits), default=0)
         worst = min((one.batch_size for one in probes if not one.fits), default=None)
         if worst is not None and worst - best <= max(1, tolerance * best):
             break
         if worst is None and predicted <= best * (1 + tolerance / 2):
             break
-        safe = _predicted(probes, tensors, SAFE_SHARE * limit_bytes)
-        following = safe if best < safe and predicted > best * (1 + tolerance) else predicted
+        following = predicted
+        if predicted > best * (1 + tolerance):  # a share of the limit may be a large one of the batch
+            safe = _predicted(probes, tensors, SAFE_SHARE * limit_bytes, limit_bytes)
+            following = max(safe, int(predicted * (1 - tolerance / 2)))
         if worst is not None and not best < following < worst:  # what was seen contradicts it: halfway between
             following = (best + worst) // 2
         if any(one.batch_size == following for one in probes):
@@ -147,14 +149,20 @@ def batch_within(cell: Cell, limit_bytes: float) -> int:
     return _Counted(cell, counted_bytes).largest_within(limit_bytes)
 
 
-def _predicted(probes: list[Probe], tensors: _Counted, aim: float) -> int:
+def _predicted(probes: list[Probe], tensors: _Counted, aim: float, limit: float) -> int:
     """The largest batch predicted to take at most ``aim`` bytes, by what the probes have shown of ``c`` and ``a``."""
-    known = [(tensors(one.batch_size), one.bytes) for one in probes if one.bytes is not None]
+    known = [(tensors(one.batch_size), float(one.bytes)) for one in probes if one.bytes is not None]
+    dead = [tensors(one.batch_size) for one in probes if one.bytes is None]
     if not known:  # nothing fitted yet: the tensors alone take more than was thought
-        return min(one.batch_size for one in probes) // 2
+        smallest = min(one.batch_size for one in probes)
+        return tensors.largest_within(min(dead) / 2) or int(smallest > 1)
     x, y = (np.array(values, dtype=float) for values in zip(*known, strict=True))
-    slope = float(np.polyfit(x, y, 1)[0]) if len(set(x)) > 1 else 1.0
-    slope = min(max(slope, 0.5), 2.0)
+    if len(set(x)) > 1:
+        slope = min(max(float(np.polyfit(x, y, 1)[0]), 0.5), 2.0)
+    else:
+        [x1], [y1] = set(x), set(y)
+        least = max(((limit - y1) / (other - x1) for other in dead if other > x1), default=0.0)
+        slope = CAUTION * least if CAUTION * least > 1 and least > 0.95 else 1.0
     nearest = int(np.argmin(np.abs(y - aim)))
     return tensors.largest_within(x[nearest] + (aim - y[nearest]) / slope)
 
