@@ -10,18 +10,17 @@ setting, in turn. Repeated for five seeds; medians. What the searches themselves
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 from pathlib import Path
 
+import pandas as pd
 from records import STORE, keep
 
+from labbench.analysis.training_benchmarks import GOALS
 from labbench.cells import Cell
-from labbench.tuning.digits import Setting, train
-from labbench.tuning.search import search, study
-
-GOAL = 0.5
-JUDGED = 3  # trainings of each setting with unseen seeds
+from labbench.tuning.config import TuningConfig
+from labbench.tuning.search import TRIALS
+from labbench.tuning.studies import SAMPLERS, USUAL, ratios, tune_once
 
 
 def main() -> None:
@@ -30,40 +29,35 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--trials", type=int, default=TRIALS)
     parser.add_argument("--store", type=Path, default=STORE)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    ratios: dict[str, list[float]] = {"tpe": [], "random": []}
-    kept = []
+    config = TuningConfig(trials=options.trials)
+    studies = Path(tempfile.mkdtemp(prefix="labbench-tuning-")) / "studies.log"
+    judged, kept = [], []
     for seed in range(options.seeds):
-        folder = Path(tempfile.mkdtemp(prefix="labbench-tuning-"))
-        found = {
-            name: search(study(folder / "study.log", name, name, seed), trials=options.trials, seed=10 * seed)  # type: ignore[arg-type]
-            for name in ratios
-        }
-        settings = {"usual": Setting(), **{name: tuned.setting for name, tuned in found.items()}}
-        times: dict[str, list[float]] = {name: [] for name in settings}
-        for repeat in range(JUDGED):
-            for name, setting in settings.items():
-                times[name].append(train(setting, 100 * seed + repeat).seconds)
-        medians = {name: statistics.median(values) for name, values in times.items()}
-        print(f"seed {seed}: usual {medians['usual']:.2f} s", end="")
-        for name, tuned in found.items():
-            ratios[name].append(medians[name] / medians["usual"])
+        found = tune_once(config, studies, seed).judged
+        judged.append(found)
+        settings = found.groupby("setting").first()
+        medians = found.groupby("setting")["seconds"].median()
+        print(f"seed {seed}: usual {medians[USUAL]:.2f} s", end="")
+        for name in SAMPLERS:
+            one = settings.loc[name]
             print(
-                f"; {name} {medians[name]:.2f} s (batch {tuned.setting.batch_size}, rate {tuned.setting.learning_rate:.2g}; "
-                f"searched for {tuned.spent_s:.1f} s)",
+                f"; {name} {medians[name]:.2f} s (batch {one['batch_size']:.0f}, rate {one['learning_rate']:.2g}; "
+                f"searched for {one['spent_s']:.1f} s)",
                 end="",
             )
         print(flush=True)
-        cell = Cell.of(model="digits", mode="training", batch_size=found["tpe"].setting.batch_size)
-        metrics = {f"{name}_to_target_s": value for name, value in medians.items()}
+        cell = Cell.of(model="digits", mode="training", batch_size=int(settings.loc["tpe", "batch_size"]))
+        metrics = {f"{name}_to_target_s": float(value) for name, value in medians.items()}
         kept.append((cell, metrics | {"seed": float(seed)}))
     keep(options.store, "benchmarks/tuning.py", kept)
-    for name, values in ratios.items():
+    for name, values in ratios(pd.concat(judged)).items():
         print(
-            f"{name}: {statistics.median(values):.2f} of the usual setting's time in the median (goal at most {GOAL})"
+            f"{name}: {values.median():.2f} of the usual setting's time in the median ({values.min():.2f} to {values.max():.2f}; "
+            f"goal at most {GOALS['tuning.py, TPE'][2]})"
         )
 
 

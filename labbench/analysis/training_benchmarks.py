@@ -16,6 +16,7 @@ LARGE_BYTES = 200e6  # below it the runtime's share of memory is not small
 # benchmark -> what its ratios are, the lowest and the highest that meet its goal
 GOALS = {
     "training_agreement.py": ("step over that of a plain loop", 0.97, 1.03),
+    "training_agreement.py, optimum-benchmark": ("step over that of optimum-benchmark", 0.97, 1.03),
     "training_agreement.py, parts": ("sum of the parts over the step", 0.98, 1.02),
     "training_memory.py": ("counted over live memory", 0.9, 1.1),
     "largest_batch.py": ("largest batch found over the true one", 0.95, 1.05),
@@ -46,12 +47,17 @@ def findings(path: str | Path) -> pd.DataFrame:
     if not Path(path).exists():
         return pd.DataFrame(columns=[*columns, "what", "low", "high", "met"])
     store = Store(path)
-    frame = store.latest()
+    frame = store.frame()
+    what = frame["cell_id"].astype(str)
+    if "metric_seed" in frame:  # the cell is then what the search of that seed found
+        what = what.where(frame["metric_seed"].isna(), frame["metric_seed"].astype(str))
+    frame = frame.assign(of=what).drop_duplicates(["source", "of"], keep="last")
     memory = training.memory(training.steps(frame, store.environments()))
     memory = memory[memory["live_bytes"] >= LARGE_BYTES]
     parts = [memory.assign(benchmark="training_memory.py", ratio=memory["error"] + 1)[columns]]
     for benchmark, above, below in (
         ("training_agreement.py", "step_over_plain_loop", None),
+        ("training_agreement.py, optimum-benchmark", "step_over_optimum_benchmark", None),
         ("training_agreement.py, parts", "parts_over_step", None),
         ("largest_batch.py", "largest_batch", "true_largest_batch"),
         ("tuning.py, TPE", "tpe_to_target_s", "usual_to_target_s"),

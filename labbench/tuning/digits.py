@@ -8,7 +8,6 @@ is not counted.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from time import perf_counter
@@ -95,15 +94,8 @@ def train(
     *,
     target: float = TARGET_LOSS,
     limit_s: float = LIMIT_S,
-    on_look: Callable[[float, float], None] = lambda seconds, loss: None,
 ) -> Run:
-    """Train from new weights until the held-out loss is at most ``target``, or ``limit_s`` of training time are spent.
-
-    Parameters
-    ----------
-    on_look : callable
-        Told training time and held-out loss at each look; what it raises ends the training.
-    """
+    """Train from new weights until the held-out loss is at most ``target``, or ``limit_s`` of training time are spent."""
     import torch
 
     _, _, held, wanted = data()
@@ -125,7 +117,6 @@ def train(
         curve.append((seconds, loss))
         if loss <= target or not math.isfinite(loss):
             break
-        on_look(seconds, loss)
     return Run(setting, seed, loss <= target, seconds, steps, loss, tuple(curve))
 
 

@@ -2,8 +2,8 @@
 
 Memory is taken as ``c + a · T(b)``: ``T(b)`` is the counted peak of tensors at batch size ``b`` (:mod:`labbench.live`, which needs
 no memory), and ``c`` and ``a`` are what the runtime adds, learnt from the probes. The first probe takes about half of the limit,
-the second one what is then predicted to be the largest if the runtime adds nothing in proportion (``a`` = 1). If that one dies, which
-tells no more than that ``a`` is larger, the third one leaves room for it: two that fitted tell ``a``, and the rest close in.
+the second one what is then predicted to be the largest if ``a`` is 1. If that one dies, which tells only that ``a`` is larger, the
+third one leaves room for it. Two that fitted tell ``a``; the rest close in.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
 
 Sampler = Literal["tpe", "random"]
 Direction = Literal["minimize", "maximize"]
-BATCH_SIZES = (8, 16, 32, 64, 128, 256)
+BATCH_POWERS = (3, 8)  # batches of 8 to 256
 RATES = (1e-4, 1e-1)
 TRIALS = 24
-FINALISTS, REPEATS = (
-    3,
-    3,
-)  # one training tells time within some 20 %: the best few are trained again before one is chosen
+# One training tells time within some 20 %: one that is not much slower than the best may finish, and the best few are
+# trained again before one is chosen.
+PATIENCE = 1.5
+FINALISTS, REPEATS = 5, 3
 SEARCH_SEED = 1000  # seeds of trainings in the search; others judge what it finds
 
 
@@ -59,7 +60,7 @@ def study(path: str | Path, name: str, sampler: Sampler = "tpe", seed: int = 0) 
         usual = Setting()
         rate = suggested_rate(range_test(usual.batch_size, SEARCH_SEED + seed))
         for one in (usual.learning_rate, min(max(rate, RATES[0]), RATES[1])):
-            made.enqueue_trial({"batch_size": usual.batch_size, "learning_rate": one})
+            made.enqueue_trial({"log2_batch_size": int(math.log2(usual.batch_size)), "learning_rate": one})
     return made
 
 
@@ -117,7 +118,8 @@ def search(
 ) -> Tuned:
     """Go on until the study has ``trials`` trials, then train the best few again and choose by the median.
 
-    A trial is pruned when it has trained longer than the best one took; its time counts as spent.
+    A trial is pruned when it has trained ``PATIENCE`` times as long as the best one took; its time counts as spent, and its loss
+    by then tells the sampler how far it was.
 
     Raises
     ------
@@ -127,28 +129,23 @@ def search(
     import optuna
 
     def objective(trial: optuna.Trial) -> float:
-        setting = Setting(
-            batch_size=trial.suggest_categorical("batch_size", list(BATCH_SIZES)),
-            learning_rate=trial.suggest_float("learning_rate", *RATES, log=True),
-        )
-        best = _best_seconds(found, limit_s)
-        spent = [0.0]
-
-        def look(seconds: float, loss: float) -> None:
-            spent[0] = seconds
-            trial.report(loss, round(1e3 * seconds))
-            if seconds > best:
-                trial.set_user_attr("seconds", seconds)
-                raise optuna.TrialPruned(f"slower than the best, which took {best:.3g} s")
-
-        run = train(setting, SEARCH_SEED + seed, target=target, limit_s=limit_s, on_look=look)
+        trial.suggest_int("log2_batch_size", *BATCH_POWERS)
+        trial.suggest_float("learning_rate", *RATES, log=True)
+        enough = min(PATIENCE * _best_seconds(found, limit_s), limit_s)
+        run = train(_setting(trial), SEARCH_SEED + seed, target=target, limit_s=enough)
         trial.set_user_attr("seconds", run.seconds)
         if not run.reached:
+            if math.isfinite(run.loss):
+                trial.report(run.loss, 0)
             raise optuna.TrialPruned(f"the loss is {run.loss:.3g} after {run.seconds:.3g} s")
         return run.seconds
 
     go_on(found, objective, trials, progress=progress)
     return _chosen(found, seed, target, limit_s)
+
+
+def _setting(trial: optuna.Trial | optuna.trial.FrozenTrial) -> Setting:
+    return Setting(2 ** trial.params["log2_batch_size"], trial.params["learning_rate"])
 
 
 def _best_seconds(found: optuna.Study, limit_s: float) -> float:
@@ -165,14 +162,15 @@ def _chosen(found: optuna.Study, seed: int, target: float, limit_s: float) -> Tu
             "give a higher target or more time"
         )
     spent = sum(trial.user_attrs.get("seconds", 0.0) for trial in found.trials)
-    judged = []
-    for trial in complete[:FINALISTS]:
-        setting = Setting(**trial.params)
-        runs = [train(setting, SEARCH_SEED + seed + 1 + i, target=target, limit_s=limit_s) for i in range(REPEATS)]
-        spent += sum(run.seconds for run in runs)
-        judged.append((statistics.median(run.seconds if run.reached else limit_s for run in runs), setting))
-    seconds, setting = min(judged, key=lambda pair: pair[0])
-    return Tuned(setting, seconds, spent, len(found.trials))
+    runs: dict[Setting, list[float]] = {_setting(trial): [] for trial in complete[:FINALISTS]}
+    for repeat in range(REPEATS):  # in turn, as the machine's speed may change
+        for setting, seconds in runs.items():
+            run = train(setting, SEARCH_SEED + seed + 1 + repeat, target=target, limit_s=limit_s)
+            spent += run.seconds
+            seconds.append(run.seconds if run.reached else limit_s)
+    medians = {setting: statistics.median(seconds) for setting, seconds in runs.items()}
+    setting = min(medians, key=medians.__getitem__)
+    return Tuned(setting, medians[setting], spent, len(found.trials))
 
 
 class TuningError(Exception):
@@ -186,7 +184,7 @@ def trial_table(found: optuna.Study) -> pd.DataFrame:
     rows = [
         {
             "number": trial.number,
-            **trial.params,
+            **vars(_setting(trial)),
             "state": trial.state.name.lower(),
             "seconds": trial.user_attrs.get("seconds"),
         }

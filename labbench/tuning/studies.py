@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -73,37 +73,31 @@ class Tuning:
 
 
 def tune(config: TuningConfig, studies: str | Path) -> Tuning:
+    """:func:`tune_once` with as many seeds as the configuration says."""
+    import pandas as pd
+
+    found = [tune_once(config, studies, seed) for seed in tqdm(range(config.seeds), "searches", leave=False)]
+    return Tuning(
+        *(pd.concat([getattr(one, name) for one in found], ignore_index=True) for name in ("trials", "judged"))
+    )
+
+
+def tune_once(config: TuningConfig, studies: str | Path, seed: int) -> Tuning:
     """Search with TPE and at random, with as many trials; then train what was found beside the usual setting, in turn."""
     import pandas as pd
 
-    trials, judged = [], []
-    for seed in tqdm(range(config.seeds), "searches", leave=False):
-        settings = {USUAL: (digits.Setting(), 0.0)}
-        for sampler in SAMPLERS:
-            found = study(studies, f"digits to {config.target_loss:g}, {sampler}, seed {seed}", sampler, seed)
-            tuned = search(
-                found,
-                trials=config.trials,
-                seed=10 * seed,
-                target=config.target_loss,
-                limit_s=config.limit_s,
-                progress=False,
-            )
-            settings[sampler] = (tuned.setting, tuned.spent_s)
-            trials.append(trial_table(found).assign(sampler=sampler, seed=seed))
-        for repeat in range(JUDGED):
-            for name, (setting, spent_s) in settings.items():
-                run = digits.train(setting, 100 * seed + repeat, target=config.target_loss, limit_s=config.limit_s)
-                judged.append(
-                    {
-                        "seed": seed,
-                        "setting": name,
-                        **vars(setting),
-                        "seconds": run.seconds,
-                        "reached": run.reached,
-                        "spent_s": spent_s,
-                    }
-                )
+    options: dict[str, Any] = {"target": config.target_loss, "limit_s": config.limit_s}
+    settings, trials, judged = {USUAL: (digits.Setting(), 0.0)}, [], []
+    for sampler in SAMPLERS:
+        found = study(studies, f"digits: time to {config.target_loss:g}, {sampler}, seed {seed}", sampler, seed)
+        tuned = search(found, trials=config.trials, seed=10 * seed, progress=False, **options)
+        settings[sampler] = (tuned.setting, tuned.spent_s)
+        trials.append(trial_table(found).assign(sampler=sampler, seed=seed))
+    for repeat in range(JUDGED):
+        for name, (setting, spent_s) in settings.items():
+            run = digits.train(setting, 100 * seed + repeat, **options)
+            row = {"seed": seed, "setting": name, **vars(setting)}
+            judged.append(row | {"seconds": run.seconds, "reached": run.reached, "spent_s": spent_s})
     return Tuning(pd.concat(trials, ignore_index=True), pd.DataFrame(judged))
 
 
