@@ -39,7 +39,7 @@ def test_findings_are_ratios_with_goals_that_can_be_missed(tmp_path):
     assert not met["met"]["tuning.py, random"]
     assert met["met"].sum() == 4
     text = training_benchmarks.told(table)
-    assert "**0.95** in the median; 1 of 1 meet the goal of 0.95 to 1.05" in text
+    assert "**0.950** in the median; 1 of 1 meet the goal of 0.95 to 1.05" in text
     ax = plots.plot_findings(table)
     drawn = [x for line in ax.lines for x in line.get_xdata() if not math.isnan(float(x))]
     assert set(table["ratio"]) <= set(drawn)

@@ -79,9 +79,9 @@ def told(findings: pd.DataFrame) -> str:
     if findings.empty:
         return "No benchmark was kept here. `python benchmarks/training_memory.py` keeps one, and so do its neighbours."
     lines = []
-    for what, rows in findings.groupby("what", sort=False):
+    for what, rows in findings.groupby(findings["what"].astype(str), sort=False):
         lines.append(
-            f"- {str(what).capitalize()}: **{rows['ratio'].median():.3g}** in the median; "
+            f"- {what[0].upper()}{what[1:]}: **{rows['ratio'].median():.3f}** in the median; "
             f"{rows['met'].sum()} of {len(rows)} meet the goal of {rows['low'].iloc[0]:g} to {rows['high'].iloc[0]:g}."
         )
     return "\n".join(lines)

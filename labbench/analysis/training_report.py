@@ -148,12 +148,13 @@ def variant_table(variants: pd.DataFrame) -> pd.DataFrame:
     """Each kind of training of each model that was trained in several beside the plain way, at most 100 rows."""
     import pandas as pd
 
-    several = variants.groupby(["model", "batch_size"], observed=True)["kind"].transform("nunique") > 1
+    name = work(variants.assign(variant=None))
+    several = variants.groupby([name, "batch_size"], observed=True)["kind"].transform("nunique") > 1
     rows = variants[variants["time_ratio"].notna() & several]
     rows = rows.sort_values(["model", "batch_size", "time_ratio"], kind="stable").head(MOST_ROWS)
     return pd.DataFrame(
         {
-            "model": rows["model"],
+            "model": name[rows.index],
             "batch": rows["batch_size"],
             "kind": rows["kind"],
             "ms a step": [digits(value * MS) for value in rows["latency_s"]],

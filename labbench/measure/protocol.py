@@ -55,7 +55,6 @@ QUICK: dict[str, Any] = {
     "min_time_s": 0.3,
     "max_time_s": 1.5,
     "warmup_max_s": 1.0,
-    "prepare_timeout_s": 180.0,
     "prepare_concurrency": 2,
 }
 THOROUGH: dict[str, Any] = {

@@ -19,6 +19,7 @@ from labbench.plots.base import (
     plain_ticks,
     platform_colors,
     short,
+    wrapped,
 )
 from labbench.records import CAUSES, PARTS
 from labbench.words import digits
@@ -47,16 +48,16 @@ CAUSE_COLORS = {
 }
 PART_NAMES = {"zero_grad": "zero grad", "heap": "kept by the heap"}
 MET, MISSED = "#029e73", "#d55e00"
-WORTH_TELLING = 0.12  # share of a bar that has room for its number
+WORTH_TELLING = 0.2  # share of a bar that has room for its number
 
 
 def names(steps: pd.DataFrame) -> pd.Series:
-    """Model, input, variant and batch size where there are several; and the place where it is not the usual one."""
+    """Model, input and variant; the batch size where a model has several; and the place where it is not the usual one."""
     text = work(steps)
-    if steps["batch_size"].nunique() > 1:
-        text = text + " · batch " + steps["batch_size"].astype("str")
+    several = steps.groupby("model", observed=True)["batch_size"].transform("nunique") > 1
+    text = text.mask(several, text + " · batch " + steps["batch_size"].astype("str"))
     where = place(steps)
-    return text.mask(where != USUAL, text + " · " + where)
+    return text.mask(where != USUAL, text + " · " + where.str.removeprefix(f"{USUAL}·"))
 
 
 def plot_anatomy(steps: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -72,10 +73,15 @@ def plot_anatomy(steps: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         return nothing(ax, "no step told its parts")
     shares = {part: (rows[f"{part}_s"] / rows["parts_s"]).fillna(0.0).to_numpy() for part in PARTS}
     ax = _stacked(rows, shares, PART_COLORS, ax)
-    ax.set_yticks(
-        range(len(rows)),
-        [f"{short(name)}  {digits(s * MS)} ms" for name, s in zip(names(rows), rows["latency_s"], strict=True)],
-    )
+    begin = np.zeros(len(rows))
+    for values in shares.values():
+        for at in np.flatnonzero(values > WORTH_TELLING).tolist():
+            ax.text(
+                begin[at] + values[at] / 2, at, f"{values[at]:.0%}", ha="center", va="center_baseline", fontsize="small"
+            )
+        begin = begin + values
+    for at, seconds in enumerate(rows["latency_s"]):
+        ax.text(1.03, at, f"{digits(seconds * MS)} ms", va="center_baseline", fontsize="small")
     ax.set(xlim=(0, 1), xlabel="share of the step")
     return ax
 
@@ -89,8 +95,8 @@ def plot_memory_causes(steps: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax = _stacked(rows, sizes, CAUSE_COLORS, ax)
     estimate = rows["estimate_bytes"].to_numpy() * MB
     ax.plot(estimate, np.arange(len(rows)), ls="", marker="D", ms=4.5, mfc="white", mec="0.2", label="estimate")
-    legend_above(ax, columns=3)
-    ax.set_xlabel("memory above an empty process (MB)")
+    legend_above(ax, columns=3, right=True)
+    ax.set_xlabel("MB above an empty process")
     return ax
 
 
@@ -98,7 +104,6 @@ def _stacked(rows: pd.DataFrame, parts: dict[str, np.ndarray], colors: dict[str,
     """A horizontal bar a row, made of its parts."""
     ax = new_axes(ax, 1.4 + ROW_IN * len(rows))
     y, begin = np.arange(len(rows)), np.zeros(len(rows))
-    longest = sum(parts.values()).max()  # type: ignore[union-attr]
     for name, values in parts.items():
         if not (values > 0).any():
             continue
@@ -112,9 +117,6 @@ def _stacked(rows: pd.DataFrame, parts: dict[str, np.ndarray], colors: dict[str,
             height=0.72,
             label=PART_NAMES.get(name, name),
         )
-        for at in np.flatnonzero(values / longest > WORTH_TELLING).tolist():
-            text = f"{values[at]:.0%}" if longest <= 1 + 1e-6 else digits(values[at])
-            ax.text(begin[at] + values[at] / 2, at, text, ha="center", va="center_baseline", fontsize="small")
         begin = begin + values
     ax.set_yticks(y, [short(name) for name in names(rows)])
     ax.set_ylim(-0.6, len(rows) - 0.4)
@@ -157,8 +159,11 @@ def plot_beside_inference(both: pd.DataFrame, over: str = "batch_size", *, ax: A
     rows = both[both[over].notna() & both["time_ratio"].notna()]
     if rows.empty:
         return nothing(ax, "no model was measured in both modes")
-    ax = new_axes(ax, 3.4)
     label = work(rows.assign(seq_len=None) if over == "seq_len" else rows) + " · " + place(rows)
+    several = rows.groupby(label)[over].transform("nunique") > 1
+    if several.any():  # a single point tells nothing of how the ratio scales
+        rows, label = rows[several], label[several]
+    ax = new_axes(ax, 3.4)
     colors = platform_colors(label)
     for name, part in rows.groupby(label, sort=True):
         line = part.sort_values(over)
@@ -170,9 +175,9 @@ def plot_beside_inference(both: pd.DataFrame, over: str = "batch_size", *, ax: A
     ax.set_xticks(
         sorted(rows[over].astype(float).unique()), [f"{value:g}" for value in sorted(rows[over].astype(float).unique())]
     )
-    ax.set(xlabel=over.replace("_", " ").replace("seq len", "sequence length"), ylabel="training step / inference")
+    ax.set(xlabel=over.replace("_", " ").replace("seq len", "sequence length"))
+    ax.set_ylabel("training step / inference\n(dashed: memory)")
     legend_above(ax, columns=2)
-    ax.text(0.99, 0.02, "solid: time; dashed: memory", transform=ax.transAxes, ha="right", va="bottom", color="0.4")
     return ax
 
 
@@ -205,9 +210,9 @@ def plot_findings(findings: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
                 label=name if not y else None,
             )
     ax.axvline(1, color="0.5", lw=1, zorder=0)
-    ax.set_yticks(range(len(whats)), whats)
+    ax.set_yticks(range(len(whats)), [wrapped(what, 26) for what in whats])
     ax.set_ylim(len(whats) - 0.4, -0.6)
     ax.set_xlabel("ratio")
     ax.grid(axis="y", visible=False)
-    legend_above(ax, columns=3)
+    legend_above(ax, columns=3, right=True)
     return ax
