@@ -51,7 +51,9 @@ def tidy(notebook: NotebookNode) -> None:
             notebook.cells = notebook.cells[:number]
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), "answer"]
         cell.outputs = [
-            output for output in cell.outputs if not (_is_plot_repr(output) or (ended and _is_exit(output)))
+            output
+            for output in cell.outputs
+            if not (_is_plot_repr(output) or _is_blank(output) or (ended and _is_exit(output)))
         ]
         for output in cell.outputs:
             if output.output_type == "stream":
@@ -70,6 +72,11 @@ def last_states(text: str) -> str:
 def _is_exit(output: NotebookNode) -> bool:
     """Whether this is what IPython says when a cell exits."""
     return output.output_type == "error" or (output.output_type == "stream" and output.name == "stderr")
+
+
+def _is_blank(output: NotebookNode) -> bool:
+    """Whether this is what a progress bar leaves that wipes itself out."""
+    return output.output_type == "stream" and not output.text.strip()
 
 
 def _is_plot_repr(output: NotebookNode) -> bool:

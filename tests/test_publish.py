@@ -306,7 +306,10 @@ def test_formulas_are_set_without_a_network_and_named(tmp_path):
 def test_what_is_no_result_is_left_out(tmp_path):
     repr_ = new_output("execute_result", data={"text/plain": "<Axes: xlabel='x', ylabel='y'>"})
     bar = new_output("stream", name="stderr", text=" 0%|   | 0/9\r 50%|## | 4/9\r100%|###| 9/9\nnext")
-    text = page(tmp_path, code("a", repr_), code("b", bar)).get_text()
+    wiped = new_output("stream", name="stderr", text="          \r")
+    soup = page(tmp_path, code("a", repr_), code("b", bar), code("c", wiped))
+    assert len(soup.select("pre.stream")) == 1
+    text = soup.get_text()
     assert "Axes" not in text
     assert "0/9" not in text
     assert "9/9" in text

@@ -78,6 +78,8 @@ def plot_range_test(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 def plot_trials(found: Tuning, *, ax: Axes | None = None) -> Axes:
     """The best time to the target so far over the trials of each search, and as a band the usual setting's trainings."""
+    from matplotlib.ticker import MaxNLocator
+
     if found.trials.empty:
         return nothing(ax)
     ax = new_axes(ax, 3.2)
@@ -103,6 +105,7 @@ def plot_trials(found: Tuning, *, ax: Axes | None = None) -> Axes:
         )
     ax.set_yscale("log")
     plain_ticks(ax, "y")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="trials", ylabel="best time to the target so far (s)")
     legend_above(ax, columns=3)
     return ax

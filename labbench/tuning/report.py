@@ -36,7 +36,10 @@ def probe_table(found: list[LargestBatch]) -> pd.DataFrame:
     rows["peak"] = [size(value) if value == value else "–" for value in rows["bytes"].astype(float)]
     rows["limit"] = [size(value) for value in rows["limit_bytes"]]
     rows["reason"] = rows["reason"].fillna("")
-    return rows[["model", "probe", "batch_size", "peak", "limit", "fits", "reason"]]
+    rows["fits"] = rows["fits"].map({True: "yes", False: "no"})
+    return rows[["model", "probe", "batch_size", "peak", "limit", "fits", "reason"]].rename(
+        columns={"batch_size": "batch"}
+    )
 
 
 def batches(table: pd.DataFrame) -> str:
