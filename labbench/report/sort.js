@@ -57,4 +57,11 @@
   };
 
   document.querySelectorAll("main table, table.labbench").forEach(prepare);
+
+  // On paper a header stands on every page that its table goes on to, but browsers print no button a second time.
+  const buttons = () => document.querySelectorAll("button.sort");
+  addEventListener("beforeprint", () => buttons().forEach((button) => button.before(...button.childNodes)));
+  addEventListener("afterprint", () => buttons().forEach((button) => {
+    button.append(...[...button.parentNode.childNodes].filter((node) => node !== button));
+  }));
 })();
