@@ -76,7 +76,7 @@ for line in sys.stdin:
 """
 
 
-class Plain:
+class Side:
     """A process that takes turns of its own step; each turn is answered with the median step in seconds."""
 
     def __init__(self, *command: str) -> None:
@@ -101,12 +101,12 @@ class Plain:
         self._process.wait()
 
 
-def plain_loop(cell: Cell, threads: int) -> Plain:
+def plain_loop(cell: Cell, threads: int) -> Side:
     """The plain side."""
-    return Plain(sys.executable, "-c", PLAIN, cell.workload.model, str(BATCH), str(threads))
+    return Side(sys.executable, "-c", PLAIN, cell.workload.model, str(BATCH), str(threads))
 
 
-def optimum(python: str, cell: Cell, threads: int, folder: Path) -> Plain | None:
+def optimum(python: str, cell: Cell, threads: int, folder: Path) -> Side | None:
     """optimum-benchmark's side, with the same configuration and shapes; None where it has no generator for the task."""
     from labbench import zoo
 
@@ -121,10 +121,10 @@ def optimum(python: str, cell: Cell, threads: int, folder: Path) -> Plain | None
     if not (folder / work.model).exists():
         zoo.build(work).module.save_pretrained(folder / work.model)
     script = str(Path(__file__).with_name("optimum_training.py"))
-    return Plain(python, script, str(folder / work.model), work.task, str(BATCH), str(threads), json.dumps(shapes))
+    return Side(python, script, str(folder / work.model), work.task, str(BATCH), str(threads), json.dumps(shapes))
 
 
-def compare(cell: Cell, seconds: float, threads: int, sides: dict[str, Plain]) -> tuple[dict[str, float], int]:
+def compare(cell: Cell, seconds: float, threads: int, sides: dict[str, Side]) -> tuple[dict[str, float], int]:
     """Medians of our step over that of each side, and of the parts' sum over our whole step; and the number of turns."""
     from labbench.measure.group import job_of
     from labbench.measure.protocol import preset
@@ -183,7 +183,7 @@ def main() -> None:
         [cell] = resolve([Cell.of(model=model, mode="training", batch_size=BATCH, threads=options.threads)])
         runs, turns = [], 0
         for _ in range(options.processes):
-            sides: dict[str, Plain | None] = {"plain": plain_loop(cell, options.threads)}
+            sides: dict[str, Side | None] = {"plain": plain_loop(cell, options.threads)}
             if options.optimum:
                 sides["optimum"] = optimum(options.optimum, cell, options.threads, folder)
             run, count = compare(cell, options.seconds, options.threads, {k: v for k, v in sides.items() if v})

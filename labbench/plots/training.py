@@ -73,13 +73,9 @@ def plot_anatomy(steps: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         return nothing(ax, "no step told its parts")
     shares = {part: (rows[f"{part}_s"] / rows["parts_s"]).fillna(0.0).to_numpy() for part in PARTS}
     ax = _stacked(rows, shares, PART_COLORS, ax)
-    begin = np.zeros(len(rows))
-    for values in shares.values():
-        for at in np.flatnonzero(values > WORTH_TELLING).tolist():
-            ax.text(
-                begin[at] + values[at] / 2, at, f"{values[at]:.0%}", ha="center", va="center_baseline", fontsize="small"
-            )
-        begin = begin + values
+    for bars in ax.containers:
+        told = [f"{share:.0%}" if share > WORTH_TELLING else "" for share in bars.datavalues]  # type: ignore[attr-defined]
+        ax.bar_label(bars, told, label_type="center", fontsize="small")  # type: ignore[arg-type]
     for at, seconds in enumerate(rows["latency_s"]):
         ax.text(1.03, at, f"{digits(seconds * MS)} ms", va="center_baseline", fontsize="small")
     ax.set(xlim=(0, 1), xlabel="share of the step")

@@ -160,9 +160,8 @@ def _predicted(probes: list[Probe], tensors: _Counted, aim: float, limit: float)
     if len(set(x)) > 1:
         slope = min(max(float(np.polyfit(x, y, 1)[0]), 0.5), 2.0)
     else:
-        [x1], [y1] = set(x), set(y)
-        least = max(((limit - y1) / (other - x1) for other in dead if other > x1), default=0.0)
-        slope = CAUTION * least if CAUTION * least > 1 and least > 0.95 else 1.0
+        least = max(((limit - y[0]) / (other - x[0]) for other in dead if other > x[0]), default=0.0)
+        slope = CAUTION * least if least > 0.95 else 1.0
     nearest = int(np.argmin(np.abs(y - aim)))
     return tensors.largest_within(x[nearest] + (aim - y[nearest]) / slope)
 
