@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labbench.live import Live
+from labbench.operators import Operator, watch
 from labbench.records import Footprint, OperatorClass
 
 if TYPE_CHECKING:
@@ -28,38 +29,7 @@ if TYPE_CHECKING:
     from labbench.cells import Workload
     from labbench.zoo.base import Model
 
-# Operator class by ATen name (without overload); first hit wins.
-CLASSES: dict[str, tuple[str, ...]] = {
-    "attention": ("_scaled_dot_product",),
-    "matmul": ("mm", "bmm", "addmm", "baddbmm", "addbmm", "linear"),
-    "convolution": ("convolution", "conv"),
-    "normalization": ("native_layer_norm", "native_batch_norm", "native_group_norm", "_fused_rms_norm", "batch_norm"),
-    "softmax": ("_softmax", "_log_softmax", "_safe_softmax"),
-    "activation": ("gelu", "relu", "silu", "sigmoid", "tanh", "hardtanh", "leaky_relu", "elu", "glu", "softplus", "erf"),
-    "embedding": ("embedding", "index_select", "gather"),
-    "reduction": ("sum", "mean", "max", "min", "argmax", "argmin", "var", "norm", "cumsum", "any", "all", "amax", "amin"),
-    "pooling": ("max_pool", "avg_pool", "_adaptive_avg", "upsample"),
-    "copy": ("clone", "copy_", "_to_copy", "cat", "stack", "constant_pad_nd", "repeat", "index", "scatter", "fill",
-             "zeros", "ones", "empty", "full", "new_", "arange", "masked_fill", "roll", "slice_scatter"),
-}  # fmt: skip
-OTHER = "elementwise"
-NAMES = (*CLASSES, OTHER)
-FLOPS_PER_ELEMENT = {"normalization": 5, "softmax": 5, "copy": 0, "embedding": 0}
-FREE = ("empty", "detach", "lift_fresh", "_unsafe_view", "alias", "is_same_size", "sym_size", "_local_scalar_dense")
 PRECISION_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
-EXACT_CLASSES = ("attention", "matmul", "convolution")
-
-
-def classify(name: str) -> str:
-    """Class of an ATen operator, e.g. ``addmm`` or ``native_layer_norm_backward``."""
-    base = name.removesuffix("_backward")
-    for label, prefixes in CLASSES.items():
-        if label in ("matmul", "activation", "reduction"):
-            if base.rstrip("_") in prefixes:
-                return label
-        elif base.startswith(prefixes):
-            return label
-    return OTHER
 
 
 def count(module: torch.nn.Module, call: Callable[[], Any], live: Live | None = None) -> Footprint:
@@ -74,78 +44,30 @@ def count(module: torch.nn.Module, call: Callable[[], Any], live: Live | None = 
     live : Live, optional
         Follows the tensors.
     """
-    demand: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
-    activations = [0.0]
     live = live or Live()
     live.see_module(module)
-    with _counter(demand, activations, live):
-        call()
+    seen = watch(call, module, live)
+    demand: dict[str, list[Operator]] = defaultdict(list)
+    for operator in seen:
+        demand[operator.label].append(operator)
     parameters = list(module.parameters())
     return Footprint(
-        flops=sum(flops for flops, _, _ in demand.values()),
-        bytes=sum(size for _, size, _ in demand.values()),
+        flops=sum(one.flops for one in seen),
+        bytes=sum(one.bytes for one in seen),
         parameters=sum(p.numel() for p in parameters),
         parameter_bytes=sum(p.numel() * p.element_size() for p in parameters),
-        activation_bytes=activations[0],
+        activation_bytes=sum(one.written_bytes for one in seen),
         peak_bytes=live.peak_bytes,
         peak_by_cause=live.peak_by_cause,
         peak_cpu_bytes=live.peak_cpu_bytes,
-        kernels=int(sum(kernels for _, _, kernels in demand.values())),
+        kernels=len(seen),
         by_class={
-            name: OperatorClass(flops=flops, bytes=size, kernels=int(kernels))
-            for name, (flops, size, kernels) in demand.items()
+            label: OperatorClass(
+                flops=sum(one.flops for one in these), bytes=sum(one.bytes for one in these), kernels=len(these)
+            )
+            for label, these in demand.items()
         },
     )
-
-
-def _counter(demand: dict[str, list[float]], activations: list[float], live: Live) -> Any:
-    """A dispatch mode that adds every operator to ``demand`` and shows ``live`` every tensor."""
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-    from torch.utils.flop_counter import flop_registry
-
-    def nbytes(tree: Any) -> float:
-        return float(sum(x.numel() * x.element_size() for x in tree_leaves(tree) if isinstance(x, torch.Tensor)))
-
-    class Counter(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = func(*args, **(kwargs or {}))
-            for tensor in tree_leaves((args, kwargs, result)):
-                if isinstance(tensor, torch.Tensor):
-                    live.see(tensor)
-            name = func._schema.name.removeprefix("aten::")
-            if func.is_view or name.startswith(FREE) or func.namespace != "aten":
-                return result
-            label, backward = classify(name), name.endswith("_backward")
-            packet = func._overloadpacket
-            if label == "attention":
-                flops = _attention_flops(args, backward=backward)
-            elif label == "convolution":
-                flops = _convolution_flops(args, result, backward=backward)
-                live.borrow(_blocked_copies(args, result, backward=backward))
-            elif packet in flop_registry:
-                flops = float(flop_registry[packet](*args, **(kwargs or {}), out_val=result))
-            else:
-                elements = sum(x.numel() for x in tree_leaves(result) if isinstance(x, torch.Tensor))
-                flops = float(elements * FLOPS_PER_ELEMENT.get(label, 1))
-            written = nbytes(result)
-            entry = demand[label]
-            entry[0] += flops
-            entry[1] += nbytes((args, kwargs)) + written
-            entry[2] += 1
-            activations[0] += written
-            return result
-
-    return Counter()
-
-
-def _attention_flops(args: Any, backward: bool) -> float:
-    """FLOPs of fused attention, which the registry knows for some devices only: two products forward, five backward."""
-    query, key, value = args[1:4] if backward else args[:3]
-    batch, heads, queries, width = query.shape
-    pairs = 2.0 * batch * heads * queries * key.shape[-2]
-    return pairs * (3 * width + 2 * value.shape[-1]) if backward else pairs * (width + value.shape[-1])
 
 
 def of(workload: Workload) -> dict[str, Footprint]:
@@ -189,19 +111,6 @@ def _counted(workload: Workload) -> dict[str, Footprint]:
             }
     scale = PRECISION_BYTES[workload.precision] / PRECISION_BYTES["fp32"]
     return {name: _scaled(footprint, scale) for name, footprint in found.items()}
-
-
-def _convolution_flops(args: Any, result: Any, backward: bool) -> float:
-    """FLOPs of a convolution of any grouping; backward costs as much again for each gradient that is asked for.
-
-    The registry's formula for the backward pass ignores groups.
-    """
-    weight = args[2] if backward else args[1]
-    transposed = args[7] if backward else args[6]
-    source, output = (args[1], args[0]) if backward else (args[0], result)
-    positions = source.numel() if transposed else output.numel()
-    gradients = sum(args[10][:2]) if backward else 1
-    return 2.0 * positions * weight.shape[1:].numel() * gradients
 
 
 def _where_they_are() -> Any:
@@ -252,25 +161,6 @@ def _counted_step(model: Model, workload: Workload) -> Footprint:
     live = Live()
     with live.training(step):
         return count(step.module, step, live)
-
-
-def _blocked_copies(args: Any, result: Any, *, backward: bool) -> float:
-    """Bytes beside its tensors that a convolution of a CPU holds at most: copies of images in oneDNN's blocked layout.
-
-    Forwards: the image's copy until the output's is filled, then that until it is written out. Backwards: the image's copy with the
-    larger one of its gradient's and the output's gradient's. An image of three channels or fewer, or in channels-last layout, is
-    taken as it is. The rule was read off the peaks of single operators (ResNet, DETR, wav2vec 2.0; oneDNN 3, AVX-512).
-    """
-    import torch
-
-    image = args[1] if backward else args[0]
-    if image.dim() == 4 and not image.is_contiguous() and image.is_contiguous(memory_format=torch.channels_last):
-        return 0.0
-    copy = image.nbytes if image.shape[1] > 3 else 0
-    if not backward:
-        return float(max(copy, result.nbytes))
-    gradient = 0 if result[0] is None else result[0].nbytes
-    return float(copy + max(args[0].nbytes, gradient))
 
 
 def _output_sum(module: Any, outputs: Any, batch: Any) -> torch.Tensor:

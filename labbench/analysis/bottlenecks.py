@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labbench.analysis.costs import ONE_OFF
-from labbench.footprint import NAMES
+from labbench.operators import NAMES
 from labbench.runtimes.profiling import FUSED
 
 if TYPE_CHECKING:

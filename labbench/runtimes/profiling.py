@@ -91,7 +91,7 @@ def _torch_call(prepared: Prepared, device: str) -> Profile:
 @cache
 def classify_operator(key: str) -> str:
     """Class of an event of ``torch.profiler``: an operator that computes, a compiled graph, or overhead."""
-    from labbench.footprint import classify
+    from labbench.operators import classify
 
     if key.startswith(("## Call CompiledFxGraph", "triton")):
         return FUSED
@@ -106,7 +106,7 @@ def _computes_nothing(name: str) -> bool:
     """Whether an ATen operator only looks at memory in another way, allocates it, or calls others."""
     import torch
 
-    from labbench.footprint import FREE
+    from labbench.operators import FREE
 
     packet = getattr(torch.ops.aten, name, None)
     overloads = [getattr(packet, one) for one in packet.overloads()] if packet is not None else []

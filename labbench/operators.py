@@ -1,0 +1,321 @@
+"""Every operator of one call, with its shape: what the footprint adds up and what the predictor prices one by one.
+
+A call runs on *fake* or *meta* tensors, which have shapes but no storage, under a dispatch mode that sees every ATen operator.
+Each gets a class, by which footprints are summed, and a kind within it: operators of one kind cost alike, a depthwise
+convolution and a pointwise one do not.
+
+- FLOPs: ``torch.utils.flop_counter``'s formulas for matrix products, convolutions and attention (2 FLOP a multiply–add);
+  one FLOP an output element for other arithmetic, five for normalization and softmax (about what their passes do).
+- Bytes: every input read once and every output written once, as if nothing were cached or fused. Views cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from labbench.live import Live
+
+# Operator class by ATen name (without overload); first hit wins.
+CLASSES: dict[str, tuple[str, ...]] = {
+    "attention": ("_scaled_dot_product",),
+    "matmul": ("mm", "bmm", "addmm", "baddbmm", "addbmm", "linear"),
+    "convolution": ("convolution", "conv"),
+    "normalization": ("native_layer_norm", "native_batch_norm", "native_group_norm", "_fused_rms_norm", "batch_norm"),
+    "softmax": ("_softmax", "_log_softmax", "_safe_softmax"),
+    "activation": ("gelu", "relu", "silu", "sigmoid", "tanh", "hardtanh", "leaky_relu", "elu", "glu", "softplus", "erf"),
+    "embedding": ("embedding", "index_select", "gather"),
+    "reduction": ("sum", "mean", "max", "min", "argmax", "argmin", "var", "norm", "cumsum", "any", "all", "amax", "amin"),
+    "pooling": ("max_pool", "avg_pool", "_adaptive_avg", "upsample"),
+    "copy": ("clone", "copy_", "_to_copy", "cat", "stack", "constant_pad_nd", "repeat", "index", "scatter", "fill",
+             "zeros", "ones", "empty", "full", "new_", "arange", "masked_fill", "roll", "slice_scatter"),
+}  # fmt: skip
+OTHER = "elementwise"
+NAMES = (*CLASSES, OTHER)
+EXACT_CLASSES = ("attention", "matmul", "convolution")
+FLOPS_PER_ELEMENT = {"normalization": 5, "softmax": 5, "copy": 0, "embedding": 0}
+FREE = ("empty", "detach", "lift_fresh", "_unsafe_view", "alias", "is_same_size", "sym_size", "_local_scalar_dense")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator on tensors of one shape.
+
+    Attributes
+    ----------
+    name : str
+        ATen name without overload, e.g. ``addmm``.
+    label : str
+        Class: one of ``NAMES``.
+    kind : str
+        Finer: of convolutions ``pointwise``, ``patch`` (kernel as long as the stride), ``depthwise``, ``grouped``,
+        ``transposed`` or ``convolution``; of matrix products ``linear`` or ``bmm``; of normalizations ``batch_norm``,
+        ``layer_norm`` or ``group_norm``; ``resample`` apart from pooling; elsewhere the class.
+    backward : bool
+    flops : float
+    read_bytes, weight_bytes, written_bytes : float
+        Inputs that are no parameters, parameters and buffers, outputs.
+    m, n, k, groups : int
+        Size of a matrix product ``(m, k) x (k, n)`` and how many there are; of a convolution as the product it amounts to; of
+        attention queries, keys and width of a head, and heads in the batch. 0 (``groups`` 1) where there is no product.
+    window, stride : int
+        Positions that a convolution's or pooling's kernel covers, and its stride.
+    width : int
+        Elements of the first input's last dimension: how long normalized or contiguous runs are.
+    """
+
+    name: str
+    label: str
+    kind: str
+    backward: bool
+    flops: float
+    read_bytes: float
+    weight_bytes: float
+    written_bytes: float
+    m: int = 0
+    n: int = 0
+    k: int = 0
+    groups: int = 1
+    window: int = 1
+    stride: int = 1
+    width: int = 1
+
+    @property
+    def bytes(self) -> float:
+        """All that it reads and writes."""
+        return self.read_bytes + self.weight_bytes + self.written_bytes
+
+
+def watch(call: Callable[[], Any], module: torch.nn.Module | None = None, live: Live | None = None) -> list[Operator]:
+    """Operators of ``call()``, in order.
+
+    Parameters
+    ----------
+    call : callable
+        Runs something on real, fake or meta tensors, e.g. ``lambda: module(x)``.
+    module : torch.nn.Module, optional
+        Whose parameters and buffers count as weights.
+    live : Live, optional
+        Follows the tensors.
+    """
+    found: list[Operator] = []
+    weights = set() if module is None else {_storage(x) for x in (*module.parameters(), *module.buffers())}
+    with _watcher(found, weights, live) as watcher, _whole_attention(watcher):
+        call()
+    return found
+
+
+def table(operators: Iterable[Operator]) -> pd.DataFrame:
+    """A row for each different operator, with the ``count`` of equal ones beside the fields of :class:`Operator`."""
+    import pandas as pd
+
+    names = [field.name for field in fields(Operator)]
+    frame = pd.DataFrame([asdict(one) for one in operators], columns=names)
+    return frame.groupby(names, sort=False, as_index=False).size().rename(columns={"size": "count"})
+
+
+def classify(name: str) -> str:
+    """Class of an ATen operator, e.g. ``addmm`` or ``native_layer_norm_backward``."""
+    base = name.removesuffix("_backward")
+    for label, prefixes in CLASSES.items():
+        if label in ("matmul", "activation", "reduction"):
+            if base.rstrip("_") in prefixes:
+                return label
+        elif base.startswith(prefixes):
+            return label
+    return OTHER
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _watcher(found: list[Operator], weights: set[int], live: Live | None) -> Any:
+    """A dispatch mode that notes every operator and shows ``live`` every tensor."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    def tensors(tree: Any) -> list[torch.Tensor]:
+        return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+    class Watcher(TorchDispatchMode):
+        muted = False
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            inputs, outputs = tensors((args, kwargs)), tensors(result)
+            if live:
+                for tensor in (*inputs, *outputs):
+                    live.see(tensor)
+            name = func._schema.name.removeprefix("aten::")
+            if self.muted or func.is_view or name.startswith(FREE) or func.namespace != "aten":
+                return result
+            if live and classify(name) == "convolution":
+                live.borrow(_blocked_copies(args, result, backward=name.endswith("_backward")))
+            self.note(name, func._overloadpacket, args, kwargs or {}, inputs, outputs, result)
+            return result
+
+        def note(
+            self,
+            name: str,
+            packet: Any,
+            args: Any,
+            kwargs: Any,
+            inputs: list[torch.Tensor],
+            outputs: list[torch.Tensor],
+            result: Any,
+        ) -> None:
+            label, backward = classify(name), name.endswith("_backward")
+            constant = sum(x.nbytes for x in inputs if _storage(x) in weights)
+            found.append(
+                Operator(
+                    name=name,
+                    label=label,
+                    backward=backward,
+                    flops=_flops(label, packet, args, kwargs, outputs, result, backward=backward),
+                    read_bytes=float(sum(x.nbytes for x in inputs) - constant),
+                    weight_bytes=float(constant),
+                    written_bytes=float(sum(x.nbytes for x in outputs)),
+                    width=inputs[0].shape[-1] if inputs and inputs[0].dim() else 1,
+                    **_shape(label, name, args, result, backward=backward),
+                )
+            )
+
+    return Watcher()
+
+
+def _whole_attention(watcher: Any) -> Any:
+    """Keep attention in one piece on meta tensors, where PyTorch takes it apart; on others it stays whole anyway."""
+    from torch.nn.functional import scaled_dot_product_attention
+    from torch.overrides import TorchFunctionMode
+
+    class WholeAttention(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            if func is not scaled_dot_product_attention or len(args) < 3 or not args[0].is_meta:
+                return func(*args, **kwargs)
+            query, key, value = args[:3]
+            watcher.muted = True
+            try:
+                result = query.new_empty((*query.shape[:-1], value.shape[-1]))
+            finally:
+                watcher.muted = False
+            watcher.note("_scaled_dot_product", None, args, kwargs, [query, key, value], [result], result)
+            return result
+
+    return WholeAttention()
+
+
+def _flops(
+    label: str, packet: Any, args: Any, kwargs: Any, outputs: list[torch.Tensor], result: Any, *, backward: bool
+) -> float:
+    from torch.utils.flop_counter import flop_registry
+
+    if label == "attention":
+        return _attention_flops(args, backward=backward)
+    if label == "convolution":
+        return _convolution_flops(args, result, backward=backward)
+    if packet in flop_registry:
+        return float(flop_registry[packet](*args, **kwargs, out_val=result))
+    return float(sum(x.numel() for x in outputs) * FLOPS_PER_ELEMENT.get(label, 1))
+
+
+def _attention_flops(args: Any, *, backward: bool) -> float:
+    """FLOPs of fused attention, which the registry knows for some devices only: two products forward, five backward."""
+    query, key, value = args[1:4] if backward else args[:3]
+    pairs = 2.0 * query.shape[:-1].numel() * key.shape[-2]
+    width, out = query.shape[-1], value.shape[-1]
+    return pairs * (3 * width + 2 * out) if backward else pairs * (width + out)
+
+
+def _convolution_flops(args: Any, result: Any, *, backward: bool) -> float:
+    """FLOPs of a convolution of any grouping; backward costs as much again for each gradient that is asked for.
+
+    The registry's formula for the backward pass ignores groups.
+    """
+    weight = args[2] if backward else args[1]
+    transposed = args[7] if backward else args[6]
+    source, output = (args[1], args[0]) if backward else (args[0], result)
+    positions = source.numel() if transposed else output.numel()
+    gradients = sum(args[10][:2]) if backward else 1
+    return 2.0 * positions * weight.shape[1:].numel() * gradients
+
+
+def _blocked_copies(args: Any, result: Any, *, backward: bool) -> float:
+    """Bytes beside its tensors that a convolution of a CPU holds at most: copies of images in oneDNN's blocked layout.
+
+    Forwards: the image's copy until the output's is filled, then that until it is written out. Backwards: the image's copy with the
+    larger one of its gradient's and the output's gradient's. An image of three channels or fewer, or in channels-last layout, is
+    taken as it is. The rule was read off the peaks of single operators (ResNet, DETR, wav2vec 2.0; oneDNN 3, AVX-512).
+    """
+    import torch
+
+    image = args[1] if backward else args[0]
+    if image.dim() == 4 and not image.is_contiguous() and image.is_contiguous(memory_format=torch.channels_last):
+        return 0.0
+    copy = image.nbytes if image.shape[1] > 3 else 0
+    if not backward:
+        return float(max(copy, result.nbytes))
+    gradient = 0 if result[0] is None else result[0].nbytes
+    return float(copy + max(args[0].nbytes, gradient))
+
+
+def _shape(label: str, name: str, args: Any, result: Any, *, backward: bool) -> dict[str, Any]:
+    """Kind and, where there is a product, its size."""
+    if label == "convolution":
+        return _convolution_shape(args, result, backward=backward)
+    if label == "attention":
+        query, key = args[1:3] if backward else args[:2]
+        m, k = query.shape[-2:]
+        return {"kind": label, "m": m, "n": key.shape[-2], "k": k, "groups": query.shape[:-2].numel()}
+    if label == "matmul":
+        left, right = args[1:3] if name.startswith(("addmm", "baddbmm", "addbmm")) else args[:2]
+        batched = name.startswith(("bmm", "baddbmm", "addbmm"))
+        n = right.shape[0] if name == "linear" else right.shape[-1]
+        m = left.shape[-2] if batched else left.shape[:-1].numel()
+        groups = left.shape[0] if batched else 1
+        return {"kind": "bmm" if batched else "linear", "m": m, "n": n, "k": left.shape[-1], "groups": groups}
+    if label == "pooling":
+        window = args[1] if len(args) > 1 and "pool2d" in name and "adaptive" not in name else ()
+        return {"kind": "resample" if "upsample" in name else label, "window": prod(window)}
+    if label == "normalization":
+        norms = ("batch_norm", "group_norm")
+        return {"kind": next((norm for norm in norms if norm in name), "layer_norm")}
+    return {"kind": label}
+
+
+def _convolution_shape(args: Any, result: Any, *, backward: bool) -> dict[str, Any]:
+    """Of a convolution as a product: positions x output channels x (input channels x window), of each group."""
+    if backward:
+        output, image, weight, _, stride, _, _, transposed, _, groups = args[:10]
+    else:
+        image, weight, _, stride, _, _, transposed, _, groups = args[:9]
+        output = result
+    window = weight.shape[2:]
+    at = image if transposed else output
+    one, other = weight.shape[0] // groups, weight.shape[1]
+    inputs, outputs = (one, other) if transposed else (other, one)
+    if transposed:
+        kind = "transposed"
+    elif groups > 1:
+        kind = "depthwise" if inputs == 1 else "grouped"
+    elif window.numel() == 1:
+        kind = "pointwise"
+    else:
+        kind = "patch" if list(window) == list(stride) else "convolution"
+    return {
+        "kind": kind,
+        "m": at.shape[0] * at.shape[2:].numel(),
+        "n": outputs,
+        "k": inputs * window.numel(),
+        "groups": groups,
+        "window": window.numel(),
+        "stride": stride[0],
+    }

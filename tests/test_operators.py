@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch import nn
+
+from labbench import operators
+
+
+class Attention(nn.Module):
+    def forward(self, x):
+        return nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+MODULES = {
+    "pointwise": (nn.Conv2d(8, 16, 1), (2, 8, 6, 6), (72, 16, 8, 1)),
+    "patch": (nn.Conv2d(3, 16, 4, stride=4), (2, 3, 8, 8), (8, 16, 48, 1)),
+    "depthwise": (nn.Conv2d(8, 8, 3, padding=1, groups=8), (2, 8, 6, 6), (72, 1, 9, 8)),
+    "grouped": (nn.Conv2d(8, 8, 3, padding=1, groups=2), (2, 8, 6, 6), (72, 4, 36, 2)),
+    "transposed": (nn.ConvTranspose2d(8, 4, 2, stride=2), (2, 8, 6, 6), (72, 4, 32, 1)),
+    "convolution": (nn.Conv2d(8, 16, 3, padding=1), (2, 8, 6, 6), (72, 16, 72, 1)),
+    "linear": (nn.Linear(8, 4), (2, 5, 8), (10, 4, 8, 1)),
+    "attention": (Attention(), (2, 3, 5, 8), (5, 5, 8, 6)),
+    "batch_norm": (nn.BatchNorm2d(8).eval(), (2, 8, 6, 6), (0, 0, 0, 1)),
+    "layer_norm": (nn.LayerNorm(8), (2, 8), (0, 0, 0, 1)),
+}
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("kind", MODULES)
+def test_an_operator_is_told_by_kind_and_size(kind, device):
+    module, shape, size = MODULES[kind]
+    module, x = module.to(device), torch.zeros(shape, device=device)
+    with torch.no_grad():
+        [found] = [
+            one for one in operators.watch(lambda: module(x), module) if one.label not in ("copy", "elementwise")
+        ]
+    assert found.kind == kind
+    assert (found.m, found.n, found.k, found.groups) == size
+    if 0 not in size:
+        products = 2 if kind == "attention" else 1
+        assert found.flops == products * 2 * found.m * found.n * found.k * found.groups
+    assert found.weight_bytes == 4 * sum(p.numel() for p in (*module.parameters(), *running(module)))
+
+
+def test_equal_operators_share_a_row():
+    module = nn.Sequential(*(nn.Linear(8, 8) for _ in range(3)), nn.Linear(8, 4))
+    x = torch.zeros(2, 8)
+    found = operators.table(operators.watch(lambda: module(x), module))
+    assert list(found["count"]) == [3, 1]
+    assert (found["flops"] * found["count"]).sum() == 2 * 2 * 8 * (3 * 8 + 4)
+
+
+def test_a_backward_pass_has_operators_of_its_own():
+    module = nn.Conv2d(8, 8, 3, groups=8)
+    found = operators.table(operators.watch(lambda: module(torch.zeros(1, 8, 5, 5)).sum().backward(), module))
+    [forward, backward] = found[found["kind"] == "depthwise"].itertuples()
+    assert not forward.backward
+    assert backward.backward
+    assert (forward.m, forward.k) == (backward.m, backward.k) == (9, 9)
+
+
+def running(module):
+    return [b for name, b in module.named_buffers() if name.startswith("running")]
