@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +24,14 @@ FETCHING = ("script", "link", "iframe", "object", "embed", "video", "audio", "so
 WRAPPED_CELL, LONG_CELL = 16, 40  # characters above which a table's cell may wrap, and gets much room to
 DENSE = 6  # columns above which a table is set small
 TOGETHER = re.compile(r"(?<=\d) (?=(%|×|[nµm]s|[kMG]i?B)(\W|$))|(?<=\w) (?=%(\W|$))")  # a number and its unit
-NUMBER = re.compile(r"^[+\-−]?(\d[\d,]*\.?\d*|\.\d+)([eE][+\-]?\d+)?\s?[%×x]?$|^(nan|NaN|inf|–|—)$")
+NUMBER = re.compile(r"^[+\-−]?(\d[\d,]*\.?\d*|\.\d+)([eE][+\-]?\d+)?\s?[%×x]?$|^(nan|NaN|inf|–|—|\.\.\.)$")
 PLOT_REPR = re.compile(
     r"^(\[?<(Axes|Figure|matplotlib|seaborn)\b.*>\]?|Text\(.*\)|<[\w.]*(FacetGrid|JointGrid)[^>]*>)$", re.S
 )
 SENTENCE = re.compile(r"^(?!.*(  |\|))[\w“\"'].*\w [\w(].* .*[.!?)]$")  # some words, an end, and no columns
 ENDED = "SystemExit"
 READERS_ERRORS = ("StoreError", "StoreLocked", "ConfigError", "NotebookError", "PredictionError", "SelectionError")
+LEFT_OUT = "..."  # what pandas writes for the middle of a long table
 EMPTY_TABLE = "Nothing to list."
 POINTS_TO_PIXELS = 96 / 72  # CSS
 
@@ -232,8 +234,9 @@ def _frame_class(table: Tag) -> str:
 def _drop_row_numbers(table: Tag) -> None:
     """Leave out pandas' default index, 0, 1, 2, …: it tells a reader nothing."""
     rows = table.select("tbody tr")
-    heads = [row.find_all("th", recursive=False) for row in rows]
-    if rows and [[head.get_text(strip=True) for head in row] for row in heads] == [[str(i)] for i in range(len(rows))]:
+    heads = ["|".join(head.get_text(strip=True) for head in row.find_all("th", recursive=False)) for row in rows]
+    upper = list(itertools.takewhile(lambda head: head != LEFT_OUT, heads))
+    if upper and upper == [str(i) for i in range(len(upper))]:
         for row in (*rows, *table.select("thead tr")):
             first = row.find(["td", "th"], recursive=False)
             if first is not None and first.name == "th":

@@ -48,6 +48,7 @@ def chromium(profile: Path) -> Iterator[Chrome]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = Chrome(options=options, service=Service(find("chromedriver")))
     try:
+        driver.get("about:blank")  # away from the new tab, whose own requests would stand in the log
         yield driver
     finally:
         driver.quit()

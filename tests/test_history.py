@@ -249,11 +249,19 @@ def test_poor_input_gives_a_clear_sentence(records):
     ]  # fmt: skip
     assert [text for text in said if not text.endswith(".") or "nan" in text or "None" in text] == []
     assert len(history_report.change_table(points)) == len(points) == 0
-    assert len(history_report.regression_table(table)) == len(table)
+    assert "not judged" not in set(history_report.regression_table(table)["verdict"])
     for make in regression_formats.FORMATS.values():
         assert make(table, 0.05, None)
     for ax in plots.plot_histories(runs, points):
         ax.figure.canvas.draw()
+
+
+def test_after_a_first_study_a_sentence_stands_for_the_table():
+    table = judged([run(np.random.default_rng(i), 0, -5.0, cell=cell(f"model-{i}")) for i in range(3)])
+    said = "**No cell could be held against the run before**: there is no earlier run that is ok and stable."
+    assert history_report.regressed(table, 0.05, None) == said
+    assert history_report.regression_table(table).empty
+    assert regression_formats.as_text(table, 0.05, None) == f"{regression_formats.plain(said)}\n"
 
 
 @pytest.mark.full

@@ -136,7 +136,21 @@ def test_prefill_and_decode_are_apart():
     text = report.batching(curve, profiles.growth(curve))
     assert "Reading the prompt: at most 8,000 tokens/s (`cpu/compile`, batch 2)." in text
     assert "A further token: at most 1,000 tokens/s" in text
-    assert text.count("Only one batch size was run") == 2
+    assert text.endswith("Each was run at one batch size only: points, no curves.")
+    assert len({ax.figure for ax in axes}) == 2, "each fits a page"
+
+
+def test_kinds_of_one_batch_size_are_left_out_where_others_have_curves_and_named():
+    curve = profiles.over_batch(profiles.of_platform(FRAME[FRAME["mode"] == "inference"], "cpu/eager"))
+    growth = profiles.growth(curve)
+    assert set(profiles.with_curve(curve, growth)["series"]) == {"forward"}
+    left_out = "Left out of the figures, for each was run at one batch size only: "
+    told = "reading the prompt (tokens) and a further token (tokens)."
+    assert report.batching(curve, growth).endswith(left_out + told)
+    assert report.memory(curve, growth).endswith(left_out + "reading the prompt (tokens).")
+    assert len(plots.panels(plots.plot_curve, profiles.with_curve(curve, growth))) == 1
+    alone = profiles.over_batch(profiles.of_model(FRAME, "gpt2-tiny"))
+    assert profiles.with_curve(alone, profiles.growth(alone)).equals(alone), "nothing has a curve: all are shown"
 
 
 def test_a_cold_start_is_the_sum_of_its_parts_and_says_if_one_is_not_known():
@@ -373,5 +387,6 @@ def test_a_page_runs_to_its_end_whatever_the_store_holds(tmp_path, name, poor):
     )
     assert result.status == "ok", result.error
     cells = nbformat.read(Path(tmp_path / "o.ipynb"), as_version=4).cells
-    figures = [out for cell in cells for out in cell.get("outputs", []) if "image/svg+xml" in out.get("data", {})]
-    assert len(figures) == sum("plots.panels" in cell.source for cell in cells)
+    drawn = [cell.outputs for cell in cells if "plots.panels" in cell.source]
+    assert drawn
+    assert all(any("image/svg+xml" in out.get("data", {}) for out in outputs) for outputs in drawn)

@@ -210,6 +210,17 @@ def test_a_page_can_be_used_without_a_mouse_or_eyes(tmp_path):
     assert frame["aria-label"] == "Table: T"
 
 
+def test_a_long_table_loses_its_row_numbers_and_keeps_its_size(tmp_path):
+    import pandas as pd
+
+    with pd.option_context("display.max_rows", 6, "display.min_rows", 6):
+        soup = page(tmp_path, code("x", table(ms=range(10, 20))))
+    assert [row.get_text(strip=True) for row in soup.select("tbody tr")] == ["10", "11", "12", "...", "17", "18", "19"]
+    assert soup.select("tbody th") == []
+    assert "num" in soup.select_one("tbody td")["class"]
+    assert "10 rows × 1 columns" in soup.get_text()
+
+
 def luminance(colour: str) -> float:
     channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]

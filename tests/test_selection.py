@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import ENVIRONMENTS, footprint, made_frame, record, study
 
+from labbench.analysis.few import MOST_ROWS
 from labbench.config import ConfigError
 from labbench.prediction import PredictionConfig, Predictor
 from labbench.selection import (
@@ -20,7 +21,7 @@ from labbench.selection import (
     study_headline,
     token_headline,
 )
-from labbench.selection.figures import pareto_front
+from labbench.selection.figures import pareto_front, plot_selection_overview
 from labbench.selection.report import decision_list, decision_table, exclusion_sentence, exclusion_table
 from labbench.store import Store
 from labbench.words import about, digits, outward, percent, rate, seconds, size
@@ -287,6 +288,15 @@ def test_reports_say_in_full_why_an_option_is_excluded():
     assert text.startswith("- Run bert-tiny inference b1 on cpu/openvino")
     assert "    - not cpu/eager: median latency 3" in text
     assert "no option left, such as" in exclusion_sentence(select(three(), read_requirements(max_latency_s=1e-6)))
+
+
+def test_of_very_many_workloads_a_report_names_a_hundred_and_counts_the_others():
+    many = made_frame(*(record(f"m{i}-tiny", memory=None) for i in range(MOST_ROWS + 5)))
+    assert decision_list(select(many)).endswith("- and 5 more workloads")
+    nothing = headline(select(many, read_requirements(max_latency_s=1e-9)))
+    assert nothing.startswith("Nothing meets the requirements for any of 105 workloads, such as m0-tiny")
+    [text] = plot_selection_overview(select(many)).axes[0].texts
+    assert "both latency and memory" in text.get_text()
 
 
 def test_the_headline_of_one_workload_is_its_decision():

@@ -11,10 +11,11 @@ from labbench.analysis.labels import SIZES
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_ROWS = 10_000  # judged in some twenty seconds, and drawn in a figure of about a megabyte
+MOST_ROWS = 100  # of a table on a page
+MOST_RESULTS = 10_000  # judged in some twenty seconds, and drawn in a figure of about a megabyte
 
 
-def at_most(frame: pd.DataFrame, most: int = MOST_ROWS) -> pd.DataFrame:
+def at_most(frame: pd.DataFrame, most: int = MOST_RESULTS) -> pd.DataFrame:
     """All rows if there are at most ``most``; else the smallest batch sizes of as many models as possible.
 
     All platforms of a workload stay together, so that it can be compared; models are taken in a random but fixed order.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from labbench.analysis.few import MOST_ROWS
 from labbench.analysis.labels import place, work
 from labbench.analysis.segments import MIN_RUNS
 from labbench.words import count, digits, listed, percent
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MS = 1e3
-MOST_ROWS = 100  # of a table on a page
 MOST_NAMED = 5  # in a sentence
 MUCH = 0.02  # scatter from run to run beyond which a change of 5 % is not seen after a few runs
 USUAL_SERIES = ("forward", "step")  # the only series of a record: its name says nothing more
@@ -39,8 +39,9 @@ def changed(points: pd.DataFrame, runs: pd.DataFrame) -> str:
     long = int((sizes >= 2 * MIN_RUNS).sum())
     total = runs["history"].nunique()
     if len(runs) == total:
+        cells = runs["record_id"].nunique()
         return (
-            f"There is no history yet: {'the' if total == 1 else 'each of the'} {count(total, 'cell')} was run once. "
+            f"There is no history yet: {'the' if cells == 1 else 'each of the'} {count(cells, 'cell')} was run once. "
             "A change can be told from chance after two runs on each side of it (`labbench run --rerun`)."
         )
     real = points[points["verdict"] != "unconfirmed"]
@@ -151,6 +152,11 @@ def regressed(table: pd.DataFrame, fail_on: float, baseline: str | None) -> str:
         return f"No cell ran, so there is nothing to hold against {against}."
     judged = table[table["verdict"] != "not judged"]
     bad = table[table["regressed"]]
+    silent = table[(table["verdict"] == "not judged") & ~table["regressed"]]
+    why = silent["reason"].value_counts()
+    reasons = [f"{reason} ({n:,})" for reason, n in why.items()]
+    if len(silent) == len(table):
+        return f"**No cell could be held against {against}**: {listed(reasons if len(why) > 1 else list(why.index))}."
     failed = int((bad["verdict"] == "not judged").sum())
     text = f"**{count(len(bad), 'regression').capitalize()}** against {against}"
     text += f" (slower beyond chance and by at least {percent(fail_on)}, or no longer running)"
@@ -159,11 +165,7 @@ def regressed(table: pd.DataFrame, fail_on: float, baseline: str | None) -> str:
         counts = judged["verdict"].value_counts()
         parts = [f"{counts[name]:,} {name}" for name in ("slower", "faster", "same", "undecided") if counts.get(name)]
         text += f" Of {count(len(table), 'cell')}, {len(judged):,} were judged: {listed(parts)}."
-    silent = table[(table["verdict"] == "not judged") & ~table["regressed"]]
-    if len(silent):
-        reasons = [f"{reason} ({n:,})" for reason, n in silent["reason"].value_counts().items()]
-        text += f" Not judged: {listed(reasons)}."
-    return text
+    return text + (f" Not judged: {listed(reasons)}." if reasons else "")
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -199,10 +201,11 @@ def _intervals(rows: pd.DataFrame) -> list[str]:
 
 
 def regression_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Regressions first, then the others from slower to faster, at most 100."""
+    """Regressions first, then what was judged besides from slower to faster, at most 100 rows; :func:`regressed` tells the rest."""
     import pandas as pd
 
-    rows = table.head(MOST_ROWS)
+    rows = table[table["regressed"] | (table["verdict"] != "not judged")].head(MOST_ROWS)
+    reasons = rows["reason"].astype(object).fillna("")
     return pd.DataFrame(
         {
             "what": names(rows),
@@ -212,7 +215,7 @@ def regression_table(table: pd.DataFrame) -> pd.DataFrame:
             "change": ["–" if value != value else _change(value) for value in rows["ratio"]],
             "95 % interval": _intervals(rows),
             "verdict": ["regressed" if r.regressed else r.verdict for r in rows.itertuples()],
-            "reason": rows["reason"].astype(object).fillna(""),
+            **({"reason": reasons} if reasons.any() else {}),
             **_relative_to(rows),
         }
     )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from labbench.analysis.profiles import SERIES_NAMES, with_memory
+from labbench.analysis.few import MOST_ROWS
+from labbench.analysis.profiles import KIND, SERIES_NAMES, UNITS, with_curve, with_memory
 from labbench.words import count, digits, listed, number, percent, rate, seconds, size
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MS, MB = 1e3, 1e-6
-MOST_ROWS = 100  # of a table on a page
 MOST_NAMED = 6  # in a sentence
 PHASE_NAMES = {
     "start_s": "starting the worker",
@@ -61,7 +61,7 @@ def _timed(row: Any) -> str:
 
 
 def batching(curve: pd.DataFrame, growth: pd.DataFrame) -> str:
-    """The highest throughput of each kind, and what larger batches bring."""
+    """The highest throughput of each kind, what larger batches bring, and what the figures leave out."""
     if curve.empty:
         return "There is no throughput to show."
     lines = []
@@ -70,10 +70,21 @@ def batching(curve: pd.DataFrame, growth: pd.DataFrame) -> str:
         text = f"{SERIES_NAMES.get(series, series).capitalize()}: at most {rate(best['throughput'], unit)}"
         text += f" (`{best['side']}`, batch {best['batch_size']})."
         grown = growth[(growth["series"] == series) & (growth["throughput_unit"] == unit)]
-        lines.append(
-            text + (_grown(grown) if len(grown) else " Only one batch size was run, so the curves are single points.")
-        )
-    return "\n".join(f"- {line}" for line in lines)
+        lines.append(f"- {text}{_grown(grown) if len(grown) else ''}")
+    text = "\n".join(lines)
+    rest = _left_out(curve, growth) if len(growth) else "Each was run at one batch size only: points, no curves."
+    return f"{text}\n\n{rest}" if rest else text
+
+
+def _left_out(rows: pd.DataFrame, growth: pd.DataFrame) -> str:
+    """The kinds that :func:`labbench.analysis.profiles.with_curve` leaves out, and why; empty if there are none."""
+    kinds, drawn = (table.set_index(list(KIND)).index.unique() for table in (rows, with_curve(rows, growth)))
+    rest = kinds.difference(drawn).to_frame(index=False)
+    told = [
+        f"{SERIES_NAMES.get(series, series)} ({', '.join(UNITS.get(unit, unit) for unit in units)})"
+        for series, units in rest.groupby("series", observed=True)["throughput_unit"]
+    ]
+    return f"Left out of the figures, for each was run at one batch size only: {listed(told)}." if told else ""
 
 
 def _grown(growth: pd.DataFrame) -> str:
@@ -101,7 +112,7 @@ def memory(curve: pd.DataFrame, growth: pd.DataFrame) -> str:
         least, most = further.iloc[0], further.iloc[-1]
         text += f" A further sample takes {_signed(least)} (`{least['side']}`)"
         text += f" to {_signed(most)} (`{most['side']}`)." if len(further) > 1 else "."
-    return text
+    return f"{text} {_left_out(rows, growth)}".strip()
 
 
 def _signed(row: Any) -> str:
@@ -238,7 +249,9 @@ def side_by_side_table(table: pd.DataFrame) -> pd.DataFrame:
                 rows[["start_s", "load_s", "prepare_s", "first_run_s"]].sum(axis=1, min_count=1)
             ),
             "J per call": _numbers(rows["joules_per_call"]),
-            "output error": ["–" if value != value else f"{value:.1e}" for value in rows["check_error"]],
+            "output error": [
+                "–" if value != value else f"{value:.1e}" if value else "0" for value in rows["check_error"]
+            ],
             "noise": _words(rows["noise"]),
             "provenance": _words(rows["provenance"]),
         }
@@ -257,7 +270,7 @@ def _numbers(values: pd.Series) -> pd.Series:
 
 def _rates(rows: pd.DataFrame) -> list[str]:
     return [
-        f"{digits(value)} {unit}" if value == value else "–"
+        f"{digits(value)} {'× real time' if unit == 'audio_s' else unit}" if value == value else "–"
         for value, unit in zip(rows["throughput"], rows["throughput_unit"], strict=True)
     ]
 

@@ -26,6 +26,7 @@ SERIES_NAMES = {
     "decode": "a further token",
     "step": "a training step",
 }
+UNITS = {"audio_s": "seconds of audio"}  # of throughput, where the name is no word
 INPUT = ("task", "seq_len", "image_size", "frames", "audio_s")
 PHASES = ("start_s", "load_s", "prepare_s", "first_run_s")
 ASSUMED = (
@@ -105,6 +106,12 @@ def over_batch(profile: pd.DataFrame) -> pd.DataFrame:
 def with_memory(curve: pd.DataFrame) -> pd.DataFrame:
     """The rows of :func:`over_batch` whose memory is known, one a record: all series of a record share the figure."""
     return curve[curve["primary"] & curve["memory_increase_bytes"].notna()]
+
+
+def with_curve(rows: pd.DataFrame, growth: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the kinds that a side ran at several batch sizes, which :func:`growth` tells; all rows if there is none."""
+    kept = rows.merge(growth[list(KIND)].drop_duplicates())
+    return kept if len(kept) else rows
 
 
 def growth(curve: pd.DataFrame) -> pd.DataFrame:

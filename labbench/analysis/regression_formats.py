@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from labbench.analysis.history_report import MOST_ROWS, attribution, names, regressed, regression_table
+from labbench.analysis.few import MOST_ROWS
+from labbench.analysis.history_report import attribution, names, regressed, regression_table
 from labbench.analysis.labels import place
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ def as_text(table: pd.DataFrame, fail_on: float, baseline: str | None) -> str:
     sentence = plain(regressed(table, fail_on, baseline))
     if table.empty:
         return f"{sentence}\n"
-    lines = [regression_table(table).to_string(index=False, max_colwidth=72), sentence]
+    shown = regression_table(table)
+    lines = [*([shown.to_string(index=False, max_colwidth=72)] if len(shown) else []), sentence]
     bad = table[table["regressed"]]
     lines += [plain(attribution(bad, bad["cause"]))] if len(bad) else []
     return "\n".join(lines) + "\n"
@@ -31,7 +33,7 @@ def as_markdown(table: pd.DataFrame, fail_on: float, baseline: str | None) -> st
     """A heading that says whether it passed, a sentence, and a table of what is not simply the same."""
     verdict = "regressed" if table["regressed"].any() else "no regression"
     lines = [f"### labbench: {verdict}", "", regressed(table, fail_on, baseline), ""]
-    told = table[table["regressed"] | ~table["verdict"].isin(["same", "undecided"])]
+    told = table[table["regressed"] | table["verdict"].isin(["slower", "faster"])]
     if len(told):
         shown = regression_table(told).map(_cell)
         lines += [_line(shown.columns), _line(["---"] * len(shown.columns))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from labbench.analysis.few import MOST_ROWS
 from labbench.analysis.labels import place, work
 from labbench.analysis.ratio import VERDICTS
 from labbench.words import about, digits
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 NOISE = ("quiet", "noisy", "unstable")
 PHASES = {"prefill": "first token", "decode": "further token"}
 MS, MB = 1e3, 1e-6
-MOST_ROWS = 40
+MOST_FAMILIES = 40  # rows of the table by family
 CHANGED = {
     "runtime": "runtime",
     "precision": "precision",
@@ -24,7 +25,6 @@ CHANGED = {
     "memory_format": "memory format",
     "kv_cache": "KV cache",
 }
-MOST_GAPS = 100  # rows of the table of what is missing
 
 
 def noise_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -132,11 +132,11 @@ def speedup_table(totals: pd.DataFrame, comparison: pd.DataFrame, by: str = "pla
 
 
 def family_table(comparison: pd.DataFrame, by: str = "platform") -> pd.DataFrame:
-    """Geometric-mean speed-ups within the families that have most comparisons, at most ``MOST_ROWS`` rows."""
+    """Geometric-mean speed-ups within the families that have most comparisons, at most 40 rows."""
     from labbench.analysis.compare import summary
 
     totals = summary(comparison, by, families=True)
-    return speedup_table(totals.nlargest(MOST_ROWS, "workloads").reset_index(drop=True), comparison, by)
+    return speedup_table(totals.nlargest(MOST_FAMILIES, "workloads").reset_index(drop=True), comparison, by)
 
 
 def phase_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -166,7 +166,7 @@ def gaps_table(pairs: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     rows = pairs[pairs["status"] != "ok"].sort_values("command", key=lambda column: column.isna(), kind="stable")
-    rows = rows.head(MOST_GAPS)
+    rows = rows.head(MOST_ROWS)
     return pd.DataFrame(
         {
             "model": rows["model"],

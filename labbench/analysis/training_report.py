@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labbench.analysis import training
+from labbench.analysis.few import MOST_ROWS
 from labbench.analysis.labels import place, work
 from labbench.records import CAUSES, PARTS
 from labbench.words import count, digits, listed, percent, rate, size
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 MS = 1e3
 MB = 1e-6
-MOST_ROWS = 100  # of a table on a page
 DATA_BOUND = 0.2  # share of a step from which the data loader is worth naming
 SUM_GOAL = 0.02  # parts add up to the whole within this
 
@@ -116,7 +116,7 @@ def step_table(steps: pd.DataFrame) -> pd.DataFrame:
             "ms a step": [digits(value * MS) for value in rows["latency_s"]],
             "throughput": [rate(r.throughput, str(r.throughput_unit)) for r in rows.itertuples()],
             **{f"{part.replace('_', ' ')} ms": [digits(value * MS) for value in rows[f"{part}_s"]] for part in told},
-            "backward/forward": [digits(value) for value in rows["backward_forward"]],
+            "backward / forward": [digits(value) for value in rows["backward_forward"]],
             "MFU": [percent(value) if value == value else "–" for value in rows["mfu"]],
             "memory": [size(value) if value == value else "–" for value in rows["memory_increase_bytes"].astype(float)],
             "estimate": [size(value) if value == value else "–" for value in rows["estimate_bytes"]],

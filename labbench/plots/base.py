@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labbench.analysis.few import MOST_ROWS
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -19,7 +21,6 @@ WIDTH_IN = 5.2  # of every figure: a phone then shows it whole, its text at some
 TICKS = ((0.9, (1, 1.5, 2, 3, 5, 7)), (2.5, (1, 2, 5)), (np.inf, (1,)))  # of a log axis: up to so many decades, these
 LEGEND_ROW_IN = 0.2
 LEGEND_CHARACTERS, MARK_CHARACTERS = 60, 5  # what fits into WIDTH_IN, and what a mark and its gaps take of it
-MOST_ROWS = 100  # of a table on a page; pandas leaves out the middle of a longer one
 MANY = 40  # rows above which a figure shows a distribution instead of every name: it would be taller than a screen
 ENDS = 15  # rows then named at either end
 MOST_VECTORS = 2000  # points of one colour that a figure keeps as such; more are one picture within it
@@ -29,7 +30,7 @@ SHORTEST_MODEL = 16  # characters of a model's name that are kept in any case
 
 
 def theme() -> None:
-    """Defaults of a notebook: figures with a white panel, light grid, text for a phone; tables of 100 rows, texts whole."""
+    """Defaults of a notebook: figures with a white panel, light grid, text for a phone; tables whole up to 100 rows."""
     import pandas as pd
     import seaborn as sns
 
@@ -43,6 +44,7 @@ def theme() -> None:
     _draw_once()
     pd.set_option("display.max_colwidth", None)
     pd.set_option("display.max_rows", MOST_ROWS)
+    pd.set_option("display.min_rows", MOST_ROWS)
 
 
 def _draw_once() -> None:

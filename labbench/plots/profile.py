@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labbench.analysis.profiles import KIND, PHASES, SERIES_NAMES
+from labbench.analysis.profiles import KIND, PHASES, SERIES_NAMES, UNITS
 from labbench.plots.base import (
     ENDS,
     MANY,
@@ -15,7 +15,6 @@ from labbench.plots.base import (
     MB,
     MS,
     ROW_IN,
-    WIDTH_IN,
     hollow_note,
     legend_above,
     name_in_legend,
@@ -35,32 +34,25 @@ GREY = "0.75"
 MOST_TICKS = 8  # batch sizes that are all told on an axis
 PHASE_COLORS = {"start_s": "#0173b2", "load_s": "#029e73", "prepare_s": "#de8f05", "first_run_s": "#cc78bc"}
 PHASE_NAMES = {"start_s": "start", "load_s": "load", "prepare_s": "prepare", "first_run_s": "first run"}
-UNITS = {"audio_s": "seconds of audio"}
 
 
-def panels(plot: Callable[..., Axes], rows: pd.DataFrame, **options: Any) -> list[Axes]:
-    """One panel below the other for each kind of series (forward pass, reading a prompt, a further token, training step).
+def panels(plot: Callable[..., Axes], rows: pd.DataFrame) -> list[Axes]:
+    """A figure for each kind of series (forward pass, reading a prompt, a further token, training step): it fits a page.
 
     Parameters
     ----------
     plot : callable
-        Takes the rows of one kind and ``ax``.
+        Takes the rows of one kind.
     rows : DataFrame
         With the columns ``mode``, and ``series`` and ``throughput_unit`` where it is a table of series.
     """
-    import matplotlib.pyplot as plt
-
     kinds = [name for name in KIND if name in rows]
     parts = [part for _, part in rows.groupby(kinds, observed=True, sort=True)]
     if len(parts) < 2:
-        return [plot(rows, **options)]
-    height = sum(_height(plot, part) for part in parts)
-    figure = plt.figure(figsize=(WIDTH_IN, height), layout="constrained")
-    pieces = figure.subfigures(len(parts), 1, squeeze=False, height_ratios=[_height(plot, part) for part in parts])
-    axes = []
-    for piece, part in zip(pieces[:, 0], parts, strict=True):
-        piece.suptitle(_title(part), fontsize="medium")
-        axes.append(plot(part, ax=piece.subplots(), **options))
+        return [plot(rows)]
+    axes = [plot(part) for part in parts]
+    for ax, part in zip(axes, parts, strict=True):
+        ax.figure.suptitle(_title(part), fontsize="medium")
     return axes
 
 
@@ -71,10 +63,8 @@ def _title(rows: pd.DataFrame) -> str:
     return f"{SERIES_NAMES[series]} ({series})" if series in SERIES_NAMES else series
 
 
-def _height(plot: Callable[..., Axes], rows: pd.DataFrame) -> float:
-    """Inches that a panel needs."""
-    if plot is plot_cold_start:
-        return 1.5 + ROW_IN * min(len(rows), 2 * ENDS + 1)
+def _height(rows: pd.DataFrame) -> float:
+    """Inches that a figure of curves or points needs."""
     return 3.2 + 0.2 * min(rows["side"].nunique(), NAMED)
 
 
@@ -109,7 +99,7 @@ def plot_curve(curve: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """
     if curve.empty:
         return nothing(ax)
-    ax = new_axes(ax, _height(plot_curve, curve))
+    ax = new_axes(ax, _height(curve))
     colors = _named(curve)
     _plot_others(ax, curve[~curve["side"].isin(list(colors))], "latency_s", MS, "throughput", 1)
     all_named = len(colors) == curve["side"].nunique()
@@ -170,7 +160,7 @@ def plot_memory(rows: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """
     if rows.empty:
         return nothing(ax, "no memory was recorded")
-    ax = new_axes(ax, _height(plot_memory, rows))
+    ax = new_axes(ax, _height(rows))
     colors = _named(rows)
     _plot_others(ax, rows[~rows["side"].isin(list(colors))], "batch_size", 1, "memory_increase_bytes", MB)
     for side, part in rows[rows["side"].isin(list(colors))].groupby("side", sort=False):
@@ -203,7 +193,7 @@ def plot_cold_start(starts: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     rows = starts.sort_values("total_s", kind="stable")
     if len(rows) > MANY:
         rows = rows.iloc[np.r_[:ENDS, len(rows) - ENDS : len(rows)]]
-    ax = new_axes(ax, 1.3 + ROW_IN * len(rows))
+    ax = new_axes(ax, 1.5 + ROW_IN * len(rows))
     y, begin = np.arange(len(rows)), np.zeros(len(rows))
     foreign = (rows["provenance"] != "measured").to_numpy()
     for phase in PHASES:
@@ -238,7 +228,7 @@ def plot_pareto(cells: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """
     if cells.empty:
         return nothing(ax)
-    ax = new_axes(ax, _height(plot_pareto, cells))
+    ax = new_axes(ax, _height(cells))
     colors = _named(cells)
     memory = cells["memory_increase_bytes"].astype("float64")
     sizes = 20 + 140 * (memory / memory.max()).fillna(0)

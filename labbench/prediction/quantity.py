@@ -75,8 +75,8 @@ class Quantity:
         families = frame["group"].to_numpy(str)
         if len(set(families)) < MIN_FAMILIES:
             raise PredictionError(
-                f"{name} was measured, with a footprint, for {count(len(set(families)), 'model family', 'model families')}; "
-                f"prediction needs {MIN_FAMILIES}: measure more with `labbench run`"
+                f"{count(len(set(families)), 'model family', 'model families')} with a footprint and a measured "
+                f"{name.split('_')[0]}; prediction needs {MIN_FAMILIES}: measure more with `labbench run`"
             )
         keys, features = law_keys(frame, LEVELS), ResidualFeatures.of(frame)
         table = features.table(frame)

@@ -76,18 +76,19 @@ def select(
 def headline(decision: Decision) -> str:
     """The decision in one or two sentences, computed from it."""
     made = [choice for choice in decision.choices if choice.best]
-    if len(decision.choices) == 1 or not made:
-        return decision.choices[0].sentence
+    first, total = decision.choices[0], len(decision.choices)
+    if total == 1:
+        return first.sentence
+    if not made:
+        return f"Nothing meets the requirements for any of {total:,} workloads, such as {first.question}. {first.relaxation}"
     ranking = Counter(choice.best["option"] for choice in made if choice.best).most_common()
     best, wins = ranking[0]
     what = {"latency": "fastest", "throughput": "fastest", "memory": "leanest", "cost": "cheapest"}
-    rest = ", ".join(f"{name} for {times}" for name, times in ranking[1:])
-    text = (
-        f"{best} is the {what[decision.requirements.objective]} choice for {wins} of {len(decision.choices)} workloads"
-    )
+    rest = ", ".join(f"{name} for {times:,}" for name, times in ranking[1:])
+    text = f"{best} is the {what[decision.requirements.objective]} choice for {wins:,} of {total:,} workloads"
     text += f" ({rest})" if rest else ""
-    unmet = len(decision.choices) - len(made)
-    text += f"; {unmet} cannot meet the requirements" if unmet else ""
+    unmet = total - len(made)
+    text += f"; {unmet:,} cannot meet the requirements" if unmet else ""
     return " ".join(filter(None, [f"{text}.", _worth(decision, best), _doubt(decision)]))
 
 

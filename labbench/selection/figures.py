@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labbench.plots import MARKERS, MS, WIDTH_IN, new_axes, plain_ticks, platform_colors
+from labbench.plots.base import nothing, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 MB = 1e-6
 COLUMNS = 2
+TITLE_CHARACTERS = 28  # of one of so many columns
 MOST = 6  # workloads of an overview
 NEAR = 1.5  # a limit further out than this times the axis is not drawn: it would squeeze the options together
 
@@ -59,16 +61,20 @@ def plot_selection(decision: Decision, workload: str, *, ax: Axes | None = None)
     if limits.max_memory_bytes and limits.max_memory_bytes * MB < NEAR * ends[1][1]:
         ax.axhline(limits.max_memory_bytes * MB, color="tab:red", lw=1, ls=":")
     plain_ticks(ax, "x")
-    ax.set_title(workload)
+    ax.set_title(wrapped(workload, TITLE_CHARACTERS))
     return ax
 
 
 def plot_selection_overview(decision: Decision, workloads: list[str] | None = None) -> Figure:
-    """:func:`plot_selection` of several workloads (default: the first six), one legend for all."""
+    """:func:`plot_selection` of several workloads (default: the first six with a figure to show), one legend for all."""
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
-    names = workloads or [choice.question for choice in decision.choices][:MOST]
+    known = set(decision.options.dropna(subset=["latency_s", "memory_bytes"])["workload"])
+    names = workloads or [choice.question for choice in decision.choices if choice.question in known][:MOST]
+    if not names:
+        nothing(None, "of no option both latency and memory are known")
+        return plt.gcf()
     columns = min(COLUMNS, len(names))
     rows = math.ceil(len(names) / columns)
     figure, axes = plt.subplots(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from labbench.analysis.few import MOST_ROWS
 from labbench.selection.figures import pareto_front
 from labbench.words import count, listed, number, rate, seconds, size
 
@@ -79,8 +80,8 @@ def exclusion_sentence(decision: Decision) -> str:
     if not excluded:
         return "No option was excluded: every cell ran and meets the requirements."
     counts = Counter(violation.requirement for violation in found)
-    by = listed([f"{times} by {name}" for name, times in counts.most_common()])
-    text = f"{excluded} of {len(decision.options)} options {'is' if excluded == 1 else 'are'} excluded: {by}."
+    by = listed([f"{times:,} by {name}" for name, times in counts.most_common()])
+    text = f"{excluded:,} of {len(decision.options):,} options {'is' if excluded == 1 else 'are'} excluded: {by}."
     unmet = [choice for choice in decision.choices if choice.best is None]
     if unmet:
         have = "has" if len(unmet) == 1 else "have"
@@ -105,15 +106,17 @@ def front_sentence(decision: Decision) -> str:
 
 
 def decision_list(decision: Decision) -> str:
-    """Every choice with its reasons and fallbacks, as a Markdown list."""
+    """Every choice with its reasons and fallbacks, as a Markdown list; at most 100 workloads."""
     lines = []
-    for choice in decision.choices:
+    for choice in decision.choices[:MOST_ROWS]:
         lines.append(f"- {choice.sentence}")
         lines += [f"    - if that fails: {' → '.join(choice.fallbacks)}"] if choice.fallbacks else []
         lines += [
             f"    - not {option['option']}: {'; '.join(violation.reason for violation in found)}"
             for option, found in choice.excluded
         ]
+    rest = len(decision.choices) - MOST_ROWS
+    lines += [f"- and {count(rest, 'more workload')}"] if rest > 0 else []
     return "\n".join(lines)
 
 

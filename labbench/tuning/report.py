@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from labbench.analysis.few import MOST_ROWS
 from labbench.tuning import largest_batch
 from labbench.tuning.studies import USUAL, ratios
 from labbench.words import count, digits, listed, size
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
     from labbench.tuning.largest_batch import LargestBatch
     from labbench.tuning.studies import Tuning
-
-MOST_ROWS = 100
 
 
 def largest(found: list[LargestBatch]) -> str:
