@@ -142,6 +142,8 @@ def _watcher(found: list[Operator], weights: set[int], live: Live | None) -> Any
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
+    remembered = _Remembered()
+
     def tensors(tree: Any) -> list[torch.Tensor]:
         return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
@@ -149,7 +151,7 @@ def _watcher(found: list[Operator], weights: set[int], live: Live | None) -> Any
         muted = False
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = func(*args, **(kwargs or {}))
+            result = remembered(func, args, kwargs or {})
             inputs, outputs = tensors((args, kwargs)), tensors(result)
             if live:
                 for tensor in (*inputs, *outputs):
@@ -189,6 +191,59 @@ def _watcher(found: list[Operator], weights: set[int], live: Live | None) -> Any
             )
 
     return Watcher()
+
+
+class _Remembered:
+    """Runs operators, on meta tensors each kind of call once: PyTorch works out most meta results in Python, a millisecond each.
+
+    A network repeats its blocks, so most calls are of shapes that were seen. Views, which share their input's storage, and whatever
+    is no plain call on tensors and numbers always run.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[Any, tuple[bool, list[tuple[Any, ...] | None]]] = {}
+
+    def __call__(self, func: Any, args: Any, kwargs: Any) -> Any:
+        import torch
+        from torch.utils._pytree import tree_flatten
+
+        leaves, form = tree_flatten((args, kwargs))
+        inputs = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        if func.is_view or func._schema.is_mutable or not inputs or not all(one.is_meta for one in inputs):
+            return func(*args, **kwargs)
+        key = (
+            func,
+            str(form),
+            *(_form(leaf) if isinstance(leaf, torch.Tensor) else (type(leaf), leaf) for leaf in leaves),
+        )
+        try:
+            known = self._made.get(key)
+        except TypeError:  # an argument that cannot be told from another by its value
+            return func(*args, **kwargs)
+        if known is None:
+            result = func(*args, **kwargs)
+            outputs = [result] if isinstance(result, torch.Tensor) else result
+            shared = {_storage(one) for one in inputs}
+            if isinstance(outputs, list | tuple) and all(_is_new(one, shared) for one in outputs):
+                forms = [None if one is None else _form(one) for one in outputs]
+                self._made[key] = (outputs is not result, forms)
+            return result
+        single, forms = known
+        made = [
+            None if one is None else torch.empty_strided(one[0], one[1], dtype=one[2], device="meta") for one in forms
+        ]
+        return made[0] if single else tuple(made)
+
+
+def _form(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.requires_grad
+
+
+def _is_new(result: Any, shared: set[int]) -> bool:
+    """Whether a result is a meta tensor that shares no storage with an input, or none at all."""
+    import torch
+
+    return result is None or (isinstance(result, torch.Tensor) and result.is_meta and _storage(result) not in shared)
 
 
 def _whole_attention(watcher: Any) -> Any:

@@ -41,9 +41,10 @@ def test_an_operator_is_told_by_kind_and_size(kind, device):
     assert found.weight_bytes == 4 * sum(p.numel() for p in (*module.parameters(), *running(module)))
 
 
-def test_equal_operators_share_a_row():
-    module = nn.Sequential(*(nn.Linear(8, 8) for _ in range(3)), nn.Linear(8, 4))
-    x = torch.zeros(2, 8)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_equal_operators_share_a_row(device):
+    module = nn.Sequential(*(nn.Linear(8, 8) for _ in range(3)), nn.Linear(8, 4)).to(device)
+    x = torch.zeros(2, 8, device=device)
     found = operators.table(operators.watch(lambda: module(x), module))
     assert list(found["count"]) == [3, 1]
     assert (found["flops"] * found["count"]).sum() == 2 * 2 * 8 * (3 * 8 + 4)
@@ -56,6 +57,28 @@ def test_a_backward_pass_has_operators_of_its_own():
     assert not forward.backward
     assert backward.backward
     assert (forward.m, forward.k) == (backward.m, backward.k) == (9, 9)
+
+
+def test_what_is_remembered_on_meta_is_what_was_made():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.conv = nn.BatchNorm2d(8).eval(), nn.Conv2d(8, 8, 3, stride=2, padding=1)
+
+        def forward(self, x):
+            return x + nn.functional.interpolate(
+                self.conv(self.norm(x)).clone().relu_(), scale_factor=2, mode="bicubic"
+            )
+
+    module = nn.Sequential(*(Block() for _ in range(3))).to("meta")
+    x = torch.zeros(2, 8, 6, 6, device="meta").to(memory_format=torch.channels_last)
+    made = []
+    with torch.no_grad():
+        seen = operators.table(operators.watch(lambda: made.append(module(x)), module))
+        plain = module(x)
+    assert set(seen["count"]) == {3}
+    assert {"batch_norm", "convolution", "copy", "activation", "resample", "elementwise"} == set(seen["kind"])
+    assert (made[0].shape, made[0].stride(), made[0].dtype) == (plain.shape, plain.stride(), plain.dtype)
 
 
 def running(module):

@@ -1,0 +1,155 @@
+"""Operators of every architecture in a folder of timm's benchmark results, traced on the meta device: nothing is run.
+
+Each architecture is traced at two batch sizes, so that every quantity is known as a fixed part and a part for each sample.
+Needs timm (``pip install --no-deps timm``); a stand-in takes the place of torchvision, of which timm uses a few helpers that do
+not matter here.
+
+    python benchmarks/timm_graphs.py FOLDER GRAPHS.parquet
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from labbench.importers import read_foreign
+from labbench.operators import watch
+
+BATCHES = (2, 3)
+SCALED = ("flops", "read_bytes", "weight_bytes", "written_bytes", "m", "groups")  # with the batch, wholly or in part
+SAME_PARAMETERS = 0.05  # timm renames architectures now and then: one of another size is another one
+
+
+class StandIn(types.ModuleType):
+    """A module in which every name is a class that does nothing, or a module of the same sort."""
+
+    __path__ = ()
+    __version__ = "0.0"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name.islower():
+            return importlib.import_module(f"{self.__name__}.{name}")
+        if name == "FrozenBatchNorm2d":
+            return torch.nn.BatchNorm2d
+        modes = {
+            mode: mode.lower()
+            for mode in ("NEAREST", "BILINEAR", "BICUBIC", "BOX", "HAMMING", "LANCZOS", "NEAREST_EXACT")
+        }
+        return type(name, (), {"__init__": lambda self, *_, **__: None, **modes})
+
+
+class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds ``torchvision`` and everything in it."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        """A stand-in for any part of torchvision."""
+        if name.split(".")[0] == "torchvision":
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec: Any) -> StandIn:
+        """An empty module."""
+        return StandIn(spec.name)
+
+    def exec_module(self, module: Any) -> None:
+        """Nothing to run."""
+
+
+def build(name: str, image_size: int) -> torch.nn.Module:
+    """An architecture without weights; its size of image where it takes one."""
+    import timm
+
+    with torch.device("meta"):
+        try:
+            model = timm.create_model(name, img_size=image_size)
+        except TypeError:  # takes images of any size
+            model = timm.create_model(name)
+    return model.eval()
+
+
+def trace(model: torch.nn.Module, image_size: int) -> pd.DataFrame:
+    """Operators with their fixed part (``…_fixed``) and what each sample adds."""
+    seen = []
+    for batch in (BATCHES[0], *BATCHES):  # the first call makes what is made once, such as biases by position
+        image = torch.empty(batch, 3, image_size, image_size, device="meta")
+        with torch.no_grad():
+            seen.append(watch(lambda image=image: model(image), model))
+    first, second = (pd.DataFrame([vars(one) for one in operators]) for operators in seen[1:])
+    if list(first["name"]) != list(second["name"]):
+        raise ValueError("its operators depend on the batch size")
+    between = BATCHES[1] - BATCHES[0]
+    found = first.copy()
+    for column in SCALED:
+        found[column] = (second[column] - first[column]).astype(float) / between
+        found[f"{column}_fixed"] = first[column] - BATCHES[0] * found[column]
+    return found.groupby(list(found), sort=False, dropna=False).size().rename("count").reset_index()
+
+
+def architectures(folder: Path) -> pd.DataFrame:
+    """Architectures and image sizes of all results, with the number of parameters that was published, if any."""
+    found = read_foreign(folder, format="timm")
+    rows = [
+        {
+            "model": record.cell.workload.model,
+            "image_size": record.cell.workload.image_size,
+            "parameters": record.metrics.get("parameters"),
+        }
+        for record in found.records
+    ]
+    return pd.DataFrame(rows).groupby(["model", "image_size"], as_index=False)["parameters"].median()
+
+
+def traced(asked: pd.DataFrame, why_not: dict[str, str]) -> Iterator[pd.DataFrame]:
+    """Graphs of the architectures that timm can build and that are the published ones; the others' reasons."""
+    for row in tqdm(list(asked.itertuples()), "architectures", smoothing=0):
+        try:
+            model = build(row.model, row.image_size)
+            parameters = sum(one.numel() for one in model.parameters())
+            if row.parameters == row.parameters and abs(parameters / row.parameters - 1) > SAME_PARAMETERS:
+                raise ValueError(
+                    f"{parameters / 1e6:.2f} million parameters here, {row.parameters / 1e6:.2f} when it was measured"
+                )
+            graph = trace(model, row.image_size)
+        except Exception as error:  # any of a thousand architectures may refuse in its own way
+            why_not[f"{row.model} at {row.image_size}"] = f"{type(error).__name__}: {error}"
+            continue
+        module = type(model).__module__.rsplit(".", 1)[-1]
+        yield graph.assign(model=row.model, image_size=row.image_size, parameters=parameters, module=module)
+
+
+def main() -> None:
+    """Trace all and write one table; tell which could not be traced."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("graphs", type=Path)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    if importlib.util.find_spec("torchvision") is None:
+        sys.meta_path.insert(0, StandIns())
+    why_not: dict[str, str] = {}
+    graphs = pd.concat(traced(architectures(options.folder), why_not), ignore_index=True)
+    graphs.to_parquet(options.graphs)
+    for name, reason in why_not.items():
+        print(f"left out: {name}: {reason}")
+    print(
+        f"{options.graphs}: {graphs.groupby(['model', 'image_size']).ngroups} architectures and sizes, {len(why_not)} left out"
+    )
+
+
+if __name__ == "__main__":
+    main()
