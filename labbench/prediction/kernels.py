@@ -1,0 +1,267 @@
+"""Seconds of single operators on devices that nobody measured, learnt from kernels timed on others.
+
+::
+
+    kernels timed on some GPUs ──> laws of few coefficients (labbench.prediction.kernel_laws)
+                              └──> boosting of what the laws miss by shape alone, each device's own offset taken out
+    operators, a datasheet ──> seconds, within a factor found by leaving each training device out
+
+The device enters through its datasheet only, in dimensionless ratios: rounds of tiles over multiprocessors, arithmetic intensity over
+the machine's balance, strain. The form follows NeuSight (Lee et al., ASPLOS 2025), which learns the utilization of tiles; here
+most of it is a law, because five devices are few to learn from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labbench.machine.datasheet import Datasheet
+from labbench.prediction.config import PredictionError
+from labbench.prediction.conformal import Radius, radius
+from labbench.prediction.kernel_laws import (
+    LAUNCH_S,
+    ProductLaw,
+    Shapes,
+    TransferLaw,
+    alone,
+    roofline_s,
+    shapes_on,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEVEL = 0.9
+PRECISION = "fp32"
+LEAST_FLOPS = 1e8  # of products that are learnt from: smaller ones are launches
+LEAST_LAUNCHES = 2.0  # that a kernel which moves data must last to be learnt from: shorter ones hide behind their launch
+ROWS = 3000  # kernels of a kind and device that are learnt from
+LAUNCH_QUANTILE = 0.02  # of a kind's latencies on a device: the shortest are launches
+LARGE_FLOPS = 3e9  # a device's own offset is that of products which fill it
+MOST_MISSED = 0.7  # of the boosted log ratio: what is off by more is not about shape
+BASKET, BASKETS = 30, 40  # kernels whose sum stands for a model's, and how many such sums judge an interval
+SEED = 0
+FAMILIES = {"linear": "product", "bmm": "product", "attention": "product"}  # by kind; other products are convolutions
+MOVED = "elementwise"  # the kind that stands for all which move data and were never timed
+
+
+@dataclass(frozen=True)
+class KernelModel:
+    """Prices operators by datasheet.
+
+    Attributes
+    ----------
+    laws : dict
+        Of ``product``, ``convolution`` and the kinds that move data.
+    shape : dict
+        Of ``product`` and ``convolution``: boosting that corrects the law by shape.
+    alone_s : dict
+        Of each law: the launch that a stopwatch about one kernel shows, mean of the devices.
+    errors : DataFrame
+        Of each training device left out: ``device``, ``kind``, ``predicted_s``, ``measured_s``.
+    one, many : Radius
+        Half-width, in the log, of a single kernel's interval and of a sum's; ``None`` with fewer than three devices.
+    devices : tuple of str
+        What was learnt from.
+    """
+
+    laws: dict[str, ProductLaw | TransferLaw] = field(default_factory=dict)
+    shape: dict[str, Any] = field(default_factory=dict, repr=False)
+    alone_s: dict[str, float] = field(default_factory=dict)
+    errors: pd.DataFrame | None = field(default=None, repr=False)
+    one: Radius | None = None
+    many: Radius | None = None
+    devices: tuple[str, ...] = ()
+
+    @classmethod
+    def fit(cls, kernels: pd.DataFrame, sheets: Mapping[str, Datasheet], level: float = LEVEL, judge: bool = True) -> KernelModel:
+        """Learn from kernels timed alone in single precision.
+
+        Parameters
+        ----------
+        kernels : DataFrame
+            Columns of :func:`labbench.operators.table` (``count`` aside), ``device`` and ``seconds``.
+        sheets : mapping
+            Datasheet of each device.
+        level : float
+            Nominal coverage of the intervals.
+        judge : bool
+            Whether to leave each device out once, which intervals need.
+
+        Raises
+        ------
+        PredictionError
+            If a device has no sheet, its sheet lacks a figure, or no kernel is a matrix product or an elementwise operator.
+        """
+        unknown = sorted(set(kernels["device"]) - set(sheets))
+        if unknown:
+            raise PredictionError(f"no datasheet of {', '.join(unknown)}: pass one in `sheets`")
+        kernels = _learnt_from(kernels)
+        model = cls._fit(kernels, sheets)
+        names = model.devices
+        if not judge or len(names) < 3:
+            return model
+        parts = []
+        for name in names:
+            held = kernels[kernels["device"] == name]
+            others = cls._fit(kernels[kernels["device"] != name], sheets)
+            seconds = others.seconds(held, sheets[name], timed_alone=True)
+            parts.append(held[["device", "kind"]].assign(predicted_s=seconds, measured_s=held["seconds"]))
+        return model._judged(parts, level)
+
+    @classmethod
+    def _fit(cls, kernels: pd.DataFrame, sheets: Mapping[str, Datasheet]) -> KernelModel:
+        laws: dict[str, ProductLaw | TransferLaw] = {}
+        shape: dict[str, Any] = {}
+        launches: dict[str, float] = {}
+        law_of = _law_names(kernels)
+        for name, rows in kernels.groupby(law_of, sort=True):
+            law = ProductLaw if name in ("product", "convolution") else TransferLaw
+            each = rows.groupby("device")["seconds"].quantile(LAUNCH_QUANTILE)
+            launches[name] = float(np.exp(np.log(each).mean()))
+            if law is TransferLaw:
+                rows = rows[rows["seconds"] > LEAST_LAUNCHES * rows["device"].map(each)]
+            shapes, seconds = _stacked(rows, sheets), rows["seconds"].to_numpy(float)
+            laws[name] = law.fit(shapes, seconds, launches[name])
+            if law is ProductLaw:
+                missed = np.log(seconds / alone(laws[name].seconds(shapes, warm=False), launches[name]))
+                shape[name] = _boosted(shapes, missed, (rows["device"] + rows["kind"]).to_numpy())
+        for needed, what in (("product", "matrix product"), (MOVED, "elementwise operator")):
+            if needed not in laws:
+                raise PredictionError(f"no {what} among the kernels to learn from: time some")
+        return cls(laws, shape, launches, devices=tuple(sorted(set(kernels["device"]))))
+
+    def _judged(self, parts: list[pd.DataFrame], level: float) -> KernelModel:
+        import pandas as pd
+
+        errors = pd.concat(parts, ignore_index=True)
+        draw = np.random.default_rng(SEED)
+        scores, groups = [], []
+        for name, rows in errors.groupby("device"):
+            predicted, measured = rows["predicted_s"].to_numpy(), rows["measured_s"].to_numpy()
+            for _ in range(BASKETS):
+                chosen = draw.integers(len(rows), size=BASKET)
+                scores.append(abs(np.log(predicted[chosen].sum() / measured[chosen].sum())))
+                groups.append(name)
+        single = np.abs(np.log(errors["predicted_s"] / errors["measured_s"])).to_numpy()
+        return KernelModel(
+            self.laws, self.shape, self.alone_s, errors,
+            radius(single, errors["device"].to_numpy(), level), radius(np.array(scores), np.array(groups), level), self.devices,
+        )  # fmt: skip
+
+    def seconds(self, operators: pd.DataFrame, sheet: Datasheet, timed_alone: bool = False) -> np.ndarray:
+        """Seconds of each operator (once, whatever its ``count``), never less than the roofline.
+
+        Parameters
+        ----------
+        operators : DataFrame
+            Columns of :func:`labbench.operators.table`.
+        sheet : Datasheet
+        timed_alone : bool
+            As a stopwatch about a single call from rest shows it, launch and all; default: within a program that runs.
+
+        Raises
+        ------
+        PredictionError
+            If the model is not fitted or the sheet lacks a figure.
+        """
+        if not self.laws:
+            raise PredictionError("the kernel model is not fitted: call KernelModel.fit(kernels, sheets) first")
+        shapes = shapes_on(operators, sheet, PRECISION)
+        names = _law_names(operators).to_numpy()
+        out = np.empty(len(operators))
+        for name in np.unique(names):
+            rows = names == name
+            these = {key: column[rows] for key, column in shapes.items()}
+            law = self.laws.get(name) or self.laws["product" if name == "convolution" else MOVED]
+            value = law.seconds(these, warm=not timed_alone)
+            if name in self.shape:
+                value = LAUNCH_S + (value - LAUNCH_S) * np.exp(_correction(self.shape[name], these))
+            value = np.maximum(value, roofline_s(these))
+            if timed_alone:
+                value = alone(value, self.alone_s.get(name, self.alone_s[MOVED]))
+            out[rows] = value
+        return out
+
+    def predict(self, operators: pd.DataFrame, sheet: Datasheet) -> pd.DataFrame:
+        """``seconds`` of each operator with ``low`` and ``high``: the interval of a single kernel."""
+        seconds = self.seconds(operators, sheet)
+        spread = np.exp(self.one.value) if self.one else np.inf
+        return operators.assign(seconds=seconds, low=seconds / spread, high=seconds * spread)
+
+    def total(self, operators: pd.DataFrame, sheet: Datasheet) -> tuple[float, float, float]:
+        """Seconds of all operators one after another, ``count`` times each, and the interval of such a sum.
+
+        Launches are taken to hide behind the kernels before them, as they do while the device is busy.
+        """
+        seconds = float(self.seconds(operators, sheet) @ operators["count"].to_numpy(float))
+        spread = np.exp(self.many.value) if self.many else np.inf
+        return seconds, seconds / spread, seconds * spread
+
+
+def _law_names(operators: pd.DataFrame) -> pd.Series:
+    """Which law prices an operator: by kind, and whether it is a product."""
+    products = operators["m"] > 0
+    return operators["kind"].map(FAMILIES).where(products).fillna("convolution").where(products, operators["kind"])
+
+
+def _learnt_from(kernels: pd.DataFrame) -> pd.DataFrame:
+    """Products that are more than a launch, at most ``ROWS`` kernels of each kind and device, drawn at random."""
+    kernels = kernels[(kernels["m"] == 0) | (kernels["flops"] >= LEAST_FLOPS)]
+    drawn = kernels.sample(frac=1.0, random_state=SEED)
+    return drawn.groupby(["device", "kind"], sort=False).head(ROWS).sort_index().reset_index(drop=True)
+
+
+def _stacked(rows: pd.DataFrame, sheets: Mapping[str, Datasheet]) -> dict[str, np.ndarray]:
+    """Shapes of kernels of several devices, in the order of the rows."""
+    order, parts = [], []
+    for name, these in rows.reset_index(drop=True).groupby("device"):
+        order.append(these.index.to_numpy())
+        parts.append(shapes_on(these, sheets[name], PRECISION))
+    back = np.argsort(np.concatenate(order))
+    return {key: np.concatenate([part[key] for part in parts])[back] for key in parts[0]}
+
+
+def _features(shapes: Shapes) -> np.ndarray:
+    """Of a product: sizes, how well they fill tiles and rounds, intensity over balance, alignment of rows."""
+    sizes = [shapes[name] for name in ("m", "n", "k", "groups")]
+    m, n, k, groups = sizes
+    columns = [*np.log2(sizes)]
+    for side in (128, 64):
+        rounds = np.ceil(m / side) * np.ceil(n / side) * groups / shapes["units"]
+        columns += [np.log2(rounds), rounds / np.ceil(rounds)]
+    columns += [x / side / np.ceil(x / side) for x, side in ((m, 128), (n, 128), (n, 64))]
+    columns += [np.log2(shapes["flops"] / shapes["bytes"] * shapes["bandwidth"] / shapes["peak"])]
+    columns += [_alignment(x) for x in (k, n, m)]
+    columns += [shapes["window"], shapes["stride"]]
+    return np.column_stack(columns)
+
+
+def _alignment(size: np.ndarray) -> np.ndarray:
+    """How often two divides a size, at most five times: loads come in 16 bytes, sectors have 32, lines 128."""
+    whole = np.maximum(size, 1).astype(np.int64)
+    return np.minimum(np.log2((whole & -whole).astype(float)), 5.0)
+
+
+def _boosted(shapes: Shapes, missed: np.ndarray, group: np.ndarray) -> Any:
+    """Boosting of what the law misses, after each device's and kind's own median of large products is taken out."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    missed = missed.copy()
+    large = shapes["flops"] > LARGE_FLOPS
+    for name in np.unique(group):
+        rows = group == name
+        own = missed[rows & large] if (rows & large).any() else missed[rows]
+        missed[rows] -= np.median(own)
+    model = HistGradientBoostingRegressor(
+        max_iter=200, learning_rate=0.05, max_leaf_nodes=15, min_samples_leaf=40, l2_regularization=1.0, random_state=SEED
+    )
+    return model.fit(_features(shapes), np.clip(missed, -MOST_MISSED, MOST_MISSED))
+
+
+def _correction(model: Any, shapes: Shapes) -> np.ndarray:
+    return np.clip(model.predict(_features(shapes)), -MOST_MISSED, MOST_MISSED)
