@@ -7,7 +7,9 @@ traces show it: scores are scaled and masked one operator at a time, OPT clamps 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,33 @@ from torch.overrides import TorchFunctionMode
 from transformers.initialization import no_init_weights
 from transformers.models.switch_transformers.modeling_switch_transformers import SwitchTransformersSparseMLP
 
-from labbench.operators import table, watch
+from labbench.operators import Operator, watch
 
 ATTENTION = "scores_2023"
 
 
+@dataclass(frozen=True)
+class Run:
+    """One call of a model: its operators in order, and what else the parallel variants need.
+
+    Attributes
+    ----------
+    operators : list of Operator
+    width : int
+        Of the residual stream.
+    layers : int
+    parameter_bytes : float
+    """
+
+    operators: list[Operator]
+    width: int
+    layers: int
+    parameter_bytes: float
+
+
 @cache
-def operators(config: Path, mode: str, seq: int, batch: int) -> Any:
-    """Table of operators (:func:`labbench.operators.table`) of one call.
+def run(config: Path, mode: str, seq: int, batch: int) -> Run:
+    """Trace one call.
 
     Parameters
     ----------
@@ -38,9 +59,10 @@ def operators(config: Path, mode: str, seq: int, batch: int) -> Any:
         the traces show.
     seq, batch : int
     """
-    with FakeTensorMode(allow_non_fake_inputs=True), _Runs(), _patched():
+    with FakeTensorMode(allow_non_fake_inputs=True), _Values(), _patched():
         with no_init_weights():
             model = _model(config)
+            model.tie_weights()
         model.train(mode == "train")
         ids = torch.zeros(batch, seq, dtype=torch.long)
         inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
@@ -55,7 +77,9 @@ def operators(config: Path, mode: str, seq: int, batch: int) -> Any:
             logits = forward()
             logits.backward(torch.ones_like(logits))
 
-        return table(watch(forward if mode == "inf" else step, model))
+        operators = watch(forward if mode == "inf" else step, model)
+        size = sum(parameter.nbytes for parameter in model.parameters())
+        return Run(operators, model.config.hidden_size, model.config.num_hidden_layers, float(size))
 
 
 def _model(config: Path) -> Any:
@@ -66,7 +90,7 @@ def _model(config: Path) -> Any:
     return maker(known)
 
 
-class _Runs(TorchFunctionMode):
+class _Values(TorchFunctionMode):
     """Values that fake tensors lack, dropout as one kernel, and experts that share the tokens evenly."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -96,6 +120,7 @@ def _attention(
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     kind = module.config.model_type
+    # constants that the models keep are made of nothing here, so that making them costs nothing
     scores = torch.matmul(query, key.transpose(-1, -2))
     batch, _heads, rows, columns = scores.shape
     lowest = torch.empty(())
@@ -124,7 +149,7 @@ def _sparse(self: Any, states: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def _patched() -> Any:
+def _patched() -> Iterator[None]:
     with (
         mock.patch.object(torch.nn.Module, "to", lambda module, *_, **__: module),  # fake parameters cannot be moved
         mock.patch.object(SwitchTransformersSparseMLP, "forward", _sparse),

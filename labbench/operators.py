@@ -12,7 +12,7 @@ convolution and a pointwise one do not.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,13 @@ OTHER = "elementwise"
 NAMES = (*CLASSES, OTHER)
 EXACT_CLASSES = ("attention", "matmul", "convolution")
 FLOPS_PER_ELEMENT = {"normalization": 5, "softmax": 5, "copy": 0, "embedding": 0}
+FUSED = {
+    OTHER,
+    "activation",
+    "softmax",
+    "normalization",
+}  # one pass over the data each, or over rows that fit a multiprocessor
+SAME_SIZE = 0.01  # normalization writes its statistics too
 FREE = ("empty", "detach", "lift_fresh", "_unsafe_view", "alias", "is_same_size", "sym_size", "_local_scalar_dense")
 
 
@@ -109,6 +116,33 @@ def watch(call: Callable[[], Any], module: torch.nn.Module | None = None, live: 
     with _watcher(found, weights, live) as watcher, _whole_attention(watcher):
         call()
     return found
+
+
+def fused(operators: Iterable[Operator]) -> list[Operator]:
+    """The same operators as a compiler runs them: each run of arithmetic that follows one another is one kernel.
+
+    Within a run every operator takes its predecessor's output from registers: of all but the first only further inputs are
+    read, and only the last's output is written. A run ends where the size of the data changes, at products, copies and look-ups.
+    """
+    out: list[Operator] = []
+    for one in operators:
+        before = out[-1] if out else None
+        if before is None or not _fuses(before, one):
+            out.append(one)
+            continue
+        further = max(one.read_bytes - before.written_bytes, 0.0)
+        out[-1] = replace(
+            one,
+            flops=before.flops + one.flops,
+            read_bytes=before.read_bytes + further,
+            weight_bytes=before.weight_bytes + one.weight_bytes,
+        )
+    return out
+
+
+def _fuses(before: Operator, after: Operator) -> bool:
+    both = {before.label, after.label} <= FUSED
+    return both and abs(before.written_bytes - after.written_bytes) <= SAME_SIZE * after.written_bytes
 
 
 def table(operators: Iterable[Operator]) -> pd.DataFrame:

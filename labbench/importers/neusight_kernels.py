@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FLOAT = 4  # bytes
+SIZES = ("m", "n", "k", "groups", "window", "stride", "width")
 BINARY = ("add", "div", "mul", "pow")
 UNARY = ("addu", "divu", "mulu", "powu", "gelu", "relu", "tanh")
 KINDS = {"softmax": ("_softmax", "softmax", 5), "ln": ("native_layer_norm", "layer_norm", 5)}  # ATen name, kind, FLOPs
@@ -41,10 +42,19 @@ def kernels(folder: Path) -> pd.DataFrame:
         shaped["device"] = raw["Device"]
         parts.append(shaped.assign(operator=file.stem, seconds=raw["Latency"] * 1e-3))
     blank = table([]).drop(columns="count")
-    defaults = {"groups": 1, "window": 1, "stride": 1, "width": 1, "backward": False, "weight_bytes": 0.0, "m": 0, "n": 0, "k": 0}
+    defaults = {
+        "groups": 1,
+        "window": 1,
+        "stride": 1,
+        "width": 1,
+        "weight_bytes": 0.0,
+        "m": 0,
+        "n": 0,
+        "k": 0,
+    }
     frame = pd.concat(parts, ignore_index=True)
     frame = frame.reindex(columns=[*blank.columns, "device", "operator", "seconds"])
-    return frame.fillna(defaults).astype(dict.fromkeys(("m", "n", "k", "groups", "window", "stride", "width"), int))
+    return frame.assign(backward=False).fillna(defaults).astype(dict.fromkeys(SIZES, int))
 
 
 def _products(raw: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -56,7 +66,13 @@ def _products(raw: pd.DataFrame, name: str) -> pd.DataFrame:
         side = (raw["Input_Size"] + 2 * raw["Padding"] - raw["Kernel_Szie"]) // raw["Stride"] + 1
         m, n, k, groups = raw["B"] * side**2, raw["Output_Channel"], raw["Input_Channel"] * window, 1
         read = raw["B"] * raw["Input_Channel"] * raw["Input_Size"] ** 2
-        said = {"name": "convolution", "label": "convolution", "kind": "convolution", "window": window, "stride": raw["Stride"]}
+        said = {
+            "name": "convolution",
+            "label": "convolution",
+            "kind": "convolution",
+            "window": window,
+            "stride": raw["Stride"],
+        }
     else:
         m, n, k, groups = raw["M"], raw["K"], raw["N"], raw["B"]
         read = groups * m * k

@@ -74,9 +74,9 @@ class Datasheet:
     def issue(self) -> float:
         """Instructions that the schedulers of a multiprocessor issue in the time its FP32 lanes take one, between 1 and 2.
 
-        At 1, every load and address computation costs a multiply-add its turn; at 2 they go beside. A scheduler issues an instruction
-        for 32 lanes a cycle; there are four of them, two in the GP100 (CUDA C++ Programming Guide, "Compute Capabilities"). 1 where
-        nothing is known.
+        At 1, every load and address computation costs a multiply-add its turn; at 2 they go beside. A scheduler issues an
+        instruction for 32 lanes a cycle; there are four of them, two in the GP100 (CUDA C++ Programming Guide, "Compute
+        Capabilities"). 1 where nothing is known.
         """
         if not self.lanes or not self.multiprocessors or "CDNA" in self.architecture:
             return 1.0

@@ -1,15 +1,16 @@
-"""What one operator takes on a GPU by its datasheet: few coefficients, each with a meaning, so that they hold on devices never seen.
+"""What one operator takes on a GPU by its datasheet: few coefficients, each with a meaning, to hold on devices never seen.
 
 A kernel computes and moves data at the same time, the slower of the two counts, and whatever is slower than the datasheet is a
 dimensionless share of it:
 
-- Matrix products run in tiles of the output. Each tile costs its full size (*tile quantization*), and the multiprocessors take them
-  in rounds of which the last may be half empty (*wave quantization*; NVIDIA, "Matrix Multiplication Background User's Guide"). Smaller
-  tiles load more for each multiply-add and run at a lower rate.
+- Matrix products run in tiles of the output. Each tile costs its full size (*tile quantization*), and the multiprocessors take
+  them in rounds of which the last may be half empty (*wave quantization*; NVIDIA, "Matrix Multiplication Background User's
+  Guide"). Smaller tiles load more for each multiply-add and run at a lower rate.
 - The rate of a full device is a share of its peak, which depends on whether the schedulers have turns left for loads beside the
   multiply-adds (:attr:`labbench.machine.datasheet.Datasheet.issue`).
-- A board whose sheet promises far more per watt than its process usually gives (:attr:`~labbench.machine.datasheet.Datasheet.strain`)
-  slows down under a product that lasts: at constant energy per operation, power holds the rate at ``STRAIN / strain`` of the peak.
+- A board whose sheet promises far more per watt than its process usually gives
+  (:attr:`~labbench.machine.datasheet.Datasheet.strain`) slows down under a product that lasts: at constant energy per operation,
+  its power holds the rate at a share of the peak that is inverse to the strain.
 - Everything else is bytes over bandwidth.
 """
 
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, np.ndarray]  # columns of operators, and of their device's sheet
 
-LAUNCH_S = 3e-6  # between two kernels of a stream: NVIDIA's "Understanding the Overheads" blog and profiles give 2 to 5 µs
+LAUNCH_S = (
+    3e-6  # between two kernels of a stream: NVIDIA's "Understanding the Overheads" blog and profiles give 2 to 5 µs
+)
 SHOWN = 0.5  # of a launch: fits of elementwise kernels give 0.41 to 0.47, of softmax 0.47
 SHARPNESS = 4.0  # of the maximum of computing and moving: they overlap, but for the first and last tile
 TILES = ((128, 128), (128, 64), (64, 128), (64, 64), (64, 32), (32, 64), (32, 32))  # of cuBLAS's and CUTLASS's kernels
@@ -51,7 +54,8 @@ class ProductLaw:
         Logs of: share of the peak at one and at two issued instructions a cycle, depth of product that a tile's start and end cost,
         rate of a 64 x 64 tile over a 128 x 128 one, of a 32 x 32 over a 64 x 64 one, share of the bandwidth.
     strain, sustained_s : float
-        Strain that the process really stands, and the time after which a board is down to what its power allows.
+        Strain at which a board slows down under one kernel again and again, and the time it takes to. In a program, operators that
+        draw less lie between the products, and power is averaged: it stands a strain of ``UNSTRAINED`` at least.
     """
 
     theta: np.ndarray
@@ -62,15 +66,16 @@ class ProductLaw:
     WIDTH = np.array([0.3, 0.3, 1.0, 0.3, 0.3, 0.3])
 
     @classmethod
-    def fit(cls, shapes: Shapes, seconds: np.ndarray, alone_s: float) -> ProductLaw:
-        """Fit to kernels timed alone, whose launch takes ``alone_s``: first the boards that hold their clock, then the others."""
+    def fit(cls, shapes: Shapes, seconds: np.ndarray, alone_s: np.ndarray) -> ProductLaw:
+        """Fit to kernels timed alone, whose launches take ``alone_s``: first the boards that hold their clock, then the others.
+
+        Some must hold it: what a board that does not could reach is not seen.
+        """
         cool = shapes["strain"] <= UNSTRAINED
-        if not cool.any():
-            raise PredictionError("no kernel of a device that holds its clock (strain at most 1.2); add one with a larger TDP")
 
         def residual(theta: np.ndarray) -> np.ndarray:
             law = cls(theta)
-            error = np.log(alone(law.seconds(_rows(shapes, cool)), alone_s) / seconds[cool])
+            error = np.log(alone(law.seconds(_rows(shapes, cool)), alone_s[cool]) / seconds[cool])
             return np.concatenate([error / NOISE, (theta - cls.START) / cls.WIDTH])
 
         law = cls(_solve(residual, cls.START))
@@ -79,10 +84,10 @@ class ProductLaw:
 
         def throttled(pair: np.ndarray) -> np.ndarray:
             hot = cls(law.theta, *np.exp(pair))
-            return np.log(alone(hot.seconds(_rows(shapes, ~cool), warm=False), alone_s) / seconds[~cool]) / NOISE
+            return np.log(alone(hot.seconds(_rows(shapes, ~cool), warm=False), alone_s[~cool]) / seconds[~cool]) / NOISE
 
         strain, sustained_s = np.exp(_solve(throttled, np.log([UNSTRAINED, SUSTAINED_S])))
-        return cls(law.theta, max(float(strain), UNSTRAINED), float(sustained_s))
+        return cls(law.theta, float(strain), float(sustained_s))
 
     def seconds(self, shapes: Shapes, warm: bool = True) -> np.ndarray:
         """Time of each; ``warm``: in a program that has run for a while, not alone and from rest."""
@@ -98,11 +103,14 @@ class ProductLaw:
             computing = np.minimum(computing, work / (shapes["peak"] * share * rate))
         computing = computing * shapes["passes"]
         moving = shapes["bytes"] / (shapes["bandwidth"] * np.exp(bandwidth))
-        slowed = np.maximum(shapes["strain"] / self.strain, 1.0)
+        stands = max(self.strain, UNSTRAINED) if warm else self.strain
+        slowed = np.where(shapes["strain"] > UNSTRAINED, np.maximum(shapes["strain"] / stands, 1.0), 1.0)
         sustained = LAUNCH_S + _maximum(computing * slowed, moving)
         if warm:
             return sustained
-        return np.asarray(LAUNCH_S + _maximum(computing * slowed ** (sustained / (sustained + self.sustained_s)), moving))
+        return np.asarray(
+            LAUNCH_S + _maximum(computing * slowed ** (sustained / (sustained + self.sustained_s)), moving)
+        )
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,7 @@ class TransferLaw:
     START, WIDTH = np.log(0.8), 0.3
 
     @classmethod
-    def fit(cls, shapes: Shapes, seconds: np.ndarray, alone_s: float) -> TransferLaw:
+    def fit(cls, shapes: Shapes, seconds: np.ndarray, alone_s: np.ndarray) -> TransferLaw:
         """Fit to kernels timed alone."""
 
         def residual(theta: np.ndarray) -> np.ndarray:
@@ -157,7 +165,9 @@ def shapes_on(operators: pd.DataFrame, sheet: Datasheet, precision: str = "fp32"
     }
     missing = [name for name, value in needed.items() if not value]
     if missing or not (peak and sheet.bandwidth_bytes_s and sheet.multiprocessors):
-        raise PredictionError(f"{sheet.name or 'the device'}: the datasheet lacks {', '.join(missing)}; give it in a Datasheet")
+        raise PredictionError(
+            f"{sheet.name or 'the device'}: the datasheet lacks {', '.join(missing)}; give it in a Datasheet"
+        )
     matrix = sheet.flops.get(MATRIX, peak) if precision == "fp32" else peak
     size = {name: np.where(products, operators[name].to_numpy(float), 1.0) for name in ("m", "n", "k", "groups")}
     flops = operators["flops"].to_numpy(float)
@@ -186,7 +196,9 @@ def traffic(operators: pd.DataFrame) -> np.ndarray:
     read = (operators["read_bytes"] + operators["weight_bytes"]).to_numpy(float)
     fills = name.str.match(r"(?:zeros|ones|full|fill|new_|arange)").to_numpy()
     finds = (name.isin(("embedding", "index", "index_select", "gather")) & ~operators["backward"]).to_numpy()
-    puts = name.str.startswith(("index_put", "scatter")).to_numpy()  # in place: what it reads beside its target, and writes that
+    puts = name.str.startswith(
+        ("index_put", "scatter")
+    ).to_numpy()  # in place: what it reads beside its target, and writes that
     read = np.where(fills, 0.0, np.where(finds, written, np.where(puts, np.maximum(read - written, 0.0), read)))
     return read + np.where(puts, read, written)
 

@@ -6,15 +6,15 @@
                               └──> boosting of what the laws miss by shape alone, each device's own offset taken out
     operators, a datasheet ──> seconds, within a factor found by leaving each training device out
 
-The device enters through its datasheet only, in dimensionless ratios: rounds of tiles over multiprocessors, arithmetic intensity over
-the machine's balance, strain. The form follows NeuSight (Lee et al., ASPLOS 2025), which learns the utilization of tiles; here
-most of it is a law, because five devices are few to learn from.
+The device enters through its datasheet only, in dimensionless ratios: rounds of tiles over multiprocessors, arithmetic intensity
+over the machine's balance, strain. The form follows NeuSight (Lee et al., ASPLOS 2025), which learns the utilization of tiles;
+here most of it is a law, because five devices are few to learn from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from labbench.prediction.config import PredictionError
 from labbench.prediction.conformal import Radius, radius
 from labbench.prediction.kernel_laws import (
     LAUNCH_S,
+    UNSTRAINED,
     ProductLaw,
     Shapes,
     TransferLaw,
@@ -38,14 +39,18 @@ if TYPE_CHECKING:
 LEVEL = 0.9
 PRECISION = "fp32"
 LEAST_FLOPS = 1e8  # of products that are learnt from: smaller ones are launches
-LEAST_LAUNCHES = 2.0  # that a kernel which moves data must last to be learnt from: shorter ones hide behind their launch
+LEAST_LAUNCHES = (
+    2.0  # that a kernel which moves data must last to be learnt from: shorter ones hide behind their launch
+)
 ROWS = 3000  # kernels of a kind and device that are learnt from
 LAUNCH_QUANTILE = 0.02  # of a kind's latencies on a device: the shortest are launches
 LARGE_FLOPS = 3e9  # a device's own offset is that of products which fill it
 MOST_MISSED = 0.7  # of the boosted log ratio: what is off by more is not about shape
 BASKET, BASKETS = 30, 40  # kernels whose sum stands for a model's, and how many such sums judge an interval
 SEED = 0
-FAMILIES = {"linear": "product", "bmm": "product", "attention": "product"}  # by kind; other products are convolutions
+FAMILIES = dict.fromkeys(
+    ("linear", "bmm", "attention", "pointwise", "patch"), "product"
+)  # other products are convolutions
 MOVED = "elementwise"  # the kind that stands for all which move data and were never timed
 
 
@@ -60,11 +65,12 @@ class KernelModel:
     shape : dict
         Of ``product`` and ``convolution``: boosting that corrects the law by shape.
     alone_s : dict
-        Of each law: the launch that a stopwatch about one kernel shows, mean of the devices.
+        Of each kind: the launch that a stopwatch about one kernel shows, geometric mean of the devices.
     errors : DataFrame
-        Of each training device left out: ``device``, ``kind``, ``predicted_s``, ``measured_s``.
-    one, many : Radius
-        Half-width, in the log, of a single kernel's interval and of a sum's; ``None`` with fewer than three devices.
+        Of each training device left out: ``device``, ``kind``, ``law``, ``predicted_s``, ``measured_s``.
+    one, many : dict
+        Of each law: half-width, in the log, of the interval of a single kernel and of a sum of kernels
+        (:class:`~labbench.prediction.conformal.Radius`); empty with fewer than three devices.
     devices : tuple of str
         What was learnt from.
     """
@@ -73,12 +79,14 @@ class KernelModel:
     shape: dict[str, Any] = field(default_factory=dict, repr=False)
     alone_s: dict[str, float] = field(default_factory=dict)
     errors: pd.DataFrame | None = field(default=None, repr=False)
-    one: Radius | None = None
-    many: Radius | None = None
+    one: dict[str, Radius] = field(default_factory=dict)
+    many: dict[str, Radius] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
 
     @classmethod
-    def fit(cls, kernels: pd.DataFrame, sheets: Mapping[str, Datasheet], level: float = LEVEL, judge: bool = True) -> KernelModel:
+    def fit(
+        cls, kernels: pd.DataFrame, sheets: Mapping[str, Datasheet], level: float = LEVEL, judge: bool = True
+    ) -> KernelModel:
         """Learn from kernels timed alone in single precision.
 
         Parameters
@@ -95,7 +103,8 @@ class KernelModel:
         Raises
         ------
         PredictionError
-            If a device has no sheet, its sheet lacks a figure, or no kernel is a matrix product or an elementwise operator.
+            If a device has no sheet, its sheet lacks a figure, no kernel is an elementwise operator, or none is a matrix product
+            of a device whose strain is at most ``UNSTRAINED``.
         """
         unknown = sorted(set(kernels["device"]) - set(sheets))
         if unknown:
@@ -110,48 +119,55 @@ class KernelModel:
             held = kernels[kernels["device"] == name]
             others = cls._fit(kernels[kernels["device"] != name], sheets)
             seconds = others.seconds(held, sheets[name], timed_alone=True)
-            parts.append(held[["device", "kind"]].assign(predicted_s=seconds, measured_s=held["seconds"]))
+            told = {"law": _law_names(held), "predicted_s": seconds, "measured_s": held["seconds"]}
+            parts.append(held[["device", "kind"]].assign(**told))
         return model._judged(parts, level)
 
     @classmethod
     def _fit(cls, kernels: pd.DataFrame, sheets: Mapping[str, Datasheet]) -> KernelModel:
         laws: dict[str, ProductLaw | TransferLaw] = {}
         shape: dict[str, Any] = {}
-        launches: dict[str, float] = {}
-        law_of = _law_names(kernels)
-        for name, rows in kernels.groupby(law_of, sort=True):
+        for name, rows in kernels.groupby(_law_names(kernels), sort=True):
             law = ProductLaw if name in ("product", "convolution") else TransferLaw
-            each = rows.groupby("device")["seconds"].quantile(LAUNCH_QUANTILE)
-            launches[name] = float(np.exp(np.log(each).mean()))
             if law is TransferLaw:
-                rows = rows[rows["seconds"] > LEAST_LAUNCHES * rows["device"].map(each)]
+                rows = rows[rows["seconds"] > LEAST_LAUNCHES * rows["launch_s"]]
             shapes, seconds = _stacked(rows, sheets), rows["seconds"].to_numpy(float)
-            laws[name] = law.fit(shapes, seconds, launches[name])
+            if law is ProductLaw and not (shapes["strain"] <= UNSTRAINED).any():
+                continue
+            launch_s = rows["launch_s"].to_numpy(float)
+            large = _large(shapes) if law is ProductLaw else np.ones(len(rows), bool)
+            laws[name] = law.fit(
+                {key: column[large] for key, column in shapes.items()}, seconds[large], launch_s[large]
+            )
             if law is ProductLaw:
-                missed = np.log(seconds / alone(laws[name].seconds(shapes, warm=False), launches[name]))
+                missed = np.log(seconds / alone(laws[name].seconds(shapes, warm=False), launch_s))
                 shape[name] = _boosted(shapes, missed, (rows["device"] + rows["kind"]).to_numpy())
-        for needed, what in (("product", "matrix product"), (MOVED, "elementwise operator")):
+        for needed, what in (
+            ("product", "matrix product of a device that holds its clock"),
+            (MOVED, "elementwise operator"),
+        ):
             if needed not in laws:
                 raise PredictionError(f"no {what} among the kernels to learn from: time some")
-        return cls(laws, shape, launches, devices=tuple(sorted(set(kernels["device"]))))
+        launches = np.log(kernels.groupby(["kind", "device"])["launch_s"].first()).groupby("kind").mean()
+        return cls(laws, shape, np.exp(launches).to_dict(), devices=tuple(sorted(set(kernels["device"]))))
 
     def _judged(self, parts: list[pd.DataFrame], level: float) -> KernelModel:
+        """With errors and intervals; a model's time is a sum, so sums of kernels drawn at random are judged too."""
         import pandas as pd
 
         errors = pd.concat(parts, ignore_index=True)
         draw = np.random.default_rng(SEED)
-        scores, groups = [], []
-        for name, rows in errors.groupby("device"):
-            predicted, measured = rows["predicted_s"].to_numpy(), rows["measured_s"].to_numpy()
-            for _ in range(BASKETS):
-                chosen = draw.integers(len(rows), size=BASKET)
-                scores.append(abs(np.log(predicted[chosen].sum() / measured[chosen].sum())))
-                groups.append(name)
-        single = np.abs(np.log(errors["predicted_s"] / errors["measured_s"])).to_numpy()
-        return KernelModel(
-            self.laws, self.shape, self.alone_s, errors,
-            radius(single, errors["device"].to_numpy(), level), radius(np.array(scores), np.array(groups), level), self.devices,
-        )  # fmt: skip
+        one, many = {}, {}
+        for name, rows in errors.groupby("law"):
+            sums = []
+            for _, own in rows.groupby("device"):
+                drawn = draw.integers(len(own), size=(BASKETS, BASKET))
+                predicted, measured = own["predicted_s"].to_numpy(), own["measured_s"].to_numpy()
+                sums.append(np.abs(np.log(predicted[drawn].sum(axis=1) / measured[drawn].sum(axis=1))))
+            single = np.abs(np.log(rows["predicted_s"] / rows["measured_s"])).to_numpy()
+            one[name] = radius(single, rows["device"].to_numpy(), level)
+            many[name] = radius(np.concatenate(sums), np.repeat(np.arange(len(sums)), BASKETS), level)
+        return replace(self, errors=errors, one=one, many=many)
 
     def seconds(self, operators: pd.DataFrame, sheet: Datasheet, timed_alone: bool = False) -> np.ndarray:
         """Seconds of each operator (once, whatever its ``count``), never less than the roofline.
@@ -182,25 +198,35 @@ class KernelModel:
             if name in self.shape:
                 value = LAUNCH_S + (value - LAUNCH_S) * np.exp(_correction(self.shape[name], these))
             value = np.maximum(value, roofline_s(these))
-            if timed_alone:
-                value = alone(value, self.alone_s.get(name, self.alone_s[MOVED]))
             out[rows] = value
-        return out
+        return (
+            alone(out, operators["kind"].map(self.alone_s).fillna(self.alone_s[MOVED]).to_numpy())
+            if timed_alone
+            else out
+        )
 
     def predict(self, operators: pd.DataFrame, sheet: Datasheet) -> pd.DataFrame:
         """``seconds`` of each operator with ``low`` and ``high``: the interval of a single kernel."""
         seconds = self.seconds(operators, sheet)
-        spread = np.exp(self.one.value) if self.one else np.inf
+        spread = self._spread(operators, self.one)
         return operators.assign(seconds=seconds, low=seconds / spread, high=seconds * spread)
 
     def total(self, operators: pd.DataFrame, sheet: Datasheet) -> tuple[float, float, float]:
         """Seconds of all operators one after another, ``count`` times each, and the interval of such a sum.
 
-        Launches are taken to hide behind the kernels before them, as they do while the device is busy.
+        Launches are taken to hide behind the kernels before them, as they do while the device is busy. Errors of different laws
+        are taken to go the same way.
         """
-        seconds = float(self.seconds(operators, sheet) @ operators["count"].to_numpy(float))
-        spread = np.exp(self.many.value) if self.many else np.inf
-        return seconds, seconds / spread, seconds * spread
+        seconds = self.seconds(operators, sheet) * operators["count"].to_numpy(float)
+        spread = self._spread(operators, self.many)
+        return float(seconds.sum()), float((seconds / spread).sum()), float((seconds * spread).sum())
+
+    def _spread(self, operators: pd.DataFrame, radii: Mapping[str, Radius]) -> np.ndarray:
+        """Factor of each operator's interval; of what was never timed, the widest."""
+        if not radii:
+            return np.full(len(operators), np.inf)
+        values = {name: radius.value for name, radius in radii.items()}
+        return np.exp(_law_names(operators).map(values).fillna(max(values.values())).to_numpy(float))
 
 
 def _law_names(operators: pd.DataFrame) -> pd.Series:
@@ -210,7 +236,12 @@ def _law_names(operators: pd.DataFrame) -> pd.Series:
 
 
 def _learnt_from(kernels: pd.DataFrame) -> pd.DataFrame:
-    """Products that are more than a launch, at most ``ROWS`` kernels of each kind and device, drawn at random."""
+    """Products that are more than a launch, at most ``ROWS`` kernels of each kind and device, drawn at random.
+
+    ``launch_s`` is added: what the shortest of its kind and device take.
+    """
+    launches = kernels.groupby(["device", "kind"])["seconds"].transform("quantile", LAUNCH_QUANTILE)
+    kernels = kernels.assign(launch_s=launches)
     kernels = kernels[(kernels["m"] == 0) | (kernels["flops"] >= LEAST_FLOPS)]
     drawn = kernels.sample(frac=1.0, random_state=SEED)
     return drawn.groupby(["device", "kind"], sort=False).head(ROWS).sort_index().reset_index(drop=True)
@@ -247,18 +278,27 @@ def _alignment(size: np.ndarray) -> np.ndarray:
     return np.minimum(np.log2((whole & -whole).astype(float)), 5.0)
 
 
+def _large(shapes: Shapes) -> np.ndarray:
+    return np.asarray(shapes["flops"] > LARGE_FLOPS)
+
+
 def _boosted(shapes: Shapes, missed: np.ndarray, group: np.ndarray) -> Any:
     """Boosting of what the law misses, after each device's and kind's own median of large products is taken out."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     missed = missed.copy()
-    large = shapes["flops"] > LARGE_FLOPS
+    large = _large(shapes)
     for name in np.unique(group):
         rows = group == name
         own = missed[rows & large] if (rows & large).any() else missed[rows]
         missed[rows] -= np.median(own)
     model = HistGradientBoostingRegressor(
-        max_iter=200, learning_rate=0.05, max_leaf_nodes=15, min_samples_leaf=40, l2_regularization=1.0, random_state=SEED
+        max_iter=200,
+        learning_rate=0.05,
+        max_leaf_nodes=15,
+        min_samples_leaf=40,
+        l2_regularization=1.0,
+        random_state=SEED,
     )
     return model.fit(_features(shapes), np.clip(missed, -MOST_MISSED, MOST_MISSED))
 
