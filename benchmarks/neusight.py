@@ -5,8 +5,10 @@ FOLDER is NeuSight's ``scripts/asplos`` data: ``ops/*.parquet`` (single kernels)
 ``published_predictions.csv`` (theirs, Habitat's, a micro-benchmark's, a roofline's, for the same runs) and ``model_configs``.
 
 - A device with kernels is left out, kernels and all; every other one is predicted from all that have kernels.
-- *kernels*: learnt from single kernels alone, no whole model was seen. *scaled*: the same times one factor, the mean ratio of
-  measured to predicted over the other devices' whole models (those with kernels), each device weighing the same.
+- *kernels*: learnt from single kernels of other devices alone; no whole model was seen. *scaled*: the same times one factor, the
+  mean ratio of measured to predicted over whole models (one GPU, not fused) of those same other devices, each weighing the same.
+- *seen*: *scaled*, learnt from all devices with kernels, the run's own among them, as NeuSight's published predictions are.
+- Intervals come from leaving out each of the devices that were learnt from, in turn, and judging its whole models.
 - Operators are traced (``neusight_runs.py``); prices are summed, launches are taken to hide behind kernels.
 - Several GPUs: the link of a ring all-reduce is the datasheet's, used to ``LINK_SHARE``. Data parallel: gradients travel behind the
   backward pass. Tensor parallel (Shoeybi et al. 2019, arXiv:1909.08053): products of a layer and what lies between are split,
@@ -19,6 +21,7 @@ FOLDER is NeuSight's ``scripts/asplos`` data: ``ops/*.parquet`` (single kernels)
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -32,12 +35,13 @@ import pandas as pd
 from labbench.importers.neusight_kernels import kernels
 from labbench.machine.datasheet import Datasheet, datasheet
 from labbench.operators import Operator, fused, table
-from labbench.prediction.config import PredictionError
+from labbench.prediction.conformal import Radius, radius
 from labbench.prediction.kernels import KernelModel
 
 if TYPE_CHECKING:
     from neusight_runs import Run
 
+Sheets = Mapping[str, Datasheet]
 RUN = ["device", "model", "mode", "seq", "batch", "variant"]
 METHODS = ("neusight", "habitat", "micro", "roofline")
 PARALLEL = re.compile(r"(dp|tp|pp)(\d+)(?:_(\d+))?")
@@ -47,6 +51,7 @@ PCIE = 32e9
 LINK_SHARE = 0.8  # as kernels use memory; an assumption
 BACKWARD = 2 / 3  # of a training step
 FLOAT = 4  # bytes
+LEVEL = 0.9
 PRICED = 100_000  # operators that are priced against the clock
 
 
@@ -60,20 +65,23 @@ def main() -> None:
         return
     pd.set_option("display.width", 200)
     single, runs = kernels(folder / "ops"), measured_runs(folder)
-    sheets = {name: sheet_of(name) for name in {*single["device"], *runs["device"]}}
+    found = {name: sheet_of(name, folder / "device_configs") for name in {*single["device"], *runs["device"]}}
+    sheets = {name: sheet for name, sheet in found.items() if sheet}
+    for name in sorted(set(found) - set(sheets)):
+        print(f"{name}: no datasheet is known, left out; labbench.machine.datasheet.ALIASES can name one")
+    single, runs = single[single["device"].isin(sheets)], runs[runs["device"].isin(sheets)]
     runs, untold = with_operators(runs, folder / "model_configs")
     for reason in untold:
         print(reason)
     begun = perf_counter()
-    everything = KernelModel.fit(single, sheets)
-    fitted_s = perf_counter() - begun
-    many = table_of_many(single)
+    model = KernelModel.fit(single, sheets)
+    print(f"kernel model with intervals fitted in {perf_counter() - begun:.0f} s")
+    many = single.sample(PRICED, replace=True, random_state=0)
     begun = perf_counter()
-    everything.seconds(many, next(iter(sheets.values())))
-    print(f"fit with intervals {fitted_s:.0f} s; {len(many):,} operators priced in {perf_counter() - begun:.1f} s\n")
-    print_kernels(everything)
-    predicted = predict_runs(runs, single, sheets, everything)
-    print_runs(predicted)
+    model.seconds(many, next(iter(sheets.values())))
+    print(f"{PRICED:,} operators priced in {perf_counter() - begun:.1f} s\n")
+    print_kernels(model)
+    print_runs(predict_runs(runs, single, sheets))
 
 
 def measured_runs(folder: Path) -> pd.DataFrame:
@@ -86,20 +94,23 @@ def measured_runs(folder: Path) -> pd.DataFrame:
     return runs.assign(device=runs["device"].str.replace("_", " "))
 
 
-def sheet_of(name: str) -> Datasheet:
-    """The datasheet by the device's own name.
-
-    Raises
-    ------
-    PredictionError
-        If no sheet fits.
-    """
+def sheet_of(name: str, configs: Path) -> Datasheet | None:
+    """The datasheet by the device's own name, or else what the device_configs tell; None if neither knows it."""
+    config = configs / f"{name.replace(' ', '_')}.json"
     sheet = datasheet(name)
-    if sheet is None:
-        raise PredictionError(
-            f"no datasheet of {name!r} is known; add its driver's name to labbench.machine.datasheet.ALIASES"
-        )
-    return sheet
+    if sheet or not config.is_file():
+        return sheet
+    told = json.loads(config.read_text())
+    return Datasheet(
+        name=told["Device"],
+        memory_bytes=told["Dev_Mem"] * 1e9,
+        bandwidth_bytes_s=told["Mem_Bw"] * 1e9,
+        flops={"fp32": told["SingleFLOPs"] * 1e9},
+        multiprocessors=told["Num_Sm"],
+        tdp_w=None,
+        source=str(config),
+        lanes=told["Num_Sm"] * told["Core_Per_SM"],
+    )
 
 
 @dataclass(frozen=True)
@@ -166,47 +177,68 @@ def split(traced: Run, parts: int, tokens: int) -> Iterable[Operator]:
         )  # fmt: skip
 
 
-def priced(model: KernelModel, sheet: Datasheet, demand: Demand, device: str) -> np.ndarray:
-    """Seconds of a run, and the interval's ends."""
+def priced(model: KernelModel, sheet: Datasheet, demand: Demand, device: str) -> float:
+    """Seconds of a run."""
     link = next((speed for name, speed in LINKS.items() if name in device), PCIE) * LINK_SHARE
-    computing = demand.times * np.array(model.total(demand.operators, sheet))
-    hidden = np.maximum(demand.hidden_bytes / link - BACKWARD * computing, 0.0)
-    return np.asarray(computing + hidden + demand.open_bytes / link)
+    computing = demand.times * model.total(demand.operators, sheet)[0]
+    return computing + max(demand.hidden_bytes / link - BACKWARD * computing, 0.0) + demand.open_bytes / link
 
 
-def predict_runs(
-    runs: pd.DataFrame, single: pd.DataFrame, sheets: Mapping[str, Datasheet], everything: KernelModel
-) -> pd.DataFrame:
-    """``kernels``, ``low``, ``high`` and ``scaled`` of each run, in seconds, from models that know nothing of its device."""
-    known = set(single["device"])
+@dataclass(frozen=True)
+class Learnt:
+    """A kernel model, the factor from its sums to whole models, and the half-width, in the log, of the interval of those."""
+
+    model: KernelModel
+    factor: float
+    spread: Radius | None = None
+
+    @classmethod
+    def fit(cls, runs: pd.DataFrame, single: pd.DataFrame, sheets: Sheets, devices: frozenset[str]) -> Learnt:
+        """From kernels and whole runs of some devices."""
+        model = KernelModel.fit(single[single["device"].isin(devices)], sheets, judge=False)
+        own = runs[runs["device"].isin(devices) & (runs["variant"] == "")]
+        off = np.log(own["measured_s"] / prices(model, own, sheets))
+        return cls(model, float(np.exp(off.groupby(own["device"]).mean().mean())))
+
+    @classmethod
+    def judged(cls, runs: pd.DataFrame, single: pd.DataFrame, sheets: Sheets, devices: frozenset[str]) -> Learnt:
+        """With an interval, for which each of the devices is left out once."""
+        scores, groups = [], []
+        for held in sorted(devices):
+            less = cls.fit(runs, single, sheets, devices - {held})
+            own = runs[(runs["device"] == held) & (runs["variant"] == "")]
+            scores.append(np.abs(np.log(less.factor * prices(less.model, own, sheets) / own["measured_s"])))
+            groups += [held] * len(own)
+        spread = radius(np.concatenate(scores), np.array(groups), LEVEL)
+        return replace(cls.fit(runs, single, sheets, devices), spread=spread)
+
+
+def prices(model: KernelModel, runs: pd.DataFrame, sheets: Sheets) -> np.ndarray:
+    """Seconds of each run."""
+    return np.array([priced(model, sheets[run.device], run.demand, run.device) for run in runs.itertuples()])
+
+
+def predict_runs(runs: pd.DataFrame, single: pd.DataFrame, sheets: Sheets) -> pd.DataFrame:
+    """``kernels``, ``scaled``, ``low``, ``high`` of each run from what knows nothing of its device, and ``seen``; in seconds."""
+    known = frozenset(single["device"])
+    everything = Learnt.judged(runs, single, sheets, known)
     parts = []
     for held, rows in runs.groupby("device"):
-        if held in known:
-            print(f"leaving out {held}", flush=True)
-            model = KernelModel.fit(single[single["device"] != held], sheets)
-        else:
-            model = everything
-        others = runs[runs["device"].isin(known - {held})]
-        seen = np.array([priced(model, sheets[r.device], r.demand, r.device)[0] for r in others.itertuples()])
-        factor = np.exp(np.log(others["measured_s"] / seen).groupby(others["device"]).mean().mean())
-        prices = np.array([priced(model, sheets[r.device], r.demand, r.device) for r in rows.itertuples()])
-        parts.append(
-            rows.assign(
-                kernels=prices[:, 0], low=prices[:, 1], high=prices[:, 2], scaled=prices[:, 0] * factor, factor=factor
-            )
+        learnt = Learnt.judged(runs, single, sheets, known - {held}) if held in known else everything
+        sums, spread = prices(learnt.model, rows, sheets), np.exp(learnt.spread.value)
+        scaled = learnt.factor * sums
+        seen = everything.factor * prices(everything.model, rows, sheets)
+        parts.append(rows.assign(kernels=sums, scaled=scaled, low=scaled / spread, high=scaled * spread, seen=seen))
+        print(
+            f"{held}: factor {learnt.factor:.3f}, interval of {learnt.spread.level:.0%} within a factor {spread:.2f}",
+            flush=True,
         )
-    return pd.concat(parts, ignore_index=True).assign(learnt=lambda frame: frame["device"].isin(known))
-
-
-def table_of_many(single: pd.DataFrame) -> pd.DataFrame:
-    """So many operators that pricing them takes long enough to time."""
-    return single.sample(PRICED, replace=True, random_state=0)
+    return pd.concat(parts, ignore_index=True)
 
 
 def print_kernels(model: KernelModel) -> None:
     """Errors of single kernels on the device left out."""
-    if model.errors is None:
-        return
+    assert model.errors is not None
     errors = model.errors.assign(error=lambda frame: (frame["predicted_s"] / frame["measured_s"] - 1).abs())
     wide = errors.pivot_table(
         index="kind", columns="device", values="error", aggfunc="mean", margins=True, margins_name="all"
@@ -217,27 +249,26 @@ def print_kernels(model: KernelModel) -> None:
 
 def print_runs(runs: pd.DataFrame) -> None:
     """By run, then by device, mode and variant, beside the published predictions of the same runs."""
-    error = {name: runs[name] / runs["measured_s"] - 1 for name in ("kernels", "scaled", *METHODS)}
+    error = {name: runs[name] / runs["measured_s"] - 1 for name in ("kernels", "scaled", "seen", *METHODS)}
     shown = pd.DataFrame({name: (100 * value).round(1) for name, value in error.items()})
     print("\nError of each run in %:")
     print(pd.concat([runs[[*RUN, "measured_s"]], shown], axis=1).to_string(index=False))
     runs = runs.assign(kind=(runs["mode"] + " " + runs["variant"]).str.strip())
-    for by in (["device"], ["device", "kind"], ["kind"]):
+    for by in (["device"], ["device", "kind"], ["kind"], []):
         rows = []
-        for key, these in runs.groupby(by):
-            row = dict(zip(by, key, strict=True)) | {"runs": len(these)}
+        for key, these in runs.groupby(by) if by else [((), runs)]:
+            mine, both = error["scaled"][these.index], these["neusight"].notna()
             covered = (these["low"] <= these["measured_s"]) & (these["measured_s"] <= these["high"])
-            row |= {
-                "covered": round(float(covered.mean()), 2),
-                "factor": round(float((these["high"] / these["kernels"]).median()), 2),
-            }
-            mine = error["kernels"][these.index]
-            row |= {"median": round(100 * float(mine.abs().median()), 1), "bias": round(100 * float(mine.mean()), 1)}
-            row |= {name: mape(error[name][these.index]) for name in error}
-            both = these["neusight"].notna()
-            row["kernels, their runs"] = mape(mine[both])
-            rows.append(row)
-        print(f"\nMean absolute error in % by {' and '.join(by)} (median, bias and intervals are of 'kernels'):")
+            rows.append(
+                dict(zip(by, key, strict=True))
+                | {"runs": len(these), "covered": round(float(covered.mean()), 2)}
+                | {"median": round(100 * float(mine.abs().median()), 1), "bias": round(100 * float(mine.mean()), 1)}
+                | {name: mape(error[name][these.index]) for name in error}
+                | {"scaled, NeuSight's runs": mape(mine[both])}
+            )
+        print(
+            f"\nMean absolute error in % by {' and '.join(by) or 'nothing'} (coverage, median and bias are of 'scaled'):"
+        )
         print(pd.DataFrame(rows).to_string(index=False))
 
 

@@ -54,7 +54,8 @@ class Datasheet:
     lanes : int
         FP32 lanes of all multiprocessors: "shading units", "CUDA cores".
     l2_bytes, clock_hz, process_nm : float
-    architecture : str
+    architecture, memory : str
+        E.g. ``Volta``, ``HBM2``.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Datasheet:
     clock_hz: float | None = None
     process_nm: float | None = None
     architecture: str = ""
+    memory: str = ""
 
     @property
     def issue(self) -> float:
@@ -166,4 +168,5 @@ def _sheet(spec: Any) -> Datasheet:
         clock_hz=scaled(spec.boost_clock_mhz, 1e6),
         process_nm=spec.process_size_nm,
         architecture=spec.architecture or "",
+        memory=spec.memory_type or "",
     )

@@ -34,12 +34,15 @@ LAUNCH_S = (
     3e-6  # between two kernels of a stream: NVIDIA's "Understanding the Overheads" blog and profiles give 2 to 5 µs
 )
 SHOWN = 0.5  # of a launch: fits of elementwise kernels give 0.41 to 0.47, of softmax 0.47
-SHARPNESS = 4.0  # of the maximum of computing and moving: they overlap, but for the first and last tile
+HIDING = 4.0  # sharpness of the maximum of a kernel and the half of its launch that it hides
+OVERLAP = (
+    2.0  # of computing and moving: they overlap, but for the first and last tile and where both wait for the same cache
+)
 TILES = ((128, 128), (128, 64), (64, 128), (64, 64), (64, 32), (32, 64), (32, 32))  # of cuBLAS's and CUTLASS's kernels
 FULL = 128  # side of a tile that runs at the full rate
 HALF_ROUND = 0.5  # two tiles share a multiprocessor: half a round is the least step
 WINOGRAD = 2.25  # multiplications that F(2x2, 3x3) saves (Lavin & Gray 2016, arXiv:1509.09308), for 3 x 3 at stride 1
-UNSTRAINED = 1.2  # strain up to which a board holds its clock: the usual one, and the scatter of sheets about it
+UNSTRAINED = 4 / 3  # strain up to which a board is taken to hold its clock: three quarters of the sheets lie below
 SUSTAINED_S = 5e-3  # where the search begins: a power controller looks every few milliseconds
 NOISE, MOST_SHIFT = 0.1, 3.0
 
@@ -63,7 +66,7 @@ class ProductLaw:
     sustained_s: float = SUSTAINED_S
 
     START = np.log([0.75, 0.9, 30.0, 0.9, 0.8, 0.75])
-    WIDTH = np.array([0.3, 0.3, 1.0, 0.3, 0.3, 0.3])
+    WIDTH = np.array([0.3, 0.3, 1.0, 0.3, 0.3, 0.1])
 
     @classmethod
     def fit(cls, shapes: Shapes, seconds: np.ndarray, alone_s: np.ndarray) -> ProductLaw:
@@ -105,41 +108,52 @@ class ProductLaw:
         moving = shapes["bytes"] / (shapes["bandwidth"] * np.exp(bandwidth))
         stands = max(self.strain, UNSTRAINED) if warm else self.strain
         slowed = np.where(shapes["strain"] > UNSTRAINED, np.maximum(shapes["strain"] / stands, 1.0), 1.0)
-        sustained = LAUNCH_S + _maximum(computing * slowed, moving)
+        sustained = LAUNCH_S + _maximum(computing * slowed, moving, OVERLAP)
         if warm:
             return sustained
         return np.asarray(
-            LAUNCH_S + _maximum(computing * slowed ** (sustained / (sustained + self.sustained_s)), moving)
+            LAUNCH_S + _maximum(computing * slowed ** (sustained / (sustained + self.sustained_s)), moving, OVERLAP)
         )
 
 
 @dataclass(frozen=True)
 class TransferLaw:
-    """Operators that move data. ``share``: log share of the bandwidth that they reach."""
+    """Operators that move data.
+
+    Attributes
+    ----------
+    share : float
+        Log of the share of the bandwidth that they reach.
+    stacked : float
+        How much more it is, in the log, on stacked memory (HBM), which has bits of its own for error correction: boards with other
+        memory keep the codes among the data.
+    """
 
     share: float
+    stacked: float = 0.0
 
-    START, WIDTH = np.log(0.8), 0.3
+    START, WIDTH = np.array([np.log(0.8), 0.0]), np.array([0.3, 0.1])
 
     @classmethod
     def fit(cls, shapes: Shapes, seconds: np.ndarray, alone_s: np.ndarray) -> TransferLaw:
         """Fit to kernels timed alone."""
 
         def residual(theta: np.ndarray) -> np.ndarray:
-            error = np.log(alone(cls(theta[0]).seconds(shapes), alone_s) / seconds)
-            return np.append(error / NOISE, (theta[0] - cls.START) / cls.WIDTH)
+            error = np.log(alone(cls(*theta).seconds(shapes), alone_s) / seconds)
+            return np.concatenate([error / NOISE, (theta - cls.START) / cls.WIDTH])
 
-        return cls(float(_solve(residual, np.array([cls.START]))[0]))
+        return cls(*map(float, _solve(residual, cls.START)))
 
     def seconds(self, shapes: Shapes, warm: bool = True) -> np.ndarray:
         """Time of each."""
         del warm
-        return np.asarray(LAUNCH_S + shapes["bytes"] / (shapes["bandwidth"] * np.exp(self.share)))
+        share = np.exp(np.minimum(self.share + self.stacked * shapes["stacked"], 0.0))
+        return np.asarray(LAUNCH_S + shapes["bytes"] / (shapes["bandwidth"] * share))
 
 
 def alone(seconds: np.ndarray, alone_s: np.ndarray | float) -> np.ndarray:
     """What a stopwatch about one call shows: half of a launch comes before the kernel, behind the other half a short one hides."""
-    return np.asarray(SHOWN * alone_s + _maximum(seconds, (1 - SHOWN) * alone_s))
+    return np.asarray(SHOWN * alone_s + _maximum(seconds, (1 - SHOWN) * alone_s, HIDING))
 
 
 def roofline_s(shapes: Shapes) -> np.ndarray:
@@ -187,6 +201,7 @@ def shapes_on(operators: pd.DataFrame, sheet: Datasheet, precision: str = "fp32"
         "units": np.full(count, float(sheet.multiprocessors)),
         "issue": np.full(count, sheet.issue),
         "strain": np.full(count, sheet.strain or 1.0),
+        "stacked": np.full(count, float("HBM" in sheet.memory)),
     }
 
 
@@ -203,9 +218,9 @@ def traffic(operators: pd.DataFrame) -> np.ndarray:
     return read + np.where(puts, read, written)
 
 
-def _maximum(one: np.ndarray, other: np.ndarray | float) -> np.ndarray:
+def _maximum(one: np.ndarray, other: np.ndarray | float, sharpness: float) -> np.ndarray:
     """A smooth maximum: the norm of both."""
-    return np.asarray((one**SHARPNESS + other**SHARPNESS) ** (1 / SHARPNESS))
+    return np.asarray((one**sharpness + other**sharpness) ** (1 / sharpness))
 
 
 def _rows(shapes: Shapes, rows: np.ndarray) -> dict[str, np.ndarray]:
