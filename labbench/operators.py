@@ -46,6 +46,7 @@ FUSED = {
     "softmax",
     "normalization",
 }  # one pass over the data each, or over rows that fit a multiprocessor
+SECTOR_BYTES = 32  # that a GPU reads at once, of whatever it needs
 SAME_SIZE = 0.01  # normalization writes its statistics too
 FREE = ("empty", "detach", "lift_fresh", "_unsafe_view", "alias", "is_same_size", "sym_size", "_local_scalar_dense")
 
@@ -75,6 +76,9 @@ class Operator:
         Positions that a convolution's or pooling's kernel covers, and its stride.
     width : int
         Elements of the first input's last dimension: how long normalized or contiguous runs are.
+    apart_bytes, apart_span : float
+        Bytes of inputs whose elements do not lie side by side where the output's do, and how many bytes of memory sectors are
+        touched until an element next to a first one is read: if a cache holds less, each element costs a sector.
     """
 
     name: str
@@ -92,6 +96,8 @@ class Operator:
     window: int = 1
     stride: int = 1
     width: int = 1
+    apart_bytes: float = 0.0
+    apart_span: float = 0.0
 
     @property
     def bytes(self) -> float:
@@ -219,6 +225,7 @@ def _watcher(found: list[Operator], weights: set[int], live: Live | None) -> Any
                     written_bytes=float(sum(x.nbytes for x in outputs)),
                     width=inputs[0].shape[-1] if inputs and inputs[0].dim() else 1,
                     **_shape(label, name, args, result, backward=backward),
+                    **_apart(inputs, outputs),
                 )
             )
 
@@ -323,6 +330,23 @@ def _shape(label: str, name: str, args: Any, result: Any, *, backward: bool) -> 
         norms = ("batch_norm", "group_norm")
         return {"kind": next((norm for norm in norms if norm in name), "layer_norm")}
     return {"kind": label}
+
+
+def _apart(inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> dict[str, float]:
+    """Of an operator that goes through its inputs in the order of its output: what lies across that order."""
+    found = {"apart_bytes": 0.0, "apart_span": 0.0}
+    for one in inputs:
+        if not outputs or one.dim() != outputs[0].dim():
+            continue
+        output = outputs[0]
+        dims = list(zip(one.shape, one.stride(), output.shape, output.stride(), strict=True))
+        if any(size not in (1, whole) for size, _, whole, _ in dims):
+            continue
+        step = next((there for size, stride, _, there in dims if size > 1 and stride == 1), 0)
+        if step > 1:
+            found["apart_bytes"] += float(output.numel() * one.element_size())
+            found["apart_span"] = max(found["apart_span"], float(step * SECTOR_BYTES))
+    return found
 
 
 def _convolution_shape(args: Any, result: Any, *, backward: bool) -> dict[str, Any]:

@@ -262,3 +262,12 @@ def test_nothing_follows_from_an_empty_datasheet():
     bare = Datasheet("bare", None, None, {}, None, None)
     assert bare.issue == 1
     assert bare.strain is None
+
+
+def test_reading_across_costs_more_where_the_cache_is_too_small(model):
+    straight = replace(move(10**7), apart_bytes=0.0)
+    across = replace(straight, apart_bytes=straight.read_bytes, apart_span=10e6)
+    operators = table([straight, across])
+    small, large = (replace(UNSEEN, l2_bytes=size) for size in (4e6, 40e6))
+    assert model.seconds(operators, small)[1] > 4 * model.seconds(operators, small)[0]
+    assert model.seconds(operators, large)[1] == model.seconds(operators, large)[0]

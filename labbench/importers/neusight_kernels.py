@@ -48,6 +48,8 @@ def kernels(folder: Path) -> pd.DataFrame:
         "stride": 1,
         "width": 1,
         "weight_bytes": 0.0,
+        "apart_bytes": 0.0,
+        "apart_span": 0.0,
         "m": 0,
         "n": 0,
         "k": 0,

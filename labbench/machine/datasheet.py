@@ -116,7 +116,8 @@ def _usual_efficiency() -> tuple[float, float]:
         and spec.release_date
         and spec.release_date.year >= USUAL_SINCE
     ]
-    slope, level = np.polyfit(*np.log(np.array(cards, float)).T, 1)
+    process, rate = np.log(np.array(cards, float)).T
+    slope, level = np.polyfit(process, rate, 1)
     return float(level), float(slope)
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labbench.machine.datasheet import MATRIX, Datasheet
+from labbench.operators import SECTOR_BYTES
 from labbench.prediction.config import PredictionError
 
 if TYPE_CHECKING:
@@ -30,14 +31,11 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, np.ndarray]  # columns of operators, and of their device's sheet
 
-LAUNCH_S = (
-    3e-6  # between two kernels of a stream: NVIDIA's "Understanding the Overheads" blog and profiles give 2 to 5 µs
-)
+LAUNCH_S = 3e-6  # between two kernels of a stream; profiles show 2 to 5 µs
 SHOWN = 0.5  # of a launch: fits of elementwise kernels give 0.41 to 0.47, of softmax 0.47
 HIDING = 4.0  # sharpness of the maximum of a kernel and the half of its launch that it hides
-OVERLAP = (
-    2.0  # of computing and moving: they overlap, but for the first and last tile and where both wait for the same cache
-)
+OVERLAP = 2.0  # of computing and moving: they overlap, but for first and last tiles and where both wait for a cache
+FLOAT_BYTES = 4
 TILES = ((128, 128), (128, 64), (64, 128), (64, 64), (64, 32), (32, 64), (32, 32))  # of cuBLAS's and CUTLASS's kernels
 FULL = 128  # side of a tile that runs at the full rate
 HALF_ROUND = 0.5  # two tiles share a multiprocessor: half a round is the least step
@@ -65,6 +63,7 @@ class ProductLaw:
     strain: float = UNSTRAINED
     sustained_s: float = SUSTAINED_S
 
+    # Where the search begins, and how far from there (in the log) the prior lets it go where data say little.
     START = np.log([0.75, 0.9, 30.0, 0.9, 0.8, 0.75])
     WIDTH = np.array([0.3, 0.3, 1.0, 0.3, 0.3, 0.1])
 
@@ -148,7 +147,7 @@ class TransferLaw:
         """Time of each."""
         del warm
         share = np.exp(np.minimum(self.share + self.stacked * shapes["stacked"], 0.0))
-        return np.asarray(LAUNCH_S + shapes["bytes"] / (shapes["bandwidth"] * share))
+        return np.asarray(LAUNCH_S + (shapes["bytes"] + shapes["wasted"]) / (shapes["bandwidth"] * share))
 
 
 def alone(seconds: np.ndarray, alone_s: np.ndarray | float) -> np.ndarray:
@@ -192,6 +191,7 @@ def shapes_on(operators: pd.DataFrame, sheet: Datasheet, precision: str = "fp32"
         **size,
         "flops": flops,
         "bytes": traffic(operators),
+        "wasted": _wasted(operators, sheet),
         "passes": np.where(products, flops / (2 * size["m"] * size["n"] * size["k"] * size["groups"]), 1.0),
         "saving": np.where(winograd, WINOGRAD, 1.0),
         "window": window.astype(float),
@@ -216,6 +216,12 @@ def traffic(operators: pd.DataFrame) -> np.ndarray:
     ).to_numpy()  # in place: what it reads beside its target, and writes that
     read = np.where(fills, 0.0, np.where(finds, written, np.where(puts, np.maximum(read - written, 0.0), read)))
     return read + np.where(puts, read, written)
+
+
+def _wasted(operators: pd.DataFrame, sheet: Datasheet) -> np.ndarray:
+    """Bytes that come along unused with elements which lie across the order of reading, farther apart than the cache holds."""
+    beyond = operators["apart_span"].to_numpy(float) > (sheet.l2_bytes or np.inf)
+    return np.where(beyond, operators["apart_bytes"].to_numpy(float) * (SECTOR_BYTES / FLOAT_BYTES - 1), 0.0)
 
 
 def _maximum(one: np.ndarray, other: np.ndarray | float, sharpness: float) -> np.ndarray:
