@@ -332,7 +332,7 @@ def _shape(label: str, name: str, args: Any, result: Any, *, backward: bool) -> 
     return {"kind": label}
 
 
-def _apart(inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> dict[str, float]:
+def _apart(inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> dict[str, Any]:
     """Of an operator that goes through its inputs in the order of its output: what lies across that order."""
     found = {"apart_bytes": 0.0, "apart_span": 0.0}
     for one in inputs:
