@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 LEVEL = 0.9
 PRECISION = "fp32"
 LEAST_FLOPS = 1e8  # of products that are learnt from: smaller ones are launches
+LONGEST_SUM = 16_384  # of a product that is learnt from: over longer ones Pascal's boards fall to a third of their rate
 LEAST_LAUNCHES = (
     2.0  # that a kernel which moves data must last to be learnt from: shorter ones hide behind their launch
 )
@@ -236,13 +237,14 @@ def _law_names(operators: pd.DataFrame) -> pd.Series:
 
 
 def _learnt_from(kernels: pd.DataFrame) -> pd.DataFrame:
-    """Products that are more than a launch, at most ``ROWS`` kernels of each kind and device, drawn at random.
+    """Products of a size that models have, and the rest, at most ``ROWS`` kernels of each kind and device, drawn at random.
 
     ``launch_s`` is added: what the shortest of its kind and device take.
     """
     launches = kernels.groupby(["device", "kind"])["seconds"].transform("quantile", LAUNCH_QUANTILE)
     kernels = kernels.assign(launch_s=launches)
-    kernels = kernels[(kernels["m"] == 0) | (kernels["flops"] >= LEAST_FLOPS)]
+    sized = (kernels["flops"] >= LEAST_FLOPS) & (kernels["k"] <= LONGEST_SUM)
+    kernels = kernels[(kernels["m"] == 0) | sized]
     drawn = kernels.sample(frac=1.0, random_state=SEED)
     return drawn.groupby(["device", "kind"], sort=False).head(ROWS).sort_index().reset_index(drop=True)
 
