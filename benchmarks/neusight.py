@@ -229,10 +229,8 @@ def predict_runs(runs: pd.DataFrame, single: pd.DataFrame, sheets: Sheets) -> pd
         scaled = learnt.factor * sums
         seen = everything.factor * prices(everything.model, rows, sheets)
         parts.append(rows.assign(kernels=sums, scaled=scaled, low=scaled / spread, high=scaled * spread, seen=seen))
-        print(
-            f"{held}: factor {learnt.factor:.3f}, interval of {learnt.spread.level:.0%} within a factor {spread:.2f}",
-            flush=True,
-        )
+        told = f"{held}: factor {learnt.factor:.3f}, interval of {learnt.spread.level:.0%} within a factor {spread:.2f}"
+        print("; ".join([told, *learnt.model.departures(sheets[held])]), flush=True)
     return pd.concat(parts, ignore_index=True)
 
 

@@ -172,6 +172,13 @@ def test_intervals_hold_the_truth_of_a_board_never_seen(model):
     assert high / seconds < np.exp(single.value)  # errors of single kernels even out in a sum
 
 
+def test_a_board_far_from_those_learnt_from_is_told(model):
+    assert model.departures(UNSEEN) == []
+    starved = replace(UNSEEN, bandwidth_bytes_s=UNSEEN.bandwidth_bytes_s / 10)
+    [told] = model.departures(starved)
+    assert told.startswith("FLOP/s over bytes/s 208")
+
+
 def test_two_boards_give_no_interval(timed):
     two = {name: FAMILY[name] for name in ("small", "large")}
     model = KernelModel.fit(timed[timed["device"].isin(two)], two)

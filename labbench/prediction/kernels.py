@@ -13,7 +13,7 @@ here most of it is a law, because five devices are few to learn from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,12 @@ SEED = 0
 FAMILIES = dict.fromkeys(
     ("linear", "bmm", "attention", "pointwise", "patch"), "product"
 )  # other products are convolutions
+RATIOS: dict[str, Callable[[Datasheet], float]] = {
+    "FLOP/s over bytes/s": lambda sheet: sheet.flops[PRECISION] / (sheet.bandwidth_bytes_s or 1.0),
+    "strain": lambda sheet: max(sheet.strain or 1.0, UNSTRAINED),  # below that it makes no difference
+    "multiprocessors": lambda sheet: float(sheet.multiprocessors or 1),
+}
+FAR = 1.5  # times beyond the range of a ratio
 MOVED = "elementwise"  # the kind that stands for all which move data and were never timed
 
 
@@ -74,6 +80,8 @@ class KernelModel:
         (:class:`~labbench.prediction.conformal.Radius`); empty with fewer than three devices.
     devices : tuple of str
         What was learnt from.
+    ranges : dict
+        Least and largest of each of their ``RATIOS``.
     """
 
     laws: dict[str, ProductLaw | TransferLaw] = field(default_factory=dict)
@@ -83,6 +91,7 @@ class KernelModel:
     one: dict[str, Radius] = field(default_factory=dict)
     many: dict[str, Radius] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def fit(
@@ -150,7 +159,10 @@ class KernelModel:
             if needed not in laws:
                 raise PredictionError(f"no {what} among the kernels to learn from: time some")
         launches = np.log(kernels.groupby(["kind", "device"])["launch_s"].first()).groupby("kind").mean()
-        return cls(laws, shape, np.exp(launches).to_dict(), devices=tuple(sorted(set(kernels["device"]))))
+        names = tuple(sorted(set(kernels["device"])))
+        known = {ratio: [of(sheets[name]) for name in names] for ratio, of in RATIOS.items()}
+        ranges = {ratio: (min(values), max(values)) for ratio, values in known.items()}
+        return cls(laws, shape, np.exp(launches).to_dict(), devices=names, ranges=ranges)
 
     def _judged(self, parts: list[pd.DataFrame], level: float) -> KernelModel:
         """With errors and intervals; a model's time is a sum, so sums of kernels drawn at random are judged too."""
@@ -221,6 +233,15 @@ class KernelModel:
         seconds = self.seconds(operators, sheet) * operators["count"].to_numpy(float)
         spread = self._spread(operators, self.many)
         return float(seconds.sum()), float((seconds / spread).sum()), float((seconds * spread).sum())
+
+    def departures(self, sheet: Datasheet) -> list[str]:
+        """In what a device lies far outside those that were learnt from: there its intervals are not calibrated."""
+        out = []
+        for ratio, (low, high) in self.ranges.items():
+            value = RATIOS[ratio](sheet)
+            if not low / FAR <= value <= high * FAR:
+                out.append(f"{ratio} {value:.3g}, learnt from {low:.3g} to {high:.3g}")
+        return out
 
     def _spread(self, operators: pd.DataFrame, radii: Mapping[str, Radius]) -> np.ndarray:
         """Factor of each operator's interval; of what was never timed, the widest."""
