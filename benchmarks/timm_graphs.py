@@ -26,10 +26,19 @@ import torch
 from tqdm import tqdm
 
 from labbench.importers import read_foreign
-from labbench.operators import watch
+from labbench.operators import Operator, fused, watch
 
 BATCHES = (2, 3)
-SCALED = ("flops", "read_bytes", "weight_bytes", "written_bytes", "m", "groups")  # with the batch, wholly or in part
+SCALED = (
+    "flops",
+    "read_bytes",
+    "weight_bytes",
+    "written_bytes",
+    "apart_bytes",
+    "apart_span",
+    "m",
+    "groups",
+)  # with the batch, wholly or in part
 SAME_PARAMETERS = 0.05  # timm renames architectures now and then: one of another size is another one
 
 
@@ -83,13 +92,20 @@ def build(name: str, image_size: int) -> torch.nn.Module:
 
 
 def trace(model: torch.nn.Module, image_size: int) -> pd.DataFrame:
-    """Operators with their fixed part (``…_fixed``) and what each sample adds."""
+    """Operators as they are written and (``fused``) as a compiler runs them; see :func:`by_sample`."""
     seen = []
     for batch in (BATCHES[0], *BATCHES):  # the first call makes what is made once, such as biases by position
         image = torch.empty(batch, 3, image_size, image_size, device="meta")
         with torch.no_grad():
             seen.append(watch(lambda image=image: model(image), model))
-    first, second = (pd.DataFrame([vars(one) for one in operators]) for operators in seen[1:])
+    written = by_sample(*seen[1:]).assign(fused=False)
+    compiled = by_sample(*map(fused, seen[1:])).assign(fused=True)
+    return pd.concat([written, compiled], ignore_index=True)
+
+
+def by_sample(fewer: list[Operator], more: list[Operator]) -> pd.DataFrame:
+    """Different operators and how often each comes: what each sample adds to it, and its fixed part (``…_fixed``)."""
+    first, second = (pd.DataFrame([vars(one) for one in operators]) for operators in (fewer, more))
     if list(first["name"]) != list(second["name"]):
         raise ValueError("its operators depend on the batch size")
     between = BATCHES[1] - BATCHES[0]
