@@ -7,8 +7,6 @@ traces show it: scores are scaled and masked one operator at a time, OPT clamps 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from transformers.initialization import no_init_weights
 from transformers.models.switch_transformers.modeling_switch_transformers import SwitchTransformersSparseMLP
 
+from labbench.footprint import any_value, where_they_are
 from labbench.operators import Operator, watch
 
 ATTENTION = "scores_2023"
@@ -59,7 +58,7 @@ def run(config: Path, mode: str, seq: int, batch: int) -> Run:
         the traces show.
     seq, batch : int
     """
-    with FakeTensorMode(allow_non_fake_inputs=True), _Values(), _patched():
+    with FakeTensorMode(allow_non_fake_inputs=True), any_value(0.0), where_they_are(), _WholeDropout(), _even_experts():
         with no_init_weights():
             model = _model(config)
             model.tie_weights()
@@ -90,15 +89,11 @@ def _model(config: Path) -> Any:
     return maker(known)
 
 
-class _Values(TorchFunctionMode):
-    """Values that fake tensors lack, dropout as one kernel, and experts that share the tokens evenly."""
+class _WholeDropout(TorchFunctionMode):
+    """Dropout as one kernel."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.Tensor.item:
-            return 0.0
-        if func is torch.Tensor.__bool__:
-            return False
         if func is torch.nn.functional.dropout:
             return _dropout(*args, **kwargs)
         return func(*args, **kwargs)
@@ -148,13 +143,9 @@ def _sparse(self: Any, states: torch.Tensor) -> torch.Tensor:
     return weights * out.view_as(states)
 
 
-@contextmanager
-def _patched() -> Iterator[None]:
-    with (
-        mock.patch.object(torch.nn.Module, "to", lambda module, *_, **__: module),  # fake parameters cannot be moved
-        mock.patch.object(SwitchTransformersSparseMLP, "forward", _sparse),
-    ):
-        yield
+def _even_experts() -> Any:
+    """Experts share the tokens evenly: fake tensors do not tell which are chosen."""
+    return mock.patch.object(SwitchTransformersSparseMLP, "forward", _sparse)
 
 
 transformers.AttentionInterface.register(ATTENTION, _attention)

@@ -99,8 +99,8 @@ def _counted(workload: Workload) -> dict[str, Footprint]:
     training = workload.mode == "training"
     narrow = "bf16" if workload.precision == "fp16" else workload.precision  # as wide, and a CPU can count it
     counted_in = workload.model_copy(update={"precision": narrow if training else "fp32"})
-    with FakeTensorMode(allow_non_fake_inputs=True), _any_value(1.0), _where_they_are():
-        with no_init_weights(), _any_value(0.0):
+    with FakeTensorMode(allow_non_fake_inputs=True), any_value(1.0), where_they_are():
+        with no_init_weights(), any_value(0.0):
             model = zoo.build(counted_in)
         if training:
             return {"step": _counted_step(model, counted_in)}
@@ -113,7 +113,7 @@ def _counted(workload: Workload) -> dict[str, Footprint]:
     return {name: _scaled(footprint, scale) for name, footprint in found.items()}
 
 
-def _where_they_are() -> Any:
+def where_they_are() -> Any:
     """Leave modules on their device: fake parameters cannot be moved, and adapters are moved to where they are already."""
     from unittest import mock
 
@@ -122,7 +122,7 @@ def _where_they_are() -> Any:
     return mock.patch.object(torch.nn.Module, "to", lambda module, *_, **__: module)
 
 
-def _any_value(value: float) -> Any:
+def any_value(value: float) -> Any:
     """Let code look at values, which fake tensors lack: a drop rate or a step count is ``value``, a condition false."""
     import torch
     from torch.overrides import TorchFunctionMode

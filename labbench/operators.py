@@ -248,9 +248,11 @@ class _Remembered:
         import torch
         from torch.utils._pytree import tree_flatten
 
+        if func.is_view or func._schema.is_mutable:
+            return func(*args, **kwargs)
         leaves, form = tree_flatten((args, kwargs))
         inputs = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        if func.is_view or func._schema.is_mutable or not inputs or not all(one.is_meta for one in inputs):
+        if not inputs or not all(one.is_meta for one in inputs):
             return func(*args, **kwargs)
         key = (
             func,

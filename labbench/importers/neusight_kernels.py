@@ -9,10 +9,11 @@ The columns of products mislead: what is called N is the length of the sum, K th
 
 from __future__ import annotations
 
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labbench.operators import table
+from labbench.operators import Operator, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,21 +43,10 @@ def kernels(folder: Path) -> pd.DataFrame:
         shaped["device"] = raw["Device"]
         parts.append(shaped.assign(operator=file.stem, seconds=raw["Latency"] * 1e-3))
     blank = table([]).drop(columns="count")
-    defaults = {
-        "groups": 1,
-        "window": 1,
-        "stride": 1,
-        "width": 1,
-        "weight_bytes": 0.0,
-        "apart_bytes": 0.0,
-        "apart_span": 0.0,
-        "m": 0,
-        "n": 0,
-        "k": 0,
-    }
+    defaults = {field.name: field.default for field in fields(Operator) if field.default is not MISSING}
     frame = pd.concat(parts, ignore_index=True)
     frame = frame.reindex(columns=[*blank.columns, "device", "operator", "seconds"])
-    return frame.assign(backward=False).fillna(defaults).astype(dict.fromkeys(SIZES, int))
+    return frame.assign(backward=False).fillna({"weight_bytes": 0.0, **defaults}).astype(dict.fromkeys(SIZES, int))
 
 
 def _products(raw: pd.DataFrame, name: str) -> pd.DataFrame:
