@@ -18,6 +18,7 @@ import sys
 import types
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from labbench.autocast import autocast
 from labbench.importers import read_foreign
 from labbench.operators import Operator, fused, watch
 
-BATCHES = (2, 3)
+BATCHES = (64, 65)  # so many that the statistics of a normalization are little beside its samples
 SCALED = (
     "flops",
     "read_bytes",
@@ -92,15 +94,17 @@ def build(name: str, image_size: int) -> torch.nn.Module:
 
 
 def trace(model: torch.nn.Module, image_size: int) -> pd.DataFrame:
-    """Operators as they are written and (``fused``) as a compiler runs them; see :func:`by_sample`."""
-    seen = []
-    for batch in (BATCHES[0], *BATCHES):  # the first call makes what is made once, such as biases by position
-        image = torch.empty(batch, 3, image_size, image_size, device="meta")
-        with torch.no_grad():
-            seen.append(watch(lambda image=image: model(image), model))
-    written = by_sample(*seen[1:]).assign(fused=False)
-    compiled = by_sample(*map(fused, seen[1:])).assign(fused=True)
-    return pd.concat([written, compiled], ignore_index=True)
+    """Operators in single and mixed precision, as they are written and (``fused``) as a compiler runs them; see :func:`by_sample`."""
+    parts = []
+    for precision, context in (("fp32", nullcontext()), ("amp", autocast(torch.float16))):
+        seen = []
+        for batch in (BATCHES[0], *BATCHES)[precision != "fp32" :]:  # the first call of all makes biases by position and the like
+            image = torch.empty(batch, 3, image_size, image_size, device="meta")
+            with torch.no_grad(), context:
+                seen.append(watch(lambda image=image: model(image), model))
+        parts.append(by_sample(*seen[-2:]).assign(fused=False, precision=precision))
+        parts.append(by_sample(*map(fused, seen[-2:])).assign(fused=True, precision=precision))
+    return pd.concat(parts, ignore_index=True)
 
 
 def by_sample(fewer: list[Operator], more: list[Operator]) -> pd.DataFrame:
@@ -153,12 +157,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("graphs", type=Path)
+    parser.add_argument("--part", nargs=2, type=int, default=(0, 1), metavar=("I", "N"), help="only the I-th of N parts")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     if importlib.util.find_spec("torchvision") is None:
         sys.meta_path.insert(0, StandIns())
     why_not: dict[str, str] = {}
-    graphs = pd.concat(traced(architectures(options.folder), why_not), ignore_index=True)
+    first, step = options.part
+    graphs = pd.concat(traced(architectures(options.folder)[first::step], why_not), ignore_index=True)
     graphs.to_parquet(options.graphs)
     for name, reason in why_not.items():
         print(f"left out: {name}: {reason}")

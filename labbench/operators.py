@@ -46,6 +46,8 @@ FUSED = {
     "softmax",
     "normalization",
 }  # one pass over the data each, or over rows that fit a multiprocessor
+REDUCING = {"linalg_vector_norm": "reduction"}  # costs what a sum does, whatever class footprints add it to
+CAST = "_to_copy"  # to another precision, of half or twice the bytes
 SECTOR_BYTES = 32  # that a GPU reads at once, of whatever it needs
 SAME_SIZE = 0.01  # normalization writes its statistics too
 FREE = ("empty", "detach", "lift_fresh", "_unsafe_view", "alias", "is_same_size", "sym_size", "_local_scalar_dense")
@@ -71,7 +73,8 @@ class Operator:
         Inputs that are no parameters, parameters and buffers, outputs.
     m, n, k, groups : int
         Size of a matrix product ``(m, k) x (k, n)`` and how many there are; of a convolution as the product it amounts to; of
-        attention queries, keys and width of a head, and heads in the batch. 0 (``groups`` 1) where there is no product.
+        attention queries, keys and width of a head, and heads in the batch. 0 where there is no product, and ``groups`` 1, but for
+        interpolation, where they are images that are gone through one by one.
     window, stride : int
         Positions that a convolution's or pooling's kernel covers, and its stride.
     width : int
@@ -127,7 +130,7 @@ def watch(call: Callable[[], Any], module: torch.nn.Module | None = None, live: 
 def fused(operators: Iterable[Operator]) -> list[Operator]:
     """The same operators as a compiler runs them: each run of arithmetic that follows one another is one kernel.
 
-    Within a run every operator takes its predecessor's output from registers: of all but the first only further inputs are
+    Casts are arithmetic, too. Within a run every operator takes its predecessor's output from registers: of all but the first only further inputs are
     read, and only the last's output is written. A run ends where the size of the data changes, at products, copies and look-ups.
     """
     out: list[Operator] = []
@@ -147,8 +150,11 @@ def fused(operators: Iterable[Operator]) -> list[Operator]:
 
 
 def _fuses(before: Operator, after: Operator) -> bool:
-    both = {before.label, after.label} <= FUSED
-    return both and abs(before.written_bytes - after.written_bytes) <= SAME_SIZE * after.written_bytes
+    casts = before.name == CAST, after.name == CAST
+    if not all(cast or one.label in FUSED for cast, one in zip(casts, (before, after), strict=True)):
+        return False
+    ratio = before.written_bytes / max(after.written_bytes, 1.0)
+    return any(abs(ratio / width - 1) <= SAME_SIZE for width in ((0.5, 1.0, 2.0) if any(casts) else (1.0,)))
 
 
 def table(operators: Iterable[Operator]) -> pd.DataFrame:
@@ -382,11 +388,26 @@ def _shape(label: str, name: str, args: Any, result: Any, *, backward: bool) -> 
         return {"kind": "bmm" if batched else "linear", "m": m, "n": n, "k": left.shape[-1], "groups": groups}
     if label == "pooling":
         window = args[1] if len(args) > 1 and "pool2d" in name and "adaptive" not in name else ()
-        return {"kind": "resample" if "upsample" in name else label, "window": prod(window)}
+        if "upsample" not in name:
+            return {"kind": label, "window": prod(window)}
+        return {"kind": "resample", "groups": 1 if backward else _images_one_by_one(name, args[0])}
     if label == "normalization":
         norms = ("batch_norm", "group_norm")
         return {"kind": next((norm for norm in norms if norm in name), "layer_norm")}
-    return {"kind": label}
+    return {"kind": REDUCING.get(name, label)}
+
+
+def _images_one_by_one(name: str, source: Any) -> int:
+    """Images times channels that an interpolation on a GPU goes through one after another, in as many threads as one has pixels.
+
+    PyTorch's kernels do so (``UpSampleBilinear2d.cu``, ``UpSampleBicubic2d.cu``), but for channels-last images.
+    """
+    import torch
+
+    if "nearest" in name or source.dim() != 4:
+        return 1
+    last = source.is_contiguous(memory_format=torch.channels_last) and not source.is_contiguous()
+    return 1 if last else int(source.shape[:2].numel())
 
 
 def _apart(inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from labbench.prediction import (
 from labbench.prediction.conformal import radius
 from labbench.prediction.features import prepare
 from labbench.prediction.law import fit_terms
-from labbench.prediction.quantity import Quantity, folds_by_group
+from labbench.prediction.quantity import Quantity
+from labbench.prediction.residual import folds_by_group
 from labbench.records import OperatorClass
 
 PLAIN = PredictionConfig(residual="none")
@@ -217,9 +218,9 @@ def test_the_residual_is_used_where_it_helps_and_only_there():
 
     learnable = quantity(lambda index: 1.5 if index % 2 else 1 / 1.5)
     assert isinstance(learnable, Quantity)
-    assert learnable.weight > 0.5
+    assert learnable.far.weight > 0.5
     draws = np.random.default_rng(0).lognormal(0, 0.2, 60)
-    assert quantity(lambda index: draws[index]).weight < 0.2
+    assert quantity(lambda index: draws[index]).far.weight < 0.2
 
 
 # Evaluation

@@ -11,7 +11,7 @@ from labbench.prediction.baselines import LATENCY_BASELINES, MEMORY_BASELINES
 from labbench.prediction.config import PredictionConfig
 from labbench.prediction.features import CONFIGURATION, MEMORY, PER_CLASS, PLATFORM, TOTALS, WORKLOAD
 from labbench.prediction.predictor import Predictor, ceilings_of, training_rows
-from labbench.prediction.quantity import folds_by_group
+from labbench.prediction.residual import folds_by_group
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 WORKLOAD = ("model", "task", "mode", "batch_size", "precision", "seq_len", "image_size", "frames", "audio_s")
 PLATFORM = ("machine_id", "platform")
 CONFIGURATION = (*PLATFORM, "precision", "mode")
+VERSIONED = (*CONFIGURATION, "framework")  # laws of operators tell versions of PyTorch apart
+NO_FRAMEWORK = "unknown version"
 LEVELS = (("machine_id",), PLATFORM, CONFIGURATION)
 TOTALS = ("flops", "bytes", "kernels")
 PER_CLASS = tuple(f"{total}_" for total in TOTALS)  # what the columns of an operator class begin with
@@ -41,8 +44,14 @@ NAMED = ("machine_id", "platform", "precision", "mode", "series")  # texts among
 
 
 def family_of(model: str) -> str:
-    """Family of a model's name: what stands before its size, e.g. ``bert`` of ``bert-tiny``."""
-    return model.rsplit("-", 1)[0]
+    """Family of a model's name: what stands before its size, e.g. ``bert`` of ``bert-tiny``.
+
+    Of a name in one word, as timm has them, the letters it begins with, less where the weights come from: ``resnet`` of ``tf_resnet50_v2``.
+    """
+    if "-" in model:
+        return model.rsplit("-", 1)[0]
+    found = re.match(r"(?:(?:tf|test|legacy|gluon|gc|ssl|swsl)_)?([a-z]+)", model)
+    return found[1] if found else model
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,7 @@ def prepare(frame: pd.DataFrame) -> pd.DataFrame:
     for name in (*TOTALS, "parameters", "activation_bytes"):
         if name in table:
             table[name] = table[name].to_numpy(float, na_value=np.nan)
+    table["architecture"] = table["model"].astype("str")
     table["family"] = table["model"].astype("str").map(family_of)
     by_class = [name for name in table.columns.astype(str) if name.startswith(PER_CLASS)]
     table[by_class] = table[by_class].fillna(0.0).astype(float)

@@ -13,22 +13,28 @@ Laws are nested: everything -> machine -> platform -> configuration, each centre
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from labbench.prediction.features import Ceilings, Device, ResidualFeatures
+
+    Terms = Callable[[pd.DataFrame, Mapping[Device, Ceilings]], np.ndarray]
+
 Key = tuple[str, ...]
 Keys = Sequence[tuple[Key, ...]]  # of each row, the names of its laws, coarse to fine
 
-MAX_SHIFT = 3.0  # largest step of a log coefficient in one iteration: a factor of 20
+MAX_SHIFT = 1.5  # largest step of a log coefficient in one iteration: a factor of 4.5
+DAMPING, LEAST_DAMPING = 0.1, 1e-6  # of the first step, and of any
 ITERATIONS = 50
 TOLERANCE = 1e-4  # of a log coefficient: 0.01 %
+SMALL = 1e-3  # of the deviance: what an iteration must gain to be followed by another, where coefficients are many
 NEGLIGIBLE = 1e-3  # of the deviance: what a coefficient gains by then is a thousandth of its standard error squared
 
 
@@ -60,39 +66,108 @@ def fit_terms(
     Returns
     -------
     array, shape (p,)
-
-    Notes
-    -----
-    Levenberg-Marquardt on the reweighted problem (Nocedal & Wright, Numerical Optimization, section 10.3).
     """
-    theta, damping = (centre if start is None else start).astype(float), 1e-2
     wanted = np.log(target)
 
-    def evaluate(theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    def evaluate(theta: np.ndarray) -> tuple[np.ndarray, Callable[[], np.ndarray]]:
         parts = terms * np.exp(theta)
         total = parts.sum(axis=1)
-        error = (wanted - np.log(total)) / noise
-        prior = (theta - centre) / width
-        return float(2 * (np.sqrt(1 + error**2) - 1).sum() + prior @ prior), error, parts / total[:, None]
+        return (wanted - np.log(total)) / noise, lambda: parts / total[:, None]
 
-    cost, error, share = evaluate(theta)
+    return _most_probable(evaluate, centre, np.full(len(centre), width), noise, start)[0]
+
+
+def fit_factors(
+    factors: Any,
+    cost: np.ndarray,
+    row: np.ndarray,
+    target: np.ndarray,
+    centre: np.ndarray,
+    width: np.ndarray,
+    noise: float,
+    start: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same where each contribution has several factors: a target is the sum of ``cost * exp(factors @ theta)``.
+
+    Parameters
+    ----------
+    factors : sparse array, shape (contributions, p)
+        In compressed rows.
+    cost, row : array, shape (contributions,)
+        Of each contribution, and which target it belongs to.
+    target : array, shape (n,)
+    centre, width : array, shape (p,)
+        Prior mean and standard deviation of the log coefficients.
+    noise, start
+        See :func:`fit_terms`.
+
+    Returns
+    -------
+    array, shape (p,)
+        Log coefficients.
+    array, shape (p,)
+        What the data know of each: the inverse of its variance were all others known.
+    """
+    wanted, shape = np.log(target), (len(target), len(centre))
+    entry = np.repeat(np.arange(len(cost)), np.diff(factors.indptr))
+    place = row[entry] * shape[1] + factors.indices
+
+    def evaluate(theta: np.ndarray) -> tuple[np.ndarray, Callable[[], np.ndarray]]:
+        parts = cost * np.exp(factors @ theta)
+        total = np.bincount(row, parts, shape[0])
+
+        def share() -> np.ndarray:
+            sums = np.bincount(place, parts[entry] * factors.data, shape[0] * shape[1])
+            return np.asarray(sums.reshape(shape) / total[:, None])
+
+        return (wanted - np.log(total)) / noise, share
+
+    theta, error, slope = _most_probable(evaluate, centre, width, noise, start, SMALL)
+    return theta, (slope**2 / np.sqrt(1 + error**2)[:, None]).sum(axis=0)
+
+
+def _most_probable(
+    evaluate: Callable[[np.ndarray], tuple[np.ndarray, Callable[[], np.ndarray]]],
+    centre: np.ndarray,
+    width: np.ndarray,
+    noise: float,
+    start: np.ndarray | None,
+    small: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Maximum a posteriori of errors (in units of the noise) and the share that each coefficient has in each prediction.
+
+    Levenberg-Marquardt on the reweighted problem, damped by how well the last step was foretold (Nielsen 1999, IMM-REP-1999-05).
+    Returns the log coefficients, errors and slopes there.
+    """
+
+    def deviance(theta: np.ndarray, error: np.ndarray) -> float:
+        prior = (theta - centre) / width
+        return float(2 * (np.sqrt(1 + error**2) - 1).sum() + prior @ prior)
+
+    theta = (centre if start is None else start).astype(float)
+    error, share = evaluate(theta)
+    cost, slope, damping, growth = deviance(theta, error), share() / noise, DAMPING, 2.0
+    fresh = True
     for _ in range(ITERATIONS):
-        weight = 1 / np.sqrt(1 + error**2)
-        slope = share / noise
-        gradient = slope.T @ (weight * error) - (theta - centre) / width**2
-        curvature = (slope * weight[:, None]).T @ slope + np.eye(len(theta)) / width**2
+        if fresh:
+            weight = 1 / np.sqrt(1 + error**2)
+            gradient = slope.T @ (weight * error) - (theta - centre) / width**2
+            curvature = (slope * weight[:, None]).T @ slope + np.diag(1 / width**2)
         step = np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), gradient)
-        step = np.clip(step, -MAX_SHIFT, MAX_SHIFT)
-        new_cost, new_error, new_share = evaluate(theta + step)
-        if new_cost <= cost:
-            gain = cost - new_cost
-            theta, cost, error, share = theta + step, new_cost, new_error, new_share
-            damping = max(damping / 5, 1e-9)
-            if np.abs(step).max() < TOLERANCE or gain < NEGLIGIBLE:
-                break
-        else:
-            damping *= 5
-    return theta
+        step *= min(1.0, MAX_SHIFT / max(float(np.abs(step).max()), 1e-30))
+        new_error, new_share = evaluate(theta + step)
+        gain = cost - deviance(theta + step, new_error)
+        fresh = gain >= 0
+        if not fresh:
+            damping, growth = damping * growth, growth * 2
+            continue
+        foretold = float(2 * gradient @ step - step @ curvature @ step)
+        damping = max(damping * max(1 / 3, 1 - (2 * gain / max(foretold, 1e-30) - 1) ** 3), LEAST_DAMPING)
+        theta, error, cost, growth = theta + step, new_error, cost - gain, 2.0
+        slope = new_share() / noise
+        if np.abs(step).max() < TOLERANCE or gain < max(NEGLIGIBLE, small * cost):
+            break
+    return theta, error, slope
 
 
 @dataclass(frozen=True)
@@ -145,6 +220,63 @@ class Law:
             for row in keys
         ]
         return np.asarray(terms * np.exp(np.array(theta).reshape(terms.shape)))
+
+
+@dataclass(frozen=True)
+class TermDesign:
+    """Names of the laws of some rows (:func:`law_keys`) and their terms, shape (n, p)."""
+
+    keys: Keys
+    terms: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def take(self, rows: np.ndarray) -> TermDesign:
+        """Some of the rows."""
+        return TermDesign([self.keys[row] for row in rows], self.terms[rows])
+
+
+@dataclass(frozen=True)
+class TermLaw:
+    """:class:`Law` of the rows of a store's frame, whose terms come from totals by operator class.
+
+    Attributes
+    ----------
+    terms : callable
+        Of a prepared frame and ceilings, shape (n, p).
+    ceilings : mapping
+    levels : sequence
+        Columns that name the laws, coarse to fine.
+    law : Law
+    """
+
+    terms: Terms
+    ceilings: Mapping[Device, Ceilings]
+    levels: Sequence[Sequence[str]]
+    law: Law
+
+    def design(self, frame: pd.DataFrame) -> TermDesign:
+        """What a frame's rows look like to the law."""
+        return TermDesign(law_keys(frame, self.levels), self.terms(frame, self.ceilings))
+
+    def known(self, frame: pd.DataFrame) -> np.ndarray:
+        """Which rows have all terms."""
+        return np.asarray(np.isfinite(self.terms(frame, self.ceilings)).all(axis=1))
+
+    def fit(self, design: TermDesign, target: np.ndarray) -> TermLaw:
+        """A fitted copy; the search begins at the coefficients that it has, if any, and ends where any other start would."""
+        return replace(self, law=self.law.fit(design.keys, design.terms, target))
+
+    def parts(self, design: TermDesign) -> np.ndarray:
+        """See :meth:`Law.parts`."""
+        return self.law.parts(design.keys, design.terms)
+
+    def features(self, frame: pd.DataFrame) -> ResidualFeatures:
+        """What the residual is learnt from, of training rows."""
+        from labbench.prediction.features import ResidualFeatures
+
+        return ResidualFeatures.of(frame)
 
 
 def law_keys(frame: pd.DataFrame, levels: Sequence[Sequence[str]]) -> list[tuple[Key, ...]]:

@@ -10,7 +10,10 @@ import numpy as np
 
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.features import (
+    CONFIGURATION,
+    LEVELS,
     MEMORY,
+    NO_FRAMEWORK,
     TRAINS_ON,
     Ceilings,
     Device,
@@ -19,11 +22,14 @@ from labbench.prediction.features import (
     memory_terms,
     prepare,
 )
+from labbench.prediction.law import Law, TermLaw, labels
+from labbench.prediction.operator_law import OperatorLaw
 from labbench.prediction.quantity import Quantity
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from labbench.prediction.graphs import Graphs
     from labbench.records import Environment
 
 METHOD = "fitted roofline"
@@ -46,8 +52,12 @@ class Predictor:
     config: PredictionConfig = field(default_factory=PredictionConfig)
     quantities: dict[str, Quantity] = field(default_factory=dict, repr=False)
     domain: Domain | None = field(default=None, repr=False)
+    graphs: Graphs | None = field(default=None, repr=False)
+    frameworks: dict[tuple[str, ...], str] = field(default_factory=dict, repr=False)
 
-    def fit(self, frame: pd.DataFrame, environments: Mapping[str, Environment]) -> Predictor:
+    def fit(
+        self, frame: pd.DataFrame, environments: Mapping[str, Environment], graphs: Graphs | None = None
+    ) -> Predictor:
         """A fitted copy.
 
         Parameters
@@ -56,22 +66,39 @@ class Predictor:
             ``Store.latest()`` or ``Store.frame()``: rows with status ``ok`` that were measured or imported are used.
         environments : mapping
             ``Store.environments()``: for the machines' ceilings.
+        graphs : Graphs, optional
+            Operators of the workloads: latency is then priced operator by operator, and only of workloads whose operators are
+            known; default: by the totals of each operator class.
 
         Raises
         ------
         PredictionError
             If there is too little to learn from.
         """
-        table = training_rows(frame, self.config)
-        return self.fit_rows(table, ceilings_of(table, environments))
+        table = training_rows(frame if graphs is None else graphs.fill(frame), self.config)
+        if graphs is not None:
+            table = graphs.known(table)
+        ceilings = ceilings_of(table, environments)
+        return self.fit_rows(with_framework(table, environments), ceilings, graphs)
 
-    def fit_rows(self, table: pd.DataFrame, ceilings: Mapping[Device, Ceilings]) -> Predictor:
+    def fit_rows(
+        self, table: pd.DataFrame, ceilings: Mapping[Device, Ceilings], graphs: Graphs | None = None
+    ) -> Predictor:
         """A copy fitted to :func:`training_rows`, or some of them."""
-        fit = {"latency_s": Quantity.fit("latency_s", table, latency_terms, ceilings, self.config)}
+        config = self.config
+        by_totals = Law(config.pooled_width, config.level_width, config.noise)
+        form = (
+            TermLaw(latency_terms, ceilings, LEVELS, by_totals)
+            if graphs is None
+            else OperatorLaw.of(table, graphs, ceilings, config.noise)
+        )
+        fit = {"latency_s": Quantity.fit("latency_s", table, form, config)}
         memory = table[table["primary"].astype(bool)] if "primary" in table else table
         if memory[MEMORY].notna().any():
-            fit[MEMORY] = Quantity.fit(MEMORY, memory, memory_terms, ceilings, self.config)
-        return replace(self, quantities=fit, domain=Domain.of(table, self.config))
+            fit[MEMORY] = Quantity.fit(MEMORY, memory, TermLaw(memory_terms, ceilings, LEVELS, by_totals), config)
+        return replace(
+            self, quantities=fit, domain=Domain.of(table, config), graphs=graphs, frameworks=_newest_framework(table)
+        )
 
     def predict(self, frame: pd.DataFrame, level: float | None = None) -> pd.DataFrame:
         """Latency and peak memory of each row.
@@ -95,7 +122,10 @@ class Predictor:
         import pandas as pd
 
         level = level or self.config.level
-        table = prepare(frame)
+        table = prepare(frame if self.graphs is None else self.graphs.fill(frame))
+        if "framework" not in table:
+            keys = labels(table, CONFIGURATION)
+            table["framework"] = [self.frameworks.get(key, NO_FRAMEWORK) for key in keys]
         verdict = self.judge(table)
         answered, inside = verdict["refusal"].isna().to_numpy(), verdict["departure"].isna().to_numpy()
         described = [name for name in DESCRIPTION if name in table]
@@ -108,7 +138,7 @@ class Predictor:
                 out[column] = pd.Series(np.nan, index=table.index).where(~answered, values[value].reindex(table.index))
         out["level"] = np.where(answered, min(q.radius(level).level for q in self.quantities.values()), np.nan)
         out["provenance"] = "predicted"
-        corrected = self.quantities["latency_s"].residual is not None
+        corrected = self.quantities["latency_s"].far.weight > 0
         out["method"] = np.where(inside & corrected, f"{METHOD} + boosting", METHOD)
         out["out_of_domain"] = ~(answered & inside)
         out["reason"] = [
@@ -129,8 +159,8 @@ class Predictor:
     def __str__(self) -> str:
         if not self.quantities:
             return "Predictor, not fitted"
-        latency = self.quantities["latency_s"]
-        radius = latency.radius(self.config.level)
+        latency = self.quantities["latency_s"].far
+        radius = latency.typical_radius(self.config.level)
         return (
             f"Predictor of {', '.join(self.quantities)}: {len(latency.scores)} rows of {radius.families} families; "
             f"{radius.level:.0%} interval: within a factor of {np.exp(radius.value):.2f}; "
@@ -170,6 +200,23 @@ def training_rows(frame: pd.DataFrame, config: PredictionConfig) -> pd.DataFrame
     if table.empty:
         raise PredictionError("no measured cell with status ok to learn from; measure some with `labbench run`")
     return table.reset_index(drop=True)
+
+
+def with_framework(table: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.DataFrame:
+    """Rows with ``framework``: PyTorch's version without its patch level, e.g. ``torch 2.4``."""
+    known = {name: one.software.get("torch", "") for name, one in environments.items()}
+    short = {name: f"torch {'.'.join(version.split('.')[:2])}" if version else NO_FRAMEWORK for name, version in known.items()}
+    ids = table["environment_id"].astype("str") if "environment_id" in table else table["machine_id"].map(lambda _: "")
+    return table.assign(framework=ids.map(short).fillna(NO_FRAMEWORK))
+
+
+def _newest_framework(table: pd.DataFrame) -> dict[tuple[str, ...], str]:
+    """Configuration to the newest framework that it was measured with: the one that is asked about if none is named."""
+    if "framework" not in table:
+        return {}
+    by_age = table.assign(age=table["framework"].map(lambda name: [int(part) for part in name.split()[-1].split(".") if part.isdigit()]))
+    newest = by_age.sort_values("age").drop_duplicates(list(CONFIGURATION), keep="last")
+    return dict(zip(labels(newest, CONFIGURATION), newest["framework"], strict=True))
 
 
 def ceilings_of(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> dict[tuple[str, str], Ceilings]:

@@ -110,7 +110,8 @@ def fit_sentence(predictor: Predictor) -> str:
     """What was fitted: how far the interval reaches, and whether a learnt correction was worth its place."""
     latency = predictor.quantities["latency_s"]
     radius = latency.radius(predictor.config.level)
-    learnt = f"corrects it with weight {latency.weight:.2f}" if latency.weight else "was dropped: it did not help"
+    weight = latency.far.weight
+    learnt = f"corrects it with weight {weight:.2f}" if weight else "was dropped: it did not help"
     return (
         f"The {radius.level:.0%} interval of a latency reaches from the prediction divided by {np.exp(radius.value):.1f} to "
         f"the prediction times {np.exp(radius.value):.1f}. Gradient boosting {learnt}."

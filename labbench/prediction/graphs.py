@@ -1,0 +1,163 @@
+"""Operators of workloads, as the predictor looks them up: each known for every batch size from a trace at two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from labbench.prediction.config import PredictionError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCALED = ("flops", "read_bytes", "weight_bytes", "written_bytes", "m", "groups")  # may grow with the batch
+ALIKE = ("n", "k", "window", "stride", "width", "count")  # do not
+WORKLOAD_KEY = ("model", "mode", "precision", "image_size", "seq_len", "frames", "audio_s")
+FUSING = ("compile", "onnxruntime", "openvino")  # what a runtime's name begins with if it fuses operators that follow one another
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """Operators by workload.
+
+    Attributes
+    ----------
+    operators : DataFrame
+        One row for each different operator of a workload: ``name``, ``kind``, ``SCALED`` (what each sample adds) and
+        ``SCALED`` with ``_fixed`` (what there is besides), ``ALIKE``; ``fused``: as a compiler runs them, or as they are written;
+        and those of ``WORKLOAD_KEY`` that tell the workloads apart. Other columns are left alone.
+    """
+
+    operators: pd.DataFrame = field(repr=False)
+
+    def __post_init__(self) -> None:
+        needed = ["name", "kind", "fused", "model", *SCALED, *(f"{name}_fixed" for name in SCALED), *ALIKE]
+        missing = [name for name in needed if name not in self.operators]
+        if missing:
+            raise PredictionError(f"the table of operators lacks {', '.join(missing)}; see labbench.prediction.Graphs")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Graphs:
+        """From a parquet file."""
+        import pandas as pd
+
+        return cls(pd.read_parquet(path))
+
+    @cached_property
+    def key(self) -> list[str]:
+        """Columns that tell the workloads apart."""
+        return [name for name in WORKLOAD_KEY if name in self.operators]
+
+    @cached_property
+    def _places(self) -> Mapping[tuple[tuple[str, ...], bool], np.ndarray]:
+        grouped = self.operators.groupby([*self.key, "fused"], sort=False, dropna=False).indices
+        return {(_texts(key[:-1]), bool(key[-1])): rows for key, rows in grouped.items()}
+
+    def number(self, frame: pd.DataFrame) -> np.ndarray:
+        """Of each row of a store's frame a number for its graph, -1 where its operators are not known."""
+        asked = list(zip(self._keys(frame), fuses(frame), strict=True))
+        numbers = {place: number for number, place in enumerate(self._places)}
+        return np.array([numbers.get(place, -1) for place in asked], int)
+
+    def at(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Operators of each row of a store's frame at its batch size: a row each, with ``row``, its position in the frame.
+
+        Raises
+        ------
+        PredictionError
+            If the operators of a row are not known.
+        """
+        asked = list(zip(self._keys(frame), fuses(frame), strict=True))
+        unknown = sorted({str(key) for key, fused in asked if (key, fused) not in self._places})
+        if unknown:
+            raise PredictionError(f"the operators of {unknown[0]} are not known ({len(unknown)} such workloads): trace them")
+        found = [self._places[place] for place in asked]
+        index = np.concatenate(found) if found else np.zeros(0, int)
+        row = np.repeat(np.arange(len(frame)), [len(rows) for rows in found])
+        batch = frame["batch_size"].to_numpy(float)[row]
+        table = self.operators.iloc[index]
+        out = table[["name", "kind", *ALIKE]].reset_index(drop=True)
+        for name in SCALED:
+            value = table[name].to_numpy(float) * batch + table[f"{name}_fixed"].to_numpy(float)
+            out[name] = np.maximum(value, 0.0)
+        return out.assign(row=row)
+
+    def fill(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The frame with FLOPs, bytes and kernels, in all and of each kind of operator, where they are known and it has none."""
+        import pandas as pd
+
+        known = self.number(frame) >= 0
+        lacking = frame["flops"].isna().to_numpy() if "flops" in frame else np.ones(len(frame), bool)
+        wanted = np.flatnonzero(known & lacking)
+        out = frame.reset_index(drop=True).copy()
+        if not len(wanted):
+            return out
+        operators = self.at(out.iloc[wanted])
+        count = operators["count"].to_numpy(float)
+        each = {
+            "flops": operators["flops"] * count,
+            "bytes": (operators["read_bytes"] + operators["weight_bytes"] + operators["written_bytes"]) * count,
+            "kernels": count,
+        }
+        table = pd.DataFrame(each).assign(row=wanted[operators["row"]], kind=operators["kind"])
+        for name in each:
+            of_kind = table.pivot_table(name, "row", "kind", "sum", fill_value=0.0)
+            for column, values in ((name, of_kind.sum(axis=1)), *((f"{name}_{kind}", of_kind[kind]) for kind in of_kind)):
+                filled = out[column].to_numpy(float, na_value=np.nan, copy=True) if column in out else np.full(len(out), np.nan)
+                filled[values.index] = values
+                out[column] = filled
+        return out
+
+    def known(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Rows of a prepared frame whose operators are known; models with the same operators are one ``architecture``.
+
+        Raises
+        ------
+        PredictionError
+            If there are none.
+        """
+        found = frame[self.number(frame) >= 0].reset_index(drop=True)
+        if found.empty:
+            raise PredictionError(f"the operators of none of {frame['model'].nunique()} models are known: trace them")
+        model = found["model"].astype("str")
+        return found.assign(architecture=model.map(self.twins()).fillna(model))
+
+    def twins(self) -> dict[str, str]:
+        """Model to the first one by name with the same operators: what a split must not tear apart.
+
+        Models that share one graph at one size belong together at all sizes.
+        """
+        import pandas as pd
+
+        written = self.operators[~self.operators["fused"].astype(bool)]
+        shape = pd.util.hash_pandas_object(written[["kind", *SCALED, *ALIKE]].round(3), index=False)
+        graphs = shape.groupby([written[name] for name in self.key], sort=True, dropna=False).agg(
+            lambda hashes: hash(tuple(sorted(hashes)))
+        )
+        first: dict[str, str] = {}
+        for _, alike in graphs.reset_index().groupby(0 if graphs.name is None else graphs.name)["model"]:
+            names = {first.get(name, name) for name in alike}
+            first = {name: min(names) if known in names else known for name, known in first.items()}
+            first |= {name: min(names) for name in alike}
+        return first
+
+    def _keys(self, frame: pd.DataFrame) -> list[tuple[str, ...]]:
+        missing = [name for name in self.key if name not in frame]
+        if missing:
+            raise PredictionError(f"the frame lacks {', '.join(missing)}, by which operators are looked up")
+        return [_texts(key) for key in zip(*(frame[name].tolist() for name in self.key), strict=True)]
+
+
+def _texts(key: tuple[object, ...]) -> tuple[str, ...]:
+    """A key in which 224 and 224.0 are the same and whatever is missing is nothing."""
+    return tuple("" if value is None or value != value else str(int(value) if isinstance(value, float) else value) for value in key)
+
+
+def fuses(frame: pd.DataFrame) -> np.ndarray:
+    """Whether the runtime of each row joins operators that follow one another into one kernel."""
+    return frame["runtime"].astype("str").str.startswith(FUSING).to_numpy(bool)

@@ -1,0 +1,337 @@
+"""A law of many coefficients for cells whose operators are known: each operator is priced by kind and shape, the prices are added.
+
+Every operator contributes its arithmetic at the device's peak rate, what it reads, its weights and what it writes at the device's
+bandwidth, and a launch; each times a factor that is a product of what its kind and its shape make of it::
+
+    seconds of a call = sum of cost_c * exp(a_c . theta) over contributions c
+
+``cost_c`` is the cost at the ceiling, ``a_c`` a sparse row: ones for its kind and name, ramps in the log of its sizes, flags for
+sizes that fill no tile. As in :mod:`labbench.prediction.law` the factors are fitted in the log with Gaussian priors, so they are
+positive, and one that the data do not speak about stays where configurations like it have it. Configurations are pooled by how
+they execute (device type and fusing or not): each is fitted, the fits are averaged by how much each knows of a coefficient, and each
+is fitted again about that mean (empirical Bayes, two rounds).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labbench.prediction.features import CALL_S, VERSIONED, Ceilings, Device
+from labbench.prediction.graphs import fuses
+from labbench.prediction.law import Key, fit_factors, labels, rows_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from labbench.prediction.graphs import Graphs
+
+PRODUCTS = ("pointwise", "convolution", "patch", "depthwise", "grouped", "transposed", "linear", "bmm", "attention")
+WINDOWED = ("convolution", "depthwise", "grouped")
+BATCHED = ("bmm", "attention", "grouped", "depthwise")
+TRAFFIC = ("read_bytes", "weight_bytes", "written_bytes")
+CALL = ("call",)
+COST = ("arithmetic", "traffic", "launches")
+ONE_BY_ONE = 0.05  # of a launch: start of what an image costs that an interpolation goes through alone; learnt
+# Where the ramps of a size begin and end, in the log to base 2; beyond, a factor stays what it is.
+SIZES = (3, 5, 6, 7, 8, 9, 11)
+RAMPS: Mapping[str, tuple[float, ...]] = {
+    "n": SIZES,
+    "k": SIZES,
+    "m": (8, 12, 14, 16, 18, 20),
+    "groups": (3, 5, 7, 9, 11, 13),
+    "window": (2, 3.2, 4.7, 5.7, 7),
+    "width": (2, 4, 6, 8, 10),
+    "bytes": (18, 20, 22, 24, 26, 28),
+}
+TILES = (8, 64)
+KIND, NAME, SHAPE = 2.0, 0.4, 0.3  # prior standard deviation of a log factor: of a kind, a name within it, a step of its shape
+LEAST_SHARE = 0.01  # of the cells that an operator's name must occur in to have a factor of its own
+ROUNDS = 2
+
+Coefficient = tuple[str, ...]
+Column = tuple[Coefficient, float, np.ndarray]  # name, prior standard deviation, value for each contribution
+
+
+@dataclass(frozen=True)
+class Design:
+    """What the operators of some cells contribute.
+
+    Attributes
+    ----------
+    factors : sparse array, shape (contributions, coefficients)
+    cost_s : array, shape (contributions,)
+        At the ceiling, all equal operators of a call together.
+    row, part : array, shape (contributions,)
+        Cell of each, ascending, and which column of :meth:`OperatorLaw.parts` it adds to.
+    configurations, pools : list of tuple
+        Names of each cell's law and of the pool that it belongs to.
+    """
+
+    factors: Any
+    cost_s: np.ndarray
+    row: np.ndarray
+    part: np.ndarray
+    configurations: list[Key]
+    pools: list[Key]
+
+    def __len__(self) -> int:
+        return len(self.configurations)
+
+    def take(self, rows: np.ndarray | Sequence[int]) -> Design:
+        """Some of the cells, in the order asked for."""
+        rows = np.asarray(rows, int)
+        start, stop = np.searchsorted(self.row, rows), np.searchsorted(self.row, rows, side="right")
+        lengths = stop - start
+        before = np.cumsum(lengths) - lengths
+        index = np.repeat(start - before, lengths) + np.arange(lengths.sum())
+        return Design(
+            self.factors[index],
+            self.cost_s[index],
+            np.repeat(np.arange(len(rows)), lengths),
+            self.part[index],
+            [self.configurations[row] for row in rows],
+            [self.pools[row] for row in rows],
+        )
+
+
+@dataclass(frozen=True)
+class OperatorLaw:
+    """Laws of every configuration.
+
+    Attributes
+    ----------
+    graphs : Graphs
+        Operators of all workloads that it may be asked about.
+    ceilings : mapping
+        Of each machine and device.
+    noise, pooling : float
+        Scale of the errors in the log; how far a configuration may lie from its pool, as a share of the pool's own prior.
+    coefficients : dict
+        Each to its prior standard deviation.
+    kinds : tuple of str
+        Of operators that were learnt from.
+    log_factors : dict
+        Name of a configuration or pool to its log factors.
+    """
+
+    graphs: Graphs
+    ceilings: Mapping[Device, Ceilings]
+    noise: float = 0.1
+    pooling: float = 0.5
+    coefficients: dict[Coefficient, float] = field(default_factory=dict, repr=False)
+    kinds: tuple[str, ...] = ()
+    log_factors: dict[Key, np.ndarray] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, graphs: Graphs, ceilings: Mapping[Device, Ceilings], noise: float) -> OperatorLaw:
+        """With a coefficient for whatever the operators of training rows have; their values are still to be fitted."""
+        frame = frame[graphs.number(frame) >= 0]
+        operators = graphs.at(frame)
+        found: dict[Coefficient, float] = {CALL: KIND}
+        for these, _, _, columns in _contributions(operators, np.ones(len(operators)), 1.0, 1.0):
+            for name, width, value in columns:
+                rows = operators["row"].to_numpy()[these[value != 0]]
+                if width != NAME or len(np.unique(rows)) >= LEAST_SHARE * len(frame):
+                    found[name] = width
+        return cls(graphs, ceilings, noise, coefficients=found, kinds=tuple(sorted(operators["kind"].unique())))
+
+    def known(self, frame: pd.DataFrame) -> np.ndarray:
+        """Of which rows the operators are known."""
+        return self.graphs.number(frame) >= 0
+
+    def design(self, frame: pd.DataFrame) -> Design:
+        """What the operators of a frame's cells contribute."""
+        from scipy import sparse
+
+        operators = self.graphs.at(frame)
+        row = operators["row"].to_numpy()
+        limits = [self.ceilings[key] for key in zip(frame["machine_id"], frame["device"], strict=True)]
+        peak = np.array([limit.peak(precision) for limit, precision in zip(limits, frame["precision"], strict=True)])
+        bandwidth, dispatch_s = (np.array([getattr(limit, name) for limit in limits]) for name in ("bandwidth", "dispatch_s"))
+        place = {name: number for number, name in enumerate(self.coefficients)}
+        kind = operators["kind"].map({name: number for number, name in enumerate(self.kinds)}).fillna(len(self.kinds))
+        count = operators["count"].to_numpy(float)
+        blocks, costs, rows, parts = [], [], [], []
+        for these, cost, part, columns in _contributions(operators, peak[row], bandwidth[row], dispatch_s[row]):
+            known = [(place[name], value) for name, _, value in columns if name in place]
+            values = np.column_stack([value for _, value in known]) if known else np.zeros((len(these), 0))
+            local, column = np.nonzero(values)
+            number = np.array([number for number, _ in known], int)
+            blocks.append(
+                sparse.csr_array(
+                    (values[local, column], (local, number[column])), shape=(len(these), len(self.coefficients))
+                )
+            )
+            costs.append(cost * count[these])
+            rows.append(row[these])
+            parts.append(kind.to_numpy(int)[these] * len(COST) + part)
+        cells = np.arange(len(frame))
+        call = sparse.csr_array((np.ones(len(frame)), (cells, np.zeros(len(frame), int))), shape=(len(frame), len(place)))
+        blocks, costs, rows = [*blocks, call], [*costs, np.full(len(frame), CALL_S)], [*rows, cells]
+        parts.append(np.full(len(frame), self._columns - 1))
+        row = np.concatenate(rows)
+        order = np.argsort(row, kind="stable")
+        return Design(
+            sparse.vstack(blocks, format="csr")[order],
+            np.concatenate(costs)[order],
+            row[order],
+            np.concatenate(parts)[order],
+            labels(frame, VERSIONED),
+            list(zip(frame["device"].astype("str").str.split(":").str[0], fuses(frame), strict=True)),
+        )
+
+    def fit(self, design: Design, target: np.ndarray) -> OperatorLaw:
+        """A copy with factors for every configuration of a design.
+
+        Parameters
+        ----------
+        design : Design
+        target : array, shape (cells,)
+            Seconds of a call.
+        """
+        width = np.array(list(self.coefficients.values()))
+        fitted: dict[Key, np.ndarray] = {}
+        for pool, members in rows_of(design.pools).items():
+            names = rows_of([design.configurations[row] for row in members])
+            cells = {name: np.array(members)[rows] for name, rows in names.items()}
+            each = {name: design.take(rows) for name, rows in cells.items()}
+            centre, spread = np.zeros(len(width)), width
+            for _ in range(ROUNDS):
+                total, weight = np.zeros(len(width)), 1 / width**2
+                for name, part in each.items():
+                    seconds = target[cells[name]]
+                    start = fitted.get(name, next((fitted[other] for other in each if other in fitted), centre))
+                    fitted[name], known = fit_factors(
+                        part.factors, part.cost_s, part.row, seconds, centre, spread, self.noise, start
+                    )
+                    precision = 1 / ((self.pooling * width) ** 2 + 1 / np.maximum(known, 1e-9))
+                    total, weight = total + precision * fitted[name], weight + precision
+                centre, spread = total / weight, self.pooling * width
+            fitted[pool] = centre
+        return replace(self, log_factors=fitted)
+
+    def parts(self, design: Design) -> np.ndarray:
+        """Seconds by kind of operator and ``COST``, of kinds never seen, and of the call itself: shape (cells, columns).
+
+        Cells of a configuration that was not fitted are priced by their pool, and, if that was not fitted either, at the ceilings.
+        """
+        out = np.zeros((len(design), self._columns))
+        for key, rows in rows_of(zip(design.configurations, design.pools, strict=True)).items():
+            factors = next((self.log_factors[name] for name in key if name in self.log_factors), None)
+            part = design.take(rows)
+            seconds = part.cost_s if factors is None else part.cost_s * np.exp(part.factors @ factors)
+            flat = np.bincount(part.row * self._columns + part.part, seconds, len(rows) * self._columns)
+            out[rows] = flat.reshape(len(rows), self._columns)
+        return out
+
+    def features(self, frame: pd.DataFrame) -> OperatorFeatures:
+        """What the residual is learnt from, of training rows."""
+        names = tuple((column, text) for column in VERSIONED for text in sorted(frame[column].astype("str").unique()))
+        return OperatorFeatures(self.graphs, names)
+
+    @property
+    def _columns(self) -> int:
+        return (len(self.kinds) + 1) * len(COST) + 1
+
+
+@dataclass(frozen=True)
+class OperatorFeatures:
+    """Statistics of the operators of a cell, and which configuration it is.
+
+    Attributes
+    ----------
+    graphs : Graphs
+    names : tuple of (str, str)
+        Columns of texts and a value each: one indicator for each pair.
+    """
+
+    graphs: Graphs
+    names: tuple[tuple[str, str], ...]
+
+    def table(self, frame: pd.DataFrame) -> np.ndarray:
+        """Sizes of products weighed by their FLOPs, totals, and indicators, shape (cells, q)."""
+        operators = self.graphs.at(frame)
+        row, count = operators["row"].to_numpy(), operators["count"].to_numpy(float)
+        flops, moved = operators["flops"].to_numpy(float) * count, operators[list(TRAFFIC)].sum(axis=1).to_numpy() * count
+        products = np.where(operators["kind"].isin(PRODUCTS), flops, 0.0)
+
+        def total(value: np.ndarray) -> np.ndarray:
+            return np.bincount(row, value, len(frame))
+
+        def mean(value: np.ndarray, weight: np.ndarray) -> np.ndarray:
+            return np.asarray(total(value * weight) / np.maximum(total(weight), 1.0))
+
+        columns = []
+        for name in ("m", "n", "k", "groups"):
+            log = np.log2(np.maximum(operators[name].to_numpy(float), 1.0))
+            centre = mean(log, products)
+            columns += [centre, np.sqrt(np.maximum(mean(log**2, products) - centre**2, 0.0))]
+        for name in ("n", "k"):
+            size = operators[name].to_numpy(float)
+            columns += [mean((size % 8 == 0).astype(float), products), mean((size <= 64).astype(float), products)]
+        batch = np.maximum(frame["batch_size"].to_numpy(float), 1.0)
+        sums = [np.log(total(value) + 1.0) for value in (moved, flops, count)]
+        width = np.log2(np.maximum(operators["width"].to_numpy(float), 1.0))
+        columns += [sums[0] - np.log(batch), sums[1] - np.log(batch), sums[2], sums[1] - sums[0], sums[0] - sums[2]]
+        columns += [mean(width, moved), np.log2(batch)]
+        texts = {column: frame[column].astype("str").to_numpy(object) for column, _ in self.names}
+        return np.column_stack([*columns, *(texts[column] == value for column, value in self.names)]).astype(float)
+
+
+def _contributions(
+    operators: pd.DataFrame, peak: np.ndarray, bandwidth: np.ndarray | float, dispatch_s: np.ndarray | float
+) -> Iterator[tuple[np.ndarray, np.ndarray, int, list[Column]]]:
+    """Of each kind of operator and cause of cost: which operators, the cost of one at the ceiling, the cause, what scales it."""
+    peak, bandwidth, dispatch_s = (np.broadcast_to(limit, len(operators)) for limit in (peak, bandwidth, dispatch_s))
+    for kind, these in operators.reset_index(drop=True).groupby("kind", sort=True):
+        index = these.index.to_numpy()
+        one = np.ones(len(these))
+        size = {name: these[name].to_numpy(float) for name in ("n", "k", "m", "groups", "window", "width")}
+        size["bytes"] = sum((these[name].to_numpy(float) for name in TRAFFIC), np.zeros(len(these)))
+        names = [
+            ((kind, name), NAME, (plain == name).astype(float))
+            for plain in [these["name"].str.rstrip("_").to_numpy(object)]
+            for name in sorted(set(plain))
+            if kind not in PRODUCTS
+        ]
+        window = [*_ramps(size, "window"), (("strided",), SHAPE, (these["stride"] > 1).to_numpy(float))]
+        window = window if kind in WINDOWED else []
+        if kind in PRODUCTS:
+            shape = [*_ramps(size, "n"), *_ramps(size, "k"), *_ramps(size, "m"), *_misfits(size), *window]
+            shape += _ramps(size, "groups") if kind in BATCHED else []
+            columns = _named([((), KIND, one), *shape], kind, "arithmetic")
+            yield index, these["flops"].to_numpy(float) / peak[index], 0, columns
+        shape = [*_ramps(size, "width"), *_ramps(size, "bytes"), *window, *names]
+        for direction in TRAFFIC:
+            moved = these[direction].to_numpy(float)
+            some = np.flatnonzero(moved > 0)
+            columns = [((kind, direction), KIND, one), *_named(shape, kind, "traffic")]
+            picked = [(name, width, value[some]) for name, width, value in columns]
+            yield index[some], moved[some] / bandwidth[index[some]], 1, picked
+        yield index, dispatch_s[index], 2, _named([((), KIND, one), *names], kind, "launch")
+        if kind == "resample":
+            alone = these["groups"].to_numpy(float) * ONE_BY_ONE * dispatch_s[index]
+            yield index, alone * (size["groups"] > 1), 2, _named([((), KIND, one)], kind, "image")
+
+
+def _named(columns: Iterable[Column], *prefix: str) -> list[Column]:
+    return [((*prefix, *name), width, value) for name, width, value in columns]
+
+
+def _ramps(size: Mapping[str, np.ndarray], name: str) -> list[Column]:
+    """Steps of a factor over the size's range: from 0 below a step to 1 above."""
+    log = np.log2(np.maximum(size[name], 1.0))
+    steps = pairwise(RAMPS[name])
+    return [((name, str(low)), SHAPE, np.clip((log - low) / (high - low), 0.0, 1.0)) for low, high in steps]
+
+
+def _misfits(size: Mapping[str, np.ndarray]) -> list[Column]:
+    """Whether the sides of a product leave a part of their tiles empty."""
+    return [
+        ((name, f"beside {tile}"), SHAPE, (size[name] % tile != 0).astype(float)) for name in ("n", "k") for tile in TILES
+    ]

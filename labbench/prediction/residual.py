@@ -1,0 +1,183 @@
+"""What a fitted law leaves over, learnt by trees as far as they prove themselves on groups they have not seen.
+
+::
+
+    law's error, cross-fitted ── trees, out of fold ──> weight ──> error left over ── trees, out of fold ──> how large it will be
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from labbench.prediction.config import PredictionConfig
+from labbench.prediction.conformal import Radius, radius
+
+MAX_CORRECTION = 0.7  # of the residual in the log (a factor of 2): trees know nothing beyond what they saw
+MANY_ROWS = 2000  # from here on forests, and intervals as wide as each cell's own error is expected to be
+TREES, LEAST_ROWS, SOME_FEATURES = 150, 2, 0.4  # of the forest that corrects; each split looks at some of the features
+SCALE_TREES, SCALE_LEAST_ROWS = 100, 20  # of the forest that foretells the size of an error
+LEAST_SCALE = 0.01  # in the log: an error of 1 % is about what repeated measurements differ by
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Learnt corrections of a law and the size of the errors that stay.
+
+    Attributes
+    ----------
+    model : regressor or None
+        Predicts ``log(measured / law)``; None where it did not help out of fold.
+    weight : float
+        In 0..1: least-squares weight of the model, found on out-of-fold predictions (stacking, Wolpert 1992);
+        0 where the gain is within its standard error.
+    scale : regressor or None
+        Predicts the absolute error; None where the rows are too few to tell one cell's from another's.
+    scores, groups : array, shape (rows,)
+        Absolute out-of-fold errors in the log over their scale, and the group of each: what intervals are made of.
+    typical : float
+        Median scale.
+    """
+
+    model: Any
+    weight: float
+    scale: Any
+    scores: np.ndarray
+    groups: np.ndarray
+    typical: float = 1.0
+
+    @classmethod
+    def fit(
+        cls,
+        features: np.ndarray,
+        error: np.ndarray,
+        groups: np.ndarray,
+        folds: Sequence[tuple[np.ndarray, np.ndarray]],
+        config: PredictionConfig,
+    ) -> Residual:
+        """Learn from the cross-fitted errors of a law.
+
+        Parameters
+        ----------
+        features : array, shape (n, q)
+        error : array, shape (n,)
+            ``log(measured / law)``, of a law that has not seen the row's group.
+        groups : array of str, shape (n,)
+            What a new cell shares with none of the rows, e.g. its family.
+        folds : sequence of (train, test)
+            Rows; no group on both sides.
+        config : PredictionConfig
+        """
+        many = len(error) >= MANY_ROWS
+        model, weight = None, 0.0
+        learnt = np.zeros(len(error))
+        if config.residual != "none":
+            learn = _forest if many else _boosted
+            for train, test in folds:
+                learnt[test] = _correction(learn(features[train], _bounded(error[train]), config), features[test])
+            weight = float(np.clip(learnt @ error / max(float(learnt @ learnt), 1e-12), 0.0, 1.0))
+            weight = weight if helps(error, error - weight * learnt, groups) else 0.0
+            if weight > 0:
+                model = learn(features, _bounded(error), config)
+        left = np.abs(error - weight * learnt)
+        if not many:
+            return cls(model, weight, None, left, groups)
+        foretold = np.empty(len(error))
+        for train, test in folds:
+            foretold[test] = _scale(_sized(features[train], left[train], config), features[test])
+        typical = float(np.median(foretold))
+        return cls(model, weight, _sized(features, left, config), left / foretold, groups, typical)
+
+    def correction(self, features: np.ndarray) -> np.ndarray:
+        """To be added to the log of the law's prediction, shape (n,)."""
+        if self.model is None or not len(features):
+            return np.zeros(len(features))
+        return self.weight * _correction(self.model, features)
+
+    def spread(self, features: np.ndarray) -> np.ndarray:
+        """By how much the radius of each row's interval is to be multiplied, shape (n,)."""
+        if self.scale is None or not len(features):
+            return np.ones(len(features))
+        return _scale(self.scale, features)
+
+    def radius(self, level: float) -> Radius:
+        """Half-width, in the log and in units of the spread, of the interval that covers a new group with probability ``level``."""
+        return radius(self.scores, self.groups, level)
+
+    def typical_radius(self, level: float) -> Radius:
+        """The same in the log for a row of median spread."""
+        found = self.radius(level)
+        return replace(found, value=found.value * self.typical)
+
+
+def folds_by_group(groups: np.ndarray, count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Train and test rows; no group is on both sides. At most ``count`` folds, at most one a group."""
+    names = np.unique(groups)
+    fold_of = dict(zip(np.random.default_rng(seed).permutation(names), np.arange(len(names)) % count, strict=True))
+    fold = np.array([fold_of[group] for group in groups])
+    for number in np.unique(fold):
+        yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+
+
+def helps(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> bool:
+    """Whether errors shrink by more than the standard error of the gain, groups weighing the same (one-SE rule).
+
+    The rule is that of Breiman et al. 1984, section 3.4.3: the simpler model unless the other is clearly better.
+    """
+    names, member, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    gains = np.bincount(member, np.abs(before) - np.abs(after)) / counts
+    return bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(names)))
+
+
+def _boosted(features: np.ndarray, error: np.ndarray, config: PredictionConfig) -> Any:
+    """Exact splits: for the few thousand rows at most of a store faster than histograms, and on one thread."""
+    from sklearn.ensemble import GradientBoostingRegressor
+
+    model = GradientBoostingRegressor(
+        n_estimators=config.boosting_iterations,
+        learning_rate=config.boosting_rate,
+        min_samples_leaf=config.boosting_leaf,
+        max_features=config.boosting_features,
+        random_state=config.seed,
+    )
+    return _fitted(model, features, error)
+
+
+def _forest(features: np.ndarray, error: np.ndarray, config: PredictionConfig) -> Any:
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    model = ExtraTreesRegressor(
+        TREES, min_samples_leaf=LEAST_ROWS, max_features=SOME_FEATURES, random_state=config.seed, n_jobs=-1
+    )
+    return _fitted(model, features.astype(np.float32), error)
+
+
+def _sized(features: np.ndarray, error: np.ndarray, config: PredictionConfig) -> Any:
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    model = ExtraTreesRegressor(
+        SCALE_TREES, min_samples_leaf=SCALE_LEAST_ROWS, max_features=SOME_FEATURES, random_state=config.seed, n_jobs=-1
+    )
+    return _fitted(model, features.astype(np.float32), np.minimum(error, MAX_CORRECTION))
+
+
+def _fitted(model: Any, features: np.ndarray, target: np.ndarray) -> Any:
+    from sklearn import config_context
+
+    with config_context(assume_finite=True, skip_parameter_validation=True):  # a quarter of the time, tree by tree
+        return model.fit(features, target)
+
+
+def _scale(model: Any, features: np.ndarray) -> np.ndarray:
+    return np.maximum(model.predict(features.astype(np.float32)), LEAST_SCALE)
+
+
+def _bounded(error: np.ndarray) -> np.ndarray:
+    return np.clip(error, -MAX_CORRECTION, MAX_CORRECTION)
+
+
+def _correction(model: Any, features: np.ndarray) -> np.ndarray:
+    return _bounded(model.predict(features))
