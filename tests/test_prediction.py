@@ -296,7 +296,8 @@ def test_regret_is_zero_for_a_method_that_always_picks_the_fastest(validated):
 
 def test_evaluate_is_the_score_of_the_cross_validation(validated):
     table = evaluate(made_frame(*study(scatter=0.1)), ENVIRONMENTS, PLAIN)
-    pd.testing.assert_frame_equal(table, score(validated))
+    clocks = ["fit_s", "predict_s"]
+    pd.testing.assert_frame_equal(table.drop(columns=clocks), score(validated).drop(columns=clocks))
 
 
 # Cells that were not measured
