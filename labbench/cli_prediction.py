@@ -155,7 +155,7 @@ def _predict(options: Any) -> int:
 
 def _evaluate(options: Any) -> int:
     from labbench.prediction import evaluate
-    from labbench.prediction.report import evaluation_sentence, evaluation_table
+    from labbench.prediction.card_report import evaluation_sentence, evaluation_table
     from labbench.store import Store
 
     store = Store(options.store)
@@ -176,8 +176,8 @@ def _rows(store: Store, split: str) -> pd.DataFrame:
 
 def _drift(options: Any) -> int:
     from labbench.prediction.card import load
+    from labbench.prediction.card_report import drift_table
     from labbench.prediction.drift import drift
-    from labbench.prediction.report import drift_table
     from labbench.store import Store
 
     found = drift(load(options.predictor), Store(options.store).latest())

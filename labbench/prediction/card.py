@@ -102,7 +102,7 @@ class Card(Frozen):
         return f"predictor {self.name} of {self.fitted_at:%Y-%m-%d}, data {self.data.sha256[:12]}"
 
     def __str__(self) -> str:
-        from labbench.prediction.report import card_text
+        from labbench.prediction.card_report import card_text
 
         return card_text(self)
 
@@ -223,8 +223,7 @@ def load(name: str | Path) -> Saved:
     """
     import joblib
 
-    folder = folder_of(name)
-    card = read_card(folder)
+    card = read_card(name)
     again = f"fit it again: `labbench fit --name {name}`"
     here, there = {**_versions(), "source": source_id()}, {**card.versions, "source": card.source_sha256}
     if changed := [one for one in BOUND_TO if here[one] != there.get(one)]:
@@ -232,7 +231,7 @@ def load(name: str | Path) -> Saved:
         raise PredictionError(
             f"predictor {card.name!r} was fitted with {told}, and may predict otherwise here; {again}"
         )
-    path = _file(folder, card.predictor_sha256)
+    path = _file(folder_of(name), card.predictor_sha256)
     try:
         data = path.read_bytes()
     except OSError as error:

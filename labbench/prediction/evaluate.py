@@ -38,7 +38,10 @@ LEARNT_FROM = (
     *(*CONFIGURATION, "device", "series", "primary", "batch_size", "group", "cell_key"),
     *(*TOTALS, "parameters", "activation_bytes", "latency_s", MEMORY),
 )
-DESCRIBED = (*WORKLOAD, *PLATFORM, "device", "device_name", "family", "group", "series", "cell_id", "cell_key")
+DESCRIBED = (
+    *(*WORKLOAD, *PLATFORM, "device", "device_name", "runtime", "family", "group", "series", "record_id", "cell_id"),
+    *("cell_key", "provenance"),
+)
 
 
 def cross_validate(
@@ -48,6 +51,7 @@ def cross_validate(
     *,
     split: str = "family",
     probes: int = 0,
+    levels: Sequence[float] = (),
 ) -> pd.DataFrame:
     """Predictions of measured rows by methods that never saw what is new in them, e.g. their model family.
 
@@ -65,6 +69,8 @@ def cross_validate(
         What is new in the test rows: one of :data:`labbench.prediction.splits.SPLITS`.
     probes : int
         Of the split ``device``: how many cells of the new device are trained on.
+    levels : sequence of float
+        Nominal coverages to try the interval at, for :func:`labbench.prediction.errors.calibration`.
 
     Returns
     -------
@@ -72,7 +78,8 @@ def cross_validate(
         One row a (measured row, quantity, method): the row's description, ``quantity``, ``method``, ``measured``,
         ``predicted``, ``low``, ``high`` (NaN for methods without an interval), ``out_of_domain``, ``fold``; and of its fold
         ``fit_s`` (seconds to fit; labbench fits all quantities at once) and ``predict_s`` (to predict all its rows).
-        What a method refuses to answer has no ``predicted``.
+        What a method refuses to answer has no ``predicted``. With ``levels`` also ``holds_at``: the least of them whose
+        interval holds what was measured (infinite: none does).
 
     Raises
     ------
@@ -93,7 +100,7 @@ def cross_validate(
     for fold, (train, test) in enumerate(folds(split, table, environments, config, probes)):
         for name, asked in asked_of.items():
             leaks.check_split(table, train[asked[train]], test[asked[test]], SPLITS[split].apart, name)
-        parts += [part.assign(fold=fold) for part in _guesses(table, train, test, asked_of, ceilings, config)]
+        parts += [part.assign(fold=fold) for part in _guesses(table, train, test, asked_of, ceilings, config, levels)]
     results = pd.concat(parts)
     described = [name for name in DESCRIBED if name in table]
     return table[described].join(results, how="right").dropna(subset=["measured"]).reset_index(drop=True)
@@ -112,6 +119,7 @@ def _guesses(
     asked_of: Mapping[str, np.ndarray],
     ceilings: Mapping[Device, Ceilings],
     config: PredictionConfig,
+    levels: Sequence[float],
 ) -> Iterator[pd.DataFrame]:
     """What each method, fitted to the training rows, predicts for the test rows: a table for each quantity and method."""
     import pandas as pd
@@ -133,12 +141,25 @@ def _guesses(
         times = {"fit_s": fit_s, "predict_s": time.perf_counter() - began}
         common = {"quantity": name, "measured": unseen[name].to_numpy(float, na_value=np.nan), "out_of_domain": ~inside}
         interval = {"low": ours["low"], "high": ours["high"]}
+        if levels:
+            interval["holds_at"] = _holds_at(
+                common["measured"], {level: quantity.predict(unseen, inside, level) for level in levels}
+            )
         yield pd.DataFrame({**common, "method": LABBENCH, "predicted": ours["point"], **interval, **times}, index=rows)
         none = {"low": np.nan, "high": np.nan}
         yield pd.DataFrame({**common, "method": LAW_ONLY, "predicted": ours["law"], **none, **times}, index=rows)
         for method, baseline in (LATENCY_BASELINES if name == "latency_s" else MEMORY_BASELINES).items():
             guess = _timed(baseline, seen, unseen, told, name, ceilings)
             yield pd.DataFrame({**common, "method": method, **none, **guess}, index=rows)
+
+
+def _holds_at(measured: np.ndarray, at: Mapping[float, pd.DataFrame]) -> np.ndarray:
+    """The least level whose interval holds what was measured."""
+    holds = np.full(len(measured), np.inf)
+    for level in sorted(at, reverse=True):
+        inside = (at[level]["low"].to_numpy() <= measured) & (measured <= at[level]["high"].to_numpy())
+        holds[inside] = level
+    return holds
 
 
 def _timed(

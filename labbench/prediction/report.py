@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labbench.prediction.config import PredictionConfig, PredictionError
+from labbench.prediction.errors import ours
 from labbench.prediction.evaluate import FIXED_CHOICE, LABBENCH
 from labbench.prediction.predictor import NOT_CALIBRATED, Predictor, ceilings_of, training_rows
-from labbench.prediction.splits import SPLITS
-from labbench.words import count, digits, listed, percent, seconds
+from labbench.words import count, digits, listed, percent
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from labbench.prediction.card import Card, Errors
-    from labbench.prediction.drift import Drift
     from labbench.records import Environment
 
 QUANTITIES = {"latency_s": "latency", "memory_increase_bytes": "peak memory"}
@@ -65,14 +63,14 @@ def error_table(scores: pd.DataFrame) -> pd.DataFrame:
             "quantity": table["quantity"].map(QUANTITIES),
             "method": table["method"],
             "cells": table["cells"],
-            "mean error %": _percent(table["mape"]),
-            "mean over families %": _percent(table["family_mape"]),
-            "median error %": _percent(table["median_ape"]),
-            "p95 error %": _percent(table["p95_ape"]),
-            "within 15 %": _percent(table["within_15"]),
-            "within 25 %": _percent(table["within_25"]),
-            "interval covers %": _percent(table["coverage"]),
-            "interval width %": _percent(table["width"]),
+            "mean error %": percents(table["mape"]),
+            "mean over families %": percents(table["family_mape"]),
+            "median error %": percents(table["median_ape"]),
+            "p95 error %": percents(table["p95_ape"]),
+            "within 15 %": percents(table["within_15"]),
+            "within 25 %": percents(table["within_25"]),
+            "interval covers %": percents(table["coverage"]),
+            "interval width %": percents(table["width"]),
         }
     ).reset_index(drop=True)
 
@@ -120,99 +118,6 @@ def fit_sentence(predictor: Predictor) -> str:
     ).replace("%", " %")
 
 
-def evaluation_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """All figures of :func:`labbench.prediction.score`, for a terminal; best mean error first within each quantity."""
-    import pandas as pd
-
-    table = scores.sort_values(["quantity", "mape"], kind="stable")
-    percents = {
-        "mean %": "mape", "median %": "median_ape", "≤10 %": "within_10", "≤15 %": "within_15", "bias %": "bias",
-        "covers %": "coverage", "width %": "width",
-    }  # fmt: skip
-    return pd.DataFrame(
-        {
-            "quantity": table["quantity"].map(QUANTITIES),
-            "method": table["method"],
-            "cells": table["cells"],
-            "refused": table["refused"],
-            **{label: _percent(table[name]) for label, name in percents.items()},
-            "rank corr.": table["spearman"].map(lambda value: "" if np.isnan(value) else f"{value:.3f}"),
-            "to fit": table["fit_s"].map(seconds),
-            "to predict": table["predict_s"].map(seconds),
-        }
-    ).reset_index(drop=True)
-
-
-def evaluation_sentence(scores: pd.DataFrame, split: str, probes: int = 0) -> str:
-    """What was new in the test rows, and what came of it."""
-    ours = scores[(scores["method"] == LABBENCH) & (scores["quantity"] == "latency_s")].iloc[0]
-    new = SPLITS[split].about + (f", but for {count(probes, 'cell')} of it" if probes else "")
-    if not ours["cells"]:
-        return f"On {new}: nothing is predicted, {count(ours['refused'], 'row was', 'rows were')} refused."
-    refused = f"; {ours['refused']} of {ours['cells'] + ours['refused']} rows were refused" if ours["refused"] else ""
-    warning = (
-        " That is a leak and no result: other cells of the same models were trained on. What counts is the split by family."
-        if split == "random"
-        else ""
-    )
-    return (
-        f"On {new}: latency is off by {percent(ours['mape'])} on average, {percent(ours['median_ape'])} in the median"
-        f"{refused}.{warning}"
-    )
-
-
-def card_text(card: Card) -> str:
-    """A model card for a terminal: what it learnt from, how wrong it was, what not to ask it."""
-    data = card.data
-    smallest, largest = data.batch_sizes
-    lines = [
-        f"{card.name}, fitted {card.fitted_at:%Y-%m-%d %H:%M} UTC with "
-        + listed([f"{name} {version}" for name, version in card.versions.items()]),
-        f"  learnt from {count(data.rows, 'series', 'series')} of {count(data.models, 'model')} in "
-        f"{count(len(data.families), 'family', 'families')}, batch {smallest} to {largest}, on {listed(data.platforms)} of "
-        f"{count(len(data.machines), 'machine')} (data {data.sha256[:12]})",
-    ]
-    for quantity, name in QUANTITIES.items():
-        of_quantity = sorted(
-            (one for one in card.errors if one.quantity == quantity and one.mape is not None),
-            key=lambda one: one.mape or 0,
-        )
-        if of_quantity:
-            lines.append(f"  {name} on an unseen {of_quantity[0].split}:")
-            lines += [_error_line(one) for one in of_quantity]
-    return "\n".join([*lines, "  limits:", *(f"    - {limit}" for limit in card.limits)])
-
-
-def _error_line(one: Errors) -> str:
-    covered = "" if one.coverage is None else f", {percent(one.coverage)} inside the interval"
-    refused = f", {one.refused} refused" if one.refused else ""
-    return (
-        f"    {one.method}: off by {percent(one.mape or 0)} on average, {percent(one.median_ape or 0)} in the median, "
-        f"{percent(one.within_15 or 0)} within 15 %{covered}{refused}"
-    )
-
-
-def drift_table(found: Drift) -> pd.DataFrame:
-    """:func:`labbench.prediction.drift.drift` in per cent, by quantity and platform."""
-    import pandas as pd
-
-    table = found.table
-    return pd.DataFrame(
-        {
-            "quantity": table["quantity"].map(QUANTITIES),
-            "platform": table["platform"],
-            "new cells": table["cells"],
-            "refused": table["refused"],
-            "out of domain": table["outside"],
-            "mean error %": _percent(table["mape"]),
-            "95 % interval": _span(100 * table["mape_low"], 100 * table["mape_high"]),
-            "card's error %": _percent(table["card_mape"]),
-            "interval covers %": _percent(table["coverage"]),
-            "promised %": _percent(table["level"]),
-        }
-    )
-
-
 def regret_table(regret: pd.DataFrame) -> pd.DataFrame:
     """:func:`labbench.prediction.choice_regret` in per cent, least regret first."""
     import pandas as pd
@@ -222,9 +127,9 @@ def regret_table(regret: pd.DataFrame) -> pd.DataFrame:
         {
             "chooses by": table["method"],
             "workloads": table["workloads"],
-            "mean regret %": _percent(table["mean_regret"]),
-            "95th percentile %": _percent(table["p95_regret"]),
-            "best picked %": _percent(table["best_picked"]),
+            "mean regret %": percents(table["mean_regret"]),
+            "95th percentile %": percents(table["p95_regret"]),
+            "best picked %": percents(table["best_picked"]),
         }
     ).reset_index(drop=True)
 
@@ -242,10 +147,41 @@ def regret_sentence(regret: pd.DataFrame) -> str:
     )
 
 
+def calibration_sentence(calibrated: pd.DataFrame) -> str:
+    """Whether intervals hold what they promise, at the highest level that the families support."""
+    from scipy.stats import binom
+
+    level, families = float(calibrated.columns[-1]), len(calibrated)
+    share = calibrated[calibrated.columns[-1]]
+    low, high = (binom.ppf(tail, families, level) / families for tail in (0.025, 0.975))
+    mean = float(share.mean())
+    verdict = (
+        "too narrow" if mean < low else "wider than need be" if mean > high else "as promised, as far as one can tell"
+    )
+    worst = share.idxmin()
+    text = f"Intervals of {percent(level)} hold {percent(mean)} of a new family's cells: {verdict}"
+    text += f" (by chance {percent(low)} to {percent(high)} with {count(families, 'family', 'families')})."
+    return text + (f" The worst is {worst}: {percent(float(share[worst]))}." if share[worst] < level else "")
+
+
+def drivers_sentence(driven: pd.DataFrame) -> str:
+    """What larger errors go with beyond chance."""
+    clear = driven[(driven["low"] > 0) | (driven["high"] < 0)]
+    if clear.empty:
+        return "Nothing that was looked at goes with larger errors beyond chance."
+    told = [
+        f"{'larger' if row.correlation > 0 else 'smaller'} with {row.driver} ({row.correlation:+.2f})"
+        for row in clear.head(3).itertuples()
+    ]
+    return (
+        f"Errors are {listed(told)}. Of {len(driven)} things that were looked at, one in twenty would look like that by chance, "
+        "and what goes with an error need not cause it."
+    )
+
+
 def failure_sentence(predictions: pd.DataFrame) -> str:
     """Which family is predicted worst, and on which platform."""
-    table = predictions[(predictions["quantity"] == "latency_s") & (predictions["method"] == LABBENCH)]
-    table = table.dropna(subset=["predicted"])
+    table = ours(predictions)
     table = table.assign(off=np.log((table["predicted"] / table["measured"]).to_numpy(float)))
     by_family = table["off"].abs().groupby(table["family"].astype("str")).mean().sort_values()
     worst = table.iloc[int(table["off"].abs().to_numpy().argmax())]
@@ -268,7 +204,7 @@ def forecast_table(predicted: pd.DataFrame) -> pd.DataFrame:
         "machine": predicted["machine_id"].astype("str").str[:6],
         "series": predicted["series"],
         "latency ms": _rounded(predicted["latency_s"] * MS),
-        "interval ms": _span(predicted["latency_low_s"] * MS, predicted["latency_high_s"] * MS),
+        "interval ms": span(predicted["latency_low_s"] * MS, predicted["latency_high_s"] * MS),
     }
     if "memory_increase_bytes" in predicted:
         columns["peak memory MB"] = _rounded(predicted["memory_increase_bytes"] * MB)
@@ -288,15 +224,17 @@ def forecast_table(predicted: pd.DataFrame) -> pd.DataFrame:
 
 def forecast_sentence(predicted: pd.DataFrame) -> str:
     """How many predictions can be relied on, and why the others cannot."""
-    outside = predicted[predicted["out_of_domain"]]
-    inside = len(predicted) - len(outside)
+    refused = predicted["latency_s"].isna()
+    outside = predicted[predicted["out_of_domain"] & ~refused]
+    inside = len(predicted) - len(outside) - int(refused.sum())
     text = f"{inside} of {len(predicted)} predictions lie inside what was measured."
-    if len(outside):
-        first = outside.iloc[0]
-        text += (
-            f" The others are guesses, such as {first['model']} at batch {first['batch_size']} on {first['platform']}"
-        )
-        text += f": {_reasons(outside).iloc[0]}."
+    for told, rows in (("are guesses", outside), ("have no prediction", predicted[refused])):
+        if len(rows):
+            first = rows.iloc[0]
+            text += (
+                f" {len(rows)} {told}, such as {first['model']} at batch {first['batch_size']} on {first['platform']}: "
+                f"{_reasons(rows).iloc[0]}."
+            )
     level = predicted["level"].dropna()
     if len(level):
         text += f" The intervals stand for a coverage of {level.min():.0%} of new families".replace("%", " %")
@@ -309,7 +247,8 @@ def _reasons(predicted: pd.DataFrame) -> pd.Series:
     return predicted["reason"].fillna("").astype("str").str.removeprefix(f"{NOT_CALIBRATED}: ")
 
 
-def _percent(values: pd.Series) -> pd.Series:
+def percents(values: pd.Series) -> pd.Series:
+    """Fractions as per cent, one digit below ten; empty where not known."""
     return (100 * values).map(
         lambda value: "" if np.isnan(value) else f"{value:.1f}" if abs(value) < 10 else f"{value:.0f}"
     )
@@ -319,5 +258,6 @@ def _rounded(values: pd.Series) -> pd.Series:
     return values.astype(float).map(digits)
 
 
-def _span(low: pd.Series, high: pd.Series) -> list[str]:
+def span(low: pd.Series, high: pd.Series) -> list[str]:
+    """E.g. ``1.20 to 3.40``; a dash where not known."""
     return ["–" if np.isnan(a) else f"{digits(a)} to {digits(b)}" for a, b in zip(low, high, strict=True)]
