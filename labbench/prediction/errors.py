@@ -110,11 +110,8 @@ def _candidates(table: pd.DataFrame, rows: pd.DataFrame) -> dict[str, np.ndarray
         having = groups[share > 0].nunique()
         if having >= FEWEST_FAMILIES:
             found[f"share of {name.removeprefix('bytes_').replace('_', ' ')}"] = share
-    for kind, names in (
-        ("on", place(table)),
-        ("in", table["mode"].astype("str")),
-        ("series", table["series"].astype("str")),
-    ):
+    kinds = {"platform": place(table), "mode": table["mode"].astype("str"), "series": table["series"].astype("str")}
+    for kind, names in kinds.items():
         values = sorted(names.unique())
         if len(values) > 1:
             found |= {f"{kind} {value}": (names == value).to_numpy(float) for value in values}
