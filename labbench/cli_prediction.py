@@ -105,14 +105,18 @@ def _configuration(options: Any) -> PredictionConfig:
 
 
 def _fit(options: Any) -> int:
-    from labbench.prediction import Predictor, evaluate
+    from labbench.prediction import PredictionError, Predictor, evaluate
     from labbench.prediction.card import folder_of, save
     from labbench.store import Store
 
     config, folder, store = _configuration(options), folder_of(options.name), Store(options.store)
     frame, environments = store.latest(), store.environments()
     predictor = Predictor(config).fit(frame, environments)
-    card = save(predictor, options.name, frame, evaluate(frame, environments, config) if options.evaluate else None)
+    try:
+        scores = evaluate(frame, environments, config) if options.evaluate else None
+    except PredictionError as error:
+        raise PredictionError(f"{error}. Without its errors it is kept by `labbench fit --no-evaluate`") from None
+    card = save(predictor, options.name, frame, scores)
     if options.json:
         print_json(card.model_dump(mode="json"))
     else:
@@ -161,7 +165,8 @@ def _evaluate(options: Any) -> int:
     store = Store(options.store)
     rows = _rows(store, options.split)
     scores = evaluate(rows, store.environments(), _configuration(options), split=options.split, probes=options.probes)
-    print_frame(scores if options.json else evaluation_table(scores), options.json)
+    asked = {"split": options.split, "probes": options.probes}
+    print_frame(scores.assign(**asked) if options.json else evaluation_table(scores), options.json)
     print(evaluation_sentence(scores, options.split, options.probes), file=sys.stderr if options.json else sys.stdout)
     return 0
 

@@ -137,6 +137,14 @@ def test_drift_fails_only_if_asked_and_due(labbench, full, tmp_path):
     assert json.loads(labbench("drift", "--predictor", name, "--store", store, "--json")[1])["refit"] is True
 
 
+def test_of_three_families_none_can_be_left_out_and_the_predictor_is_kept_without_errors(labbench, tmp_path):
+    store = stored(tmp_path / "s.h5", *study(FAMILIES[:3]))
+    status, _, err = labbench("fit", "--store", store)
+    assert (status, "labbench fit --no-evaluate" in err) == (1, True)
+    assert not (tmp_path / "data").exists()
+    assert labbench("fit", "--store", store, "--no-evaluate")[0] == 0
+
+
 # Bad input
 
 

@@ -154,7 +154,7 @@ def test_the_guard_is_silent_on_clean_data(split):
 
 
 def check(table, train, test, apart):
-    leaks.check_split(table, np.array(train), np.array(test), apart)
+    leaks.Guard.of(table, apart).check(np.array(train), np.array(test))
 
 
 def test_a_row_on_both_sides_is_found():

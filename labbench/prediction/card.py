@@ -126,7 +126,7 @@ class Saved:
 
 def save(
     predictor: Predictor,
-    name: str,
+    name: str | Path,
     frame: pd.DataFrame,
     scores: pd.DataFrame | None = None,
     split: str = "family",
@@ -140,7 +140,7 @@ def save(
     ----------
     predictor : Predictor
         Fitted to ``frame``.
-    name : str
+    name : str or path
         What people call it, or a folder (:func:`folder_of`).
     frame : DataFrame
         ``Store.latest()``.

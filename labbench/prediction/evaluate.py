@@ -56,7 +56,7 @@ def cross_validate(
     """Predictions of measured rows by methods that never saw what is new in them, e.g. their model family.
 
     One family (architecture, device, ...) is left out at a time, up to ``config.max_folds``; with more of them they are left
-    out in groups. Each fold is checked for leaks first (:func:`labbench.prediction.leaks.check`).
+    out in groups. Each fold is checked for leaks first (:mod:`labbench.prediction.leaks`).
 
     Parameters
     ----------
@@ -94,12 +94,14 @@ def cross_validate(
     table = training_rows(frame, config)
     ceilings = ceilings_of(table, environments)
     asked_of = _asked_of(table)
+    held_out = folds(split, table, environments, config, probes)
+    guards = {name: leaks.Guard.of(table, SPLITS[split].apart, name) for name in asked_of}
     for name, asked in asked_of.items():
         leaks.check_features(table[asked], name)
     parts = []
-    for fold, (train, test) in enumerate(folds(split, table, environments, config, probes)):
+    for fold, (train, test) in enumerate(held_out):
         for name, asked in asked_of.items():
-            leaks.check_split(table, train[asked[train]], test[asked[test]], SPLITS[split].apart, name)
+            guards[name].check(train[asked[train]], test[asked[test]])
         parts += [part.assign(fold=fold) for part in _guesses(table, train, test, asked_of, ceilings, config, levels)]
     results = pd.concat(parts)
     described = [name for name in DESCRIBED if name in table]

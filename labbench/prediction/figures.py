@@ -133,7 +133,7 @@ def plot_prediction_residuals(
             facecolor="white", edgecolor=[color], linewidth=1.3, label=name, rasterized=int(rows.sum()) > MOST_VECTORS,
         )  # fmt: skip
     ax.set_yticks(range(len(names)), [short(name) for name in names])
-    ax.set(xscale="log", xlabel="predicted / measured latency (1 is right)", ylabel="")
+    ax.set(xscale="log", ylim=(-0.7, len(names) - 0.3), xlabel="predicted / measured latency (1 is right)", ylabel="")
     low, high = (np.log2(limit) for limit in ax.get_xlim())
     ax.set_xticks(2.0 ** np.arange(np.ceil(low), np.floor(high) + 1), minor=False)
     ax.set_xticks([], minor=True)
@@ -161,9 +161,11 @@ def plot_calibration(calibrated: pd.DataFrame, *, ax: Axes | None = None) -> Axe
     ax : Axes, optional
         Drawn into; default: a new figure.
     """
+    import seaborn as sns
     from scipy.stats import binom
 
     ax = new_axes(ax, 4.4)
+    color = sns.color_palette("colorblind")[0]
     levels, count = np.array(calibrated.columns, dtype=float), len(calibrated)
     low, high = (binom.ppf(tail, count, levels) / count for tail in (0.025, 0.975))
     ax.fill_between(100 * levels, 100 * low, 100 * high, color="0.5", alpha=0.15, lw=0, label="by chance")
@@ -178,7 +180,7 @@ def plot_calibration(calibrated: pd.DataFrame, *, ax: Axes | None = None) -> Axe
             label="" if number else "one family",
         )
     ax.plot(
-        100 * levels, 100 * calibrated.mean().to_numpy(float), "o-", color="C0", ms=4, lw=2, label="mean of families"
+        100 * levels, 100 * calibrated.mean().to_numpy(float), "o-", color=color, ms=4, lw=2, label="mean of families"
     )
     ax.set(
         xlim=(0, 100), ylim=(-2, 102), xlabel="nominal coverage of the interval (%)",
@@ -202,12 +204,14 @@ def plot_error_drivers(driven: pd.DataFrame, *, most: int = 15, ax: Axes | None 
     """
     if driven.empty:
         return nothing(ax, "the cells do not differ in anything that errors could go with")
-    table = driven.head(most)[::-1].reset_index(drop=True)
+    import seaborn as sns
+
+    table, color = driven.head(most)[::-1].reset_index(drop=True), sns.color_palette("colorblind")[0]
     ax = new_axes(ax, 0.9 + ROW_IN * len(table))
     ax.axvline(0, color="0.4", lw=1)
-    ax.hlines(table.index, table["low"], table["high"], color="C0", lw=1.4)
+    ax.hlines(table.index, table["low"], table["high"], color=color, lw=1.4)
     clear = ((table["low"] > 0) | (table["high"] < 0)).to_numpy()
-    scatter(ax, table["correlation"].to_numpy(), table.index.to_numpy(), clear, color="C0", size=34)
+    scatter(ax, table["correlation"].to_numpy(), table.index.to_numpy(), clear, color=color, size=34)
     ax.set_yticks(table.index, [short(name) for name in table["driver"]])
     ax.set(xlim=(-1, 1), xlabel="rank correlation with the error: smaller ← 0 → larger", ylabel="")
     ax.grid(axis="y", visible=False)

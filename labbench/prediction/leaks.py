@@ -6,6 +6,7 @@ An error measured on leaked data is worth nothing and looks best of all, so a le
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,80 +25,80 @@ ORDERED_ROWS = 30
 SIZES = (*TOTALS, "parameters", "activation_bytes")
 
 
-def _texts(*names: str) -> Callable[[pd.DataFrame, str], Sequence[object] | None]:
-    """The values of columns as texts, or None where the frame has not all of them."""
+def _alike(*names: str) -> Callable[[pd.DataFrame, str], np.ndarray]:
+    """Rows with equal values in some columns; none, where the frame has not all of them."""
 
-    def key(table: pd.DataFrame, target: str) -> Sequence[object] | None:
+    def codes(table: pd.DataFrame, target: str) -> np.ndarray:
         del target
         if not set(names) <= set(table):
-            return None
-        return list(zip(*(table[name].astype("str") for name in names), strict=True))
+            return np.full(len(table), -1)
+        return np.asarray(table.groupby(list(names), observed=True, sort=False).ngroup())
 
-    return key
+    return codes
 
 
-def _graph(table: pd.DataFrame, target: str) -> Sequence[object]:
+def _same_graph(table: pd.DataFrame, target: str) -> np.ndarray:
     del target
-    return [None if graph < 0 else int(graph) for graph in operator_graphs(table)]
+    return operator_graphs(table)
 
 
-def _result(table: pd.DataFrame, target: str) -> Sequence[object]:
-    """Configuration, demand and target of each row: a measurement that comes twice, whatever it is called."""
-    names = list(zip(*(table[name].astype("str") for name in (*CONFIGURATION, "batch_size")), strict=True))
-    numbers = table[[*TOTALS, target]].to_numpy(float, na_value=np.nan)
-    return [
-        (*name, *row) if np.isfinite(row).all() else None for name, row in zip(names, numbers.tolist(), strict=True)
-    ]
+def _same_result(table: pd.DataFrame, target: str) -> np.ndarray:
+    """Rows of one configuration, demand and target: a measurement that comes twice, whatever it is called."""
+    columns = [*CONFIGURATION, "batch_size", *TOTALS, target]
+    return np.asarray(table[columns].groupby(columns, observed=True, sort=False).ngroup())
 
 
-# What identifies a row -> how it is called, and a key for each row (None: has none).
-IDENTITIES: dict[str, tuple[str, Callable[[pd.DataFrame, str], Sequence[object] | None]]] = {
-    "record": ("record", _texts("record_id")),
-    "cell": ("cell", _texts("cell_id", "machine_id")),
-    "model": ("model", _texts("model")),
-    "family": ("model family", _texts("family")),
-    "graph": ("operator graph", _graph),
-    "result": ("measured result, to the last digit", _result),
+# What identifies a row -> how it is called, and a number for each row: equal where it is the same, -1 where there is none.
+IDENTITIES: dict[str, tuple[str, Callable[[pd.DataFrame, str], np.ndarray]]] = {
+    "record": ("record", _alike("record_id")),
+    "cell": ("cell", _alike("cell_id", "machine_id")),
+    "model": ("model", _alike("model")),
+    "family": ("model family", _alike("family")),
+    "graph": ("operator graph", _same_graph),
+    "result": ("measured result, to the last digit", _same_result),
 }
 
 
-def check_split(
-    table: pd.DataFrame, train: np.ndarray, test: np.ndarray, apart: Sequence[str], target: str = "latency_s"
-) -> None:
-    """Refuse a split whose training part knows the test part.
+@dataclass(frozen=True)
+class Guard:
+    """Refuses splits whose training part knows the test part.
 
-    Parameters
+    Attributes
     ----------
     table : DataFrame
         Of :func:`labbench.prediction.predictor.training_rows`.
-    train, test : array of int
-        Its rows on either side.
-    apart : sequence of str
-        Keys of :data:`IDENTITIES` that must not be on both sides.
-    target : str
-        The quantity that is predicted.
-
-    Raises
-    ------
-    PredictionError
-        If a row, or something that identifies a row, is on both sides; the message names it.
+    identities : dict
+        Keys of :data:`IDENTITIES` that must not be on both sides, and the numbers of the rows.
     """
-    if both := np.intersect1d(train, test).tolist():
-        raise PredictionError(
-            f"leak: {count(len(both), 'row')} on both sides of the split, e.g. {_row(table, both[0])}"
-        )
-    for name in apart:
-        called, key = IDENTITIES[name]
-        keys = key(table, target)
-        if keys is None:
-            continue
-        trained = {keys[row]: row for row in train if keys[row] is not None}
-        row = next((row for row in test if keys[row] in trained), None)
-        if row is not None:
+
+    table: pd.DataFrame
+    identities: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, apart: Sequence[str], target: str = "latency_s") -> Guard:
+        """One that keeps ``apart`` what should be, for predictions of ``target``."""
+        return cls(table, {name: IDENTITIES[name][1](table, target) for name in apart})
+
+    def check(self, train: np.ndarray, test: np.ndarray) -> None:
+        """Look at one split, given as rows of the table.
+
+        Raises
+        ------
+        PredictionError
+            If a row, or something that identifies a row, is on both sides; the message names it.
+        """
+        if both := np.intersect1d(train, test).tolist():
             raise PredictionError(
-                f"leak: {_row(table, row)} among the test rows has the same {called} as "
-                f"{_row(table, trained[keys[row]])} among the training rows; keep them on one side of the split"
+                f"leak: {count(len(both), 'row')} on both sides of the split, e.g. {_row(self.table, both[0])}"
             )
+        for name, codes in self.identities.items():
+            shared = test[np.isin(codes[test], codes[train]) & (codes[test] >= 0)]
+            if len(shared):
+                twin = train[codes[train] == codes[shared[0]]][0]
+                raise PredictionError(
+                    f"leak: {_row(self.table, shared[0])} among the test rows has the same {IDENTITIES[name][0]} as "
+                    f"{_row(self.table, twin)} among the training rows; keep them on one side of the split"
+                )
 
 
 def check_features(table: pd.DataFrame, target: str = "latency_s") -> None:

@@ -169,13 +169,15 @@ def drivers_sentence(driven: pd.DataFrame) -> str:
     clear = driven[(driven["low"] > 0) | (driven["high"] < 0)]
     if clear.empty:
         return "Nothing that was looked at goes with larger errors beyond chance."
-    told = [
-        f"{'larger' if row.correlation > 0 else 'smaller'} with {row.driver} ({row.correlation:+.2f})"
-        for row in clear.head(3).itertuples()
-    ]
+    told = []
+    for way, rows in (("larger", clear[clear["correlation"] > 0]), ("smaller", clear[clear["correlation"] < 0])):
+        if len(rows):
+            told.append(
+                f"{way} with {listed([f'{r.driver} ({r.correlation:+.2f})' for r in rows.head(3).itertuples()])}"
+            )
     return (
-        f"Errors are {listed(told)}. Of {len(driven)} things that were looked at, one in twenty would look like that by chance, "
-        "and what goes with an error need not cause it."
+        f"Errors are {', and '.join(told)}. Of {len(driven)} things that were looked at, one in twenty would look like that "
+        "by chance, and what goes with an error need not cause it."
     )
 
 
