@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 SPLITS = ("random", "architecture", "family", "device", "version", "larger")
 DEFAULT = "default"  # name of a predictor
 REFIT = 1  # exit status
+STATUS = """
+exit status:
+  0  no refit is due, or nobody asked (--fail-on-drift)
+  1  a refit is due: intervals hold less than they promise, or errors are above the card's, beyond chance
+  2  wrong use: no such database or predictor, or one that may not be loaded"""
 
 
 def add(command: Command, store: Option, as_json: Option) -> None:
@@ -83,7 +88,7 @@ def add(command: Command, store: Option, as_json: Option) -> None:
         "drift",
         _drift,
         "does a kept predictor still hold for what was measured since? Says whether to fit it again",
-        "labbench drift --predictor laptop --fail-on-drift",
+        "labbench drift --predictor laptop --fail-on-drift\n" + STATUS,
     )
     drift.add_argument(
         "--predictor", default=DEFAULT, metavar="NAME", help="default: %(default)s; only of people you trust"
@@ -180,12 +185,17 @@ def _rows(store: Store, split: str) -> pd.DataFrame:
 
 
 def _drift(options: Any) -> int:
+    from labbench.config import ConfigError
+    from labbench.prediction import PredictionError
     from labbench.prediction.card import load
     from labbench.prediction.card_report import drift_table
     from labbench.prediction.drift import drift
-    from labbench.store import Store
+    from labbench.store import Store, StoreError
 
-    found = drift(load(options.predictor), Store(options.store).latest())
+    try:
+        found = drift(load(options.predictor), Store(options.store).latest())
+    except (PredictionError, StoreError) as error:  # status 1 means that a refit is due
+        raise ConfigError(str(error)) from None
     if options.json:
         print_json(found.to_dict())
     else:

@@ -135,6 +135,7 @@ def test_drift_fails_only_if_asked_and_due(labbench, full, tmp_path):
     assert (status, "Refit: " in out) == (0, True)
     assert labbench("drift", "--predictor", name, "--store", store, "--fail-on-drift")[0] == 1
     assert json.loads(labbench("drift", "--predictor", name, "--store", store, "--json")[1])["refit"] is True
+    assert labbench("drift", "--predictor", name, "--store", tmp_path / "none.h5", "--fail-on-drift")[0] == 2
 
 
 def test_of_three_families_none_can_be_left_out_and_the_predictor_is_kept_without_errors(labbench, tmp_path):

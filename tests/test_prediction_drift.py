@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from made import ENVIRONMENTS, FAMILIES, LAWS, footprint, law_seconds, made_frame, record, study
 
-from labbench.prediction import PredictionConfig, Predictor, evaluate
+from labbench.prediction import PredictionConfig, PredictionError, Predictor, evaluate
 from labbench.prediction.card import Saved, load, save
 from labbench.prediction.drift import Drift, drift
 
@@ -40,7 +40,12 @@ def test_nothing_new_is_nothing_to_judge(saved):
     found = drift(saved, made_frame(*STUDY))
     assert not found.due
     assert found.table.empty
-    assert "learnt from every measurement" in str(found)
+    assert "there is nothing to judge" in str(found)
+
+
+def test_where_nothing_was_measured_there_is_an_error_with_the_way_out(saved):
+    with pytest.raises(PredictionError, match="labbench run"):
+        drift(saved, made_frame(record(status="failed", reason="no")))
 
 
 def test_what_was_learnt_from_does_not_count(saved):

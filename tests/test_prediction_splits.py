@@ -110,6 +110,13 @@ def test_a_version_is_left_out_of_the_runtimes_that_have_another():
     ]
 
 
+def test_another_version_on_another_machine_is_no_new_version_but_a_new_machine():
+    table, environments = versions()
+    elsewhere = table.assign(machine_id=np.where(table["environment_id"] == "e2.4", "m1", "m2"))
+    with pytest.raises(PredictionError, match="on one machine"):
+        folds("version", training_rows(elsewhere, PLAIN), environments, PLAIN)
+
+
 def test_larger_models_are_larger_than_any_that_was_trained_on():
     table = rows_of(*study())
     [(train, test)] = folds("larger", table, ENVIRONMENTS, PLAIN)
@@ -120,7 +127,7 @@ def test_larger_models_are_larger_than_any_that_was_trained_on():
     ("split", "records", "words"),
     [
         ("device", study(), "at least two devices"),
-        ("version", study(), "under two versions, and no runtime has them"),
+        ("version", study(), "under two versions on one machine, and there are none"),
         ("family", study(FAMILIES[:1]), "at least two model families, and there is 1 .bert."),
         (
             "larger",

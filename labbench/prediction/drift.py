@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labbench.prediction.config import PredictionError
 from labbench.prediction.features import MEMORY
 from labbench.words import count, listed, percent
 
@@ -65,9 +64,7 @@ class Drift:
     def __str__(self) -> str:
         whole = self.table[self.table["platform"] == EVERYWHERE].to_dict("records")
         if not whole:
-            return (
-                f"Predictor {self.card.name!r} learnt from every measurement there is: there is nothing to judge it by."
-            )
+            return f"Nothing that counts was measured since predictor {self.card.name!r} was fitted: there is nothing to judge."
         told = [
             _told(row) if row["cells"] else f"No new result of {NAMES[row['quantity']]} counts: {_left_out(row)}."
             for row in whole
@@ -90,6 +87,11 @@ def drift(saved: Saved, frame: pd.DataFrame) -> Drift:
     -------
     Drift
 
+    Raises
+    ------
+    PredictionError
+        If there is no measurement at all, or the machine was not quiet during any.
+
     Notes
     -----
     A conformal interval covers a row of a new family with its level. Were one row drawn from each family, the number covered
@@ -101,13 +103,9 @@ def drift(saved: Saved, frame: pd.DataFrame) -> Drift:
 
     from labbench.prediction.predictor import training_rows
 
-    try:
-        rows = training_rows(frame, saved.card.config)
-    except PredictionError:  # nothing was measured, or only on a machine that was not quiet
-        rows = None
-    if rows is not None:
-        rows = rows[~rows["record_id"].astype("str").isin(saved.record_ids)].reset_index(drop=True)
-    if rows is None or rows.empty:
+    rows = training_rows(frame, saved.card.config)
+    rows = rows[~rows["record_id"].astype("str").isin(saved.record_ids)].reset_index(drop=True)
+    if rows.empty:
         return Drift(saved.card, pd.DataFrame(columns=list(_COLUMNS)), ())
     predicted = saved.predictor.predict(rows)
     found = []

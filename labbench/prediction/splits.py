@@ -137,20 +137,23 @@ def _version(
     table: pd.DataFrame, environments: Mapping[str, Environment], config: PredictionConfig, probes: int
 ) -> Iterator[Fold]:
     del config, probes
+    import pandas as pd
+
     versions = runtime_versions(table, environments)
-    runtime = table["runtime"].astype("str").to_numpy()
-    tested = False
-    for name in np.unique(runtime):
-        here = runtime == name
-        of_runtime = [version for version in np.unique(versions[here]) if version]
-        for version in of_runtime if len(of_runtime) > 1 else ():
-            tested = True
-            yield np.flatnonzero(~(here & (versions == version))), np.flatnonzero(here & (versions == version))
-    if not tested:
+    runtime, machine = (table[name].astype("str").to_numpy() for name in ("runtime", "machine_id"))
+    told = pd.Series(versions).where(versions != "")
+    several = told.groupby([machine, runtime]).transform("nunique").to_numpy() > 1
+    held_out = sorted(
+        {(name, version) for name, version in zip(runtime[several], versions[several], strict=True) if version}
+    )
+    if not held_out:
         raise PredictionError(
-            "split 'version' needs cells of one runtime under two versions, and no runtime has them; measure again after "
-            "an update: earlier records stay in the database"
+            "split 'version' needs cells of one runtime under two versions on one machine, and there are none; measure again "
+            "after an update: earlier records stay in the database"
         )
+    for name, version in held_out:
+        here = (runtime == name) & (versions == version)
+        yield np.flatnonzero(~here), np.flatnonzero(here & several)
 
 
 def _larger(
