@@ -125,7 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--matrix", action="store_true", help="models against platforms: status or latency")
     show.add_argument("--status", help="only records of this status")
     show.add_argument(
-        "--provenance", help="only these: measured, imported, simulated; predicted ones are shown only so"
+        "--provenance",
+        choices=PROVENANCES,
+        help="only of this provenance; predictions are shown only if they are asked for",
     )
     show.add_argument("--model", nargs="+", help="only these models")
     _store(show)
@@ -193,7 +195,8 @@ def _true_or_false(text: str) -> bool:
     return values[text.lower()]
 
 
-# Written out, not read from labbench.cells: --help must not wait for pydantic. A test holds the two together.
+# Written out, not read from labbench.records and labbench.cells: --help must not wait for pydantic. Tests hold them together.
+PROVENANCES = ("measured", "imported", "simulated", "predicted")
 CELL_OPTIONS: dict[str, Callable[[str], Any]] = {
     "model": str,
     "mode": str,

@@ -4,9 +4,10 @@ import pytest
 import torch
 from made import ENVIRONMENT, FAMILIES, LAWS, footprint, law_seconds, record, study
 
-from labbench import cli_prediction, zoo
+from labbench import cli, cli_prediction, zoo
 from labbench.cli import main
 from labbench.prediction import splits
+from labbench.records import PROVENANCES
 from labbench.store import Store
 
 STUDY = study()
@@ -40,8 +41,9 @@ def labbench(capsys, tmp_path, monkeypatch):
     return run
 
 
-def test_splits_are_those_of_the_package():
+def test_splits_and_provenances_are_those_of_the_package():
     assert set(cli_prediction.SPLITS) == set(splits.SPLITS)
+    assert cli.PROVENANCES == PROVENANCES
 
 
 def test_fit_keeps_a_predictor_and_prints_its_card(labbench, full, tmp_path):

@@ -188,13 +188,20 @@ def test_a_later_predictor_takes_the_place_of_the_earlier(fitted, frame, folder)
     other = made_frame(*study(FAMILIES[:6]))
     save(Predictor(PLAIN).fit(other, ENVIRONMENTS), folder, other)
     assert load(folder).card.data.models == 6
-    assert len(list(folder.iterdir())) == 2
+    assert files(folder) == ["*.joblib", ".lock", "card.json"]
 
 
-@pytest.mark.parametrize("fails", ["write_bytes", "replace"])
+def files(folder):
+    return sorted(f"*{path.suffix}" if len(path.stem) == 64 else path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("fails", ["write_bytes", "replace", "write_text"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_what_is_interrupted_leaves_the_earlier_predictor(fitted, frame, folder, monkeypatch, fails, error):
-    before = save(fitted, folder, frame)
+@pytest.mark.parametrize("earlier", [True, False])
+def test_what_is_interrupted_leaves_the_earlier_predictor_or_none(
+    fitted, frame, folder, monkeypatch, fails, error, earlier
+):
+    before = save(fitted, folder, frame) if earlier else None
     other = made_frame(*study(FAMILIES[:6]))
     another = Predictor(PLAIN).fit(other, ENVIRONMENTS)
 
@@ -205,8 +212,19 @@ def test_what_is_interrupted_leaves_the_earlier_predictor(fitted, frame, folder,
         patch.setattr(f"pathlib.Path.{fails}", stops)
         with pytest.raises((KeyboardInterrupt, PredictionError)):
             save(another, folder, other)
-    assert load(folder).card == before
-    assert len(list(folder.iterdir())) == 2
+    if earlier:
+        assert load(folder).card == before
+        assert files(folder) == ["*.joblib", ".lock", "card.json"]
+    else:
+        assert files(folder) == [".lock"]
+
+
+def test_what_lies_beside_is_left_alone(fitted, frame, folder):
+    folder.mkdir(parents=True)
+    (folder / "mine.joblib").write_text("mine")
+    save(fitted, folder, frame)
+    save(fitted, folder, frame)
+    assert files(folder) == ["*.joblib", ".lock", "card.json", "mine.joblib"]
 
 
 def test_a_process_that_is_killed_at_any_step_leaves_a_whole_predictor(fitted, frame, folder):
@@ -247,6 +265,7 @@ def test_a_process_that_is_killed_at_any_step_leaves_a_whole_predictor(fitted, f
         save(fitted, folder, frame)
     assert step > 4
     assert seen == {len(FAMILIES), 6}
+    assert files(folder) == ["*.joblib", ".lock", "card.json"]
 
 
 def test_the_hash_in_the_card_is_that_of_the_file(fitted, frame, folder):

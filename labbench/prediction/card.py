@@ -26,6 +26,7 @@ from labbench.cells import Frozen
 from labbench.config import ConfigError, unknown_name
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.features import MEMORY, TOTALS
+from labbench.prediction.splits import device_names
 from labbench.words import count, listed, percent
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 FOLDER = Path("data/predictors")
 CARD = "card.json"
 ROOM = "prediction"  # of labbench: where the classes in the file come from
+LOCK = ".lock"  # held while a predictor is written
+LEFT = r"[0-9a-f]{64}\.(joblib|part)|card\.json\.\d+\.part"  # what is ours to remove
 NAME = r"\w[\w.-]*"
 PACKAGES = ("scikit-learn", "numpy", "torch")
 # Whose classes are in the file: another version may load them and predict otherwise. The source stands for versions between
@@ -71,6 +74,7 @@ class Data(Frozen):
     families: list[str]
     platforms: list[str]
     machines: list[str]
+    devices: list[str] = Field(description="what they call themselves")
     modes: list[str]
     precisions: list[str]
     batch_sizes: tuple[int, int] = Field(description="smallest and largest")
@@ -161,6 +165,7 @@ def save(
         If the name is none.
     """
     import joblib
+    from filelock import FileLock
 
     from labbench.manifest import write_text
     from labbench.prediction.predictor import training_rows
@@ -186,18 +191,16 @@ def save(
         errors=[] if scores is None else _errors(scores, split),
         limits=_limits(data, table["group"].nunique(), predictor.config, evaluated=scores is not None),
     )
-    part = folder / f"{digest}.{os.getpid()}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        earlier = _named_in(folder / CARD)
-        try:
-            part.write_bytes(stream.getbuffer())
-            part.replace(_file(folder, digest))
-        finally:
-            part.unlink(missing_ok=True)
-        write_text(folder / CARD, card.model_dump_json(indent=2) + "\n")
-        if earlier not in (None, digest):
-            _file(folder, str(earlier)).unlink(missing_ok=True)
+        with FileLock(folder / LOCK):
+            try:
+                part = folder / f"{digest}.part"
+                part.write_bytes(stream.getbuffer())
+                part.replace(_file(folder, digest))
+                write_text(folder / CARD, card.model_dump_json(indent=2) + "\n")
+            finally:
+                _sweep(folder)
     except OSError as error:
         raise PredictionError(f"cannot keep the predictor in {folder}: {error.strerror}") from None
     return card
@@ -331,6 +334,7 @@ def _data(table: pd.DataFrame) -> Data:
         families=names("family"),
         platforms=names("platform"),
         machines=names("machine_id"),
+        devices=sorted(set(device_names(table))),
         modes=names("mode"),
         precisions=names("precision"),
         batch_sizes=(int(table["batch_size"].min()), int(table["batch_size"].max())),
@@ -367,10 +371,18 @@ def _file(folder: Path, digest: str) -> Path:
     return folder / f"{digest}.joblib"
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what no card names: the earlier predictor, or what was left of one that came to nothing."""
+    named = _named_in(folder / CARD)
+    for path in folder.iterdir():
+        if re.fullmatch(LEFT, path.name) and path.name != f"{named}.joblib":
+            path.unlink(missing_ok=True)
+
+
 def _named_in(card: Path) -> str | None:
-    """The predictor that an earlier card names; None where there is no card, or it is damaged."""
+    """The predictor that a card names; None where there is no card, or it is damaged."""
     try:
         named = json.loads(card.read_bytes())["predictor_sha256"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return named if isinstance(named, str) and re.fullmatch("[0-9a-f]{64}", named) else None
+    return named if isinstance(named, str) else None

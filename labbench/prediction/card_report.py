@@ -68,7 +68,7 @@ def card_text(card: Card) -> str:
         + listed([f"{name} {version}" for name, version in card.versions.items()]),
         f"  learnt from {count(data.rows, 'series', 'series')} of {count(data.models, 'model')} in "
         f"{count(len(data.families), 'family', 'families')}, batch {smallest} to {largest}, on {listed(data.platforms)} of "
-        f"{count(len(data.machines), 'machine')} (data {data.sha256[:12]})",
+        f"{count(len(data.machines), 'machine')}: {listed(data.devices)} (data {data.sha256[:12]})",
     ]
     for quantity, name in QUANTITIES.items():
         of_quantity = sorted(
