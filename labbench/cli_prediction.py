@@ -110,7 +110,7 @@ def _configuration(options: Any) -> PredictionConfig:
 
 
 def _fit(options: Any) -> int:
-    from labbench.prediction import PredictionError, Predictor, evaluate
+    from labbench.prediction import PredictionError, Predictor, cross_validate
     from labbench.prediction.card import folder_of, save
     from labbench.store import Store
 
@@ -118,10 +118,10 @@ def _fit(options: Any) -> int:
     frame, environments = store.latest(), store.environments()
     predictor = Predictor(config).fit(frame, environments)
     try:
-        scores = evaluate(frame, environments, config) if options.evaluate else None
+        validated = cross_validate(frame, environments, config) if options.evaluate else None
     except PredictionError as error:
         raise PredictionError(f"{error}. Without its errors it is kept by `labbench fit --no-evaluate`") from None
-    card = save(predictor, options.name, frame, scores)
+    card = save(predictor, options.name, frame, validated)
     if options.json:
         print_json(card.model_dump(mode="json"))
     else:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from made import ENVIRONMENTS, FAMILIES, LAWS, footprint, made_frame, record, study
 
 from labbench.config import ConfigError
-from labbench.prediction import PredictionConfig, PredictionError, Predictor, evaluate
+from labbench.prediction import PredictionConfig, PredictionError, Predictor, cross_validate
 from labbench.prediction import card as cards
 from labbench.prediction.card import data_sha256, folder_of, load, read_card, save, saved
 from labbench.prediction.predictor import training_rows
@@ -47,7 +47,7 @@ def test_a_kept_predictor_predicts_what_it_did(fitted, frame, folder):
 
 
 def test_a_card_tells_what_was_learnt_from_and_how_wrong_it_is(fitted, frame, folder):
-    card = save(fitted, folder, frame, evaluate(frame, ENVIRONMENTS, PLAIN))
+    card = save(fitted, folder, frame, cross_validate(frame, ENVIRONMENTS, PLAIN))
     assert read_card(folder) == card
     assert (card.name, card.data.rows, card.data.records, card.data.models) == ("laptop", 36, 36, len(FAMILIES))
     assert card.data.families == sorted(FAMILIES)
@@ -57,6 +57,8 @@ def test_a_card_tells_what_was_learnt_from_and_how_wrong_it_is(fitted, frame, fo
     assert card.config == PLAIN
     assert {one.method for one in card.errors} >= {"labbench", "log-linear", "gradient boosting", "constant FLOP/s"}
     assert card.error().coverage >= 0.8
+    assert set(card.family_errors["latency_s"]) == set(FAMILIES)
+    assert np.mean(list(card.family_errors["latency_s"].values())) == pytest.approx(card.error().mape)
     for told in ("36 series of 12 models in 12 families", "on an unseen family", "nearest measured cell", "limits:"):
         assert told in str(card)
 
@@ -275,8 +277,7 @@ def test_the_hash_in_the_card_is_that_of_the_file(fitted, frame, folder):
 
 
 def test_numbers_that_are_not_known_are_null_in_the_card(fitted, frame, folder):
-    scores = evaluate(frame, ENVIRONMENTS, PLAIN)
-    save(fitted, folder, frame, scores)
+    save(fitted, folder, frame, cross_validate(frame, ENVIRONMENTS, PLAIN))
     told = json.loads((folder / "card.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     median = next(one for one in told["errors"] if one["method"] == "platform median")
     assert median["coverage"] is None

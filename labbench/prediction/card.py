@@ -48,9 +48,8 @@ LEARNT = ("latency_s", MEMORY, *TOTALS)  # values of a training row that its has
 
 
 class Errors(Frozen):
-    """How wrong one method was at one quantity, on rows that it had not seen; shares and errors are fractions."""
+    """How wrong one method was at one quantity, on families that it had not seen; shares and errors are fractions."""
 
-    split: str = Field(description="what was new in the test rows: family, device, ...")
     quantity: str
     method: str
     cells: int = Field(description="rows that were scored")
@@ -92,6 +91,9 @@ class Card(Frozen):
     data: Data
     config: PredictionConfig
     errors: list[Errors] = Field(description="of the predictor and of the baselines; empty: was not evaluated")
+    family_errors: dict[str, dict[str, float]] = Field(
+        description="quantity to family to the mean absolute percentage error of the predictor when that family was left out"
+    )
     limits: list[str] = Field(description="what it must not be asked, and what its answers are not")
 
     def error(self, quantity: str = "latency_s") -> Errors | None:
@@ -132,8 +134,7 @@ def save(
     predictor: Predictor,
     name: str | Path,
     frame: pd.DataFrame,
-    scores: pd.DataFrame | None = None,
-    split: str = "family",
+    validated: pd.DataFrame | None = None,
 ) -> Card:
     """Keep a predictor with its card; whoever reads finds the earlier one or this one, never half of either.
 
@@ -148,10 +149,9 @@ def save(
         What people call it, or a folder (:func:`folder_of`).
     frame : DataFrame
         ``Store.latest()``.
-    scores : DataFrame, optional
-        Its errors and the baselines', of :func:`labbench.prediction.evaluate`; without, the card says that nobody looked.
-    split : str
-        The split that they are of.
+    validated : DataFrame, optional
+        Of :func:`labbench.prediction.cross_validate`, families left out: its errors beside the baselines'. Without, the card
+        says that nobody looked.
 
     Returns
     -------
@@ -188,8 +188,9 @@ def save(
         predictor_sha256=digest,
         data=data,
         config=predictor.config,
-        errors=[] if scores is None else _errors(scores, split),
-        limits=_limits(data, table["group"].nunique(), predictor.config, evaluated=scores is not None),
+        errors=[] if validated is None else _errors(validated),
+        family_errors={} if validated is None else _family_errors(validated),
+        limits=_limits(data, table["group"].nunique(), predictor.config, evaluated=validated is not None),
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -341,14 +342,25 @@ def _data(table: pd.DataFrame) -> Data:
     )
 
 
-def _errors(scores: pd.DataFrame, split: str) -> list[Errors]:
+def _errors(validated: pd.DataFrame) -> list[Errors]:
+    from labbench.prediction.evaluate import score
+
+    scores = score(validated)
     rows = scores[[name for name in scores if name in Errors.model_fields]].astype(object)
     return [
-        Errors.model_validate(
-            {"split": split} | {name: None if value != value else value for name, value in row.items()}
-        )
+        Errors.model_validate({name: None if value != value else value for name, value in row.items()})
         for row in rows.to_dict("records")
     ]
+
+
+def _family_errors(validated: pd.DataFrame) -> dict[str, dict[str, float]]:
+    from labbench.prediction.evaluate import LABBENCH, score
+
+    scores = score(validated[validated["method"] == LABBENCH], by=["group"]).dropna(subset=["mape"])
+    return {
+        str(quantity): dict(zip(part["group"].astype("str"), part["mape"].astype(float), strict=True))
+        for quantity, part in scores.groupby("quantity")
+    }
 
 
 def _limits(data: Data, groups: int, config: PredictionConfig, *, evaluated: bool) -> list[str]:

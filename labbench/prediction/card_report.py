@@ -76,7 +76,7 @@ def card_text(card: Card) -> str:
             key=lambda one: one.mape or 0,
         )
         if of_quantity:
-            lines.append(f"  {name} on an unseen {of_quantity[0].split}:")
+            lines.append(f"  {name} on an unseen family:")
             lines += [_error_line(one) for one in of_quantity]
     return "\n".join([*lines, "  limits:", *(f"    - {limit}" for limit in card.limits)])
 

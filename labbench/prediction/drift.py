@@ -41,8 +41,8 @@ class Drift:
     table : DataFrame
         A row a quantity and platform, and one for all of them (platform ``all``): ``cells`` scored, ``refused`` and ``outside``
         of the domain (not scored), ``families``, ``mape`` with ``mape_low`` and ``mape_high`` (95 %, bootstrap over families; NaN
-        of one family), ``card_mape``, ``coverage``, ``level`` (the coverage promised), ``p_value`` (of so little coverage, if the
-        promise held).
+        of one family), ``card_mape``, ``coverage``, ``level`` (the coverage promised), ``p_coverage`` (of so little coverage, if
+        the promise held) and ``p_error`` (of errors so much larger than the card's, if they were alike; NaN of one platform).
     reasons : tuple of str
         Why a refit is due; none if it is not.
     """
@@ -69,7 +69,7 @@ class Drift:
             _told(row) if row["cells"] else f"No new result of {NAMES[row['quantity']]} counts: {_left_out(row)}."
             for row in whole
         ]
-        verdict = f"Refit: {listed(list(self.reasons))}." if self.due else "No refit is due."
+        verdict = f"Refit: beyond chance, {listed(list(self.reasons))}." if self.due else "No refit is due."
         return " ".join([*told, verdict])
 
 
@@ -96,8 +96,9 @@ def drift(saved: Saved, frame: pd.DataFrame) -> Drift:
     -----
     A conformal interval covers a row of a new family with its level. Were one row drawn from each family, the number covered
     would be binomial; the sum of the families' shares of covered rows, which is taken here, has the same mean and spreads less, so
-    that the binomial tail (at the sum rounded up) errs towards no alarm. Platforms and quantities are judged each, at
-    ``ALPHA`` divided by how many they are (Bonferroni).
+    that the binomial tail (at the sum rounded up) errs towards no alarm. Errors are compared family by family with those that
+    the card has, by the test of Mann and Whitney (1947), which asks for no shape. Each test is at ``ALPHA`` divided by how many
+    there are (Bonferroni).
     """
     import pandas as pd
 
@@ -115,17 +116,18 @@ def drift(saved: Saved, frame: pd.DataFrame) -> Drift:
         scored = _scored(rows, predicted, quantity, ends)
         error = saved.card.error(quantity)
         card_mape = math.nan if error is None or error.mape is None else error.mape
+        expected = list(saved.card.family_errors.get(quantity, {}).values())
         parts = [(EVERYWHERE, scored), *scored.groupby(rows["platform"].astype("str"), sort=True)]
-        found += [
-            {"quantity": quantity, "platform": name, **_judged(part), "card_mape": card_mape} for name, part in parts
-        ]
+        for name, part in parts:
+            row = {"quantity": quantity, "platform": name, "card_mape": card_mape}
+            found.append(row | _judged(part, expected if name == EVERYWHERE else []))
     table = pd.DataFrame(found, columns=list(_COLUMNS))
     return Drift(saved.card, table, tuple(_reasons(table)))
 
 
 _COLUMNS = (
     *("quantity", "platform", "cells", "refused", "outside", "families", "mape", "mape_low", "mape_high", "card_mape"),
-    *("coverage", "level", "p_value"),
+    *("coverage", "level", "p_coverage", "p_error"),
 )
 
 
@@ -149,8 +151,9 @@ def _scored(rows: pd.DataFrame, predicted: pd.DataFrame, quantity: str, ends: tu
     return table[measured.notna()]
 
 
-def _judged(part: pd.DataFrame) -> dict[str, Any]:
-    from scipy.stats import binom
+def _judged(part: pd.DataFrame, expected: list[float]) -> dict[str, Any]:
+    """Figures of some rows; ``expected`` are the errors of families, by the card."""
+    from scipy.stats import binom, mannwhitneyu
 
     inside = part[~part["refused"] & ~part["outside"]]
     families = inside.groupby("family")
@@ -167,7 +170,10 @@ def _judged(part: pd.DataFrame) -> dict[str, Any]:
         "mape_high": high,
         "coverage": float(inside["covered"].mean()),
         "level": level,
-        "p_value": float(binom.cdf(math.ceil(share.sum() - 1e-9), len(share), level)) if len(share) else math.nan,
+        "p_coverage": float(binom.cdf(math.ceil(share.sum() - 1e-9), len(share), level)) if len(share) else math.nan,
+        "p_error": float(mannwhitneyu(families["ape"].mean(), expected, alternative="greater").pvalue)
+        if expected and len(share)
+        else math.nan,
     }
 
 
@@ -182,20 +188,14 @@ def _interval(sums: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
 
 def _reasons(table: pd.DataFrame) -> list[str]:
     """Why a refit is due."""
-    judged = table[table["cells"] > 0]
+    alpha = ALPHA / max(int(table[["p_coverage", "p_error"]].notna().to_numpy().sum()), 1)
     found = []
-    for row in judged.to_dict("records"):
-        where = "" if row["platform"] == EVERYWHERE else f" on {row['platform']}"
-        name = NAMES[row["quantity"]]
-        if row["p_value"] <= ALPHA / len(judged):
-            found.append(
-                f"intervals of {name}{where} hold {percent(row['coverage'])} where they promise {percent(row['level'])}, "
-                "which is no chance"
-            )
-        elif not where and row["mape_low"] > row["card_mape"]:
-            found.append(
-                f"the error of {name} is {percent(row['mape'])}, clearly above the {percent(row['card_mape'])} of the card"
-            )
+    for row in table.to_dict("records"):
+        name = NAMES[row["quantity"]] + ("" if row["platform"] == EVERYWHERE else f" on {row['platform']}")
+        if row["p_coverage"] <= alpha:
+            found.append(f"intervals of {name} hold {percent(row['coverage'])} and promise {percent(row['level'])}")
+        if row["p_error"] <= alpha:
+            found.append(f"errors of {name} are {percent(row['mape'])} and were {percent(row['card_mape'])}")
     return found
 
 
