@@ -94,11 +94,13 @@ def build(name: str, image_size: int) -> torch.nn.Module:
 
 
 def trace(model: torch.nn.Module, image_size: int) -> pd.DataFrame:
-    """Operators in single and mixed precision, as they are written and (``fused``) as a compiler runs them; see :func:`by_sample`."""
+    """Operators in single and mixed precision, as they are written and (``fused``) as a compiler runs them."""
     parts = []
     for precision, context in (("fp32", nullcontext()), ("amp", autocast(torch.float16))):
         seen = []
-        for batch in (BATCHES[0], *BATCHES)[precision != "fp32" :]:  # the first call of all makes biases by position and the like
+        for batch in (BATCHES[0], *BATCHES)[
+            precision != "fp32" :
+        ]:  # the first call of all makes biases by position and the like
             image = torch.empty(batch, 3, image_size, image_size, device="meta")
             with torch.no_grad(), context:
                 seen.append(watch(lambda image=image: model(image), model))
@@ -157,7 +159,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("graphs", type=Path)
-    parser.add_argument("--part", nargs=2, type=int, default=(0, 1), metavar=("I", "N"), help="only the I-th of N parts")
+    parser.add_argument(
+        "--part", nargs=2, type=int, default=(0, 1), metavar=("I", "N"), help="only the I-th of N parts"
+    )
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     if importlib.util.find_spec("torchvision") is None:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-LOW = frozenset(
-    """__matmul__ __rmatmul__ addbmm addmm addmv addr baddbmm bmm chain_matmul conv1d conv2d conv3d conv_transpose1d
-    conv_transpose2d conv_transpose3d einsum gru_cell linear lstm_cell matmul mm multi_dot mv prelu rnn_relu_cell rnn_tanh_cell
-    scaled_dot_product_attention""".split()
-)
-HIGH = frozenset(
-    """__pow__ __rdiv__ __rpow__ __rtruediv__ acos asin cdist cosh cosine_similarity cumprod cumsum dist erfinv exp expm1
-    group_norm interpolate layer_norm log log10 log1p log2 log_softmax norm normalize pdist pow prod reciprocal renorm rsqrt
-    sinh softmax softmin softplus sum tan""".split()
-)
+LOW = {
+    "__matmul__", "__rmatmul__", "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "chain_matmul", "conv1d",
+    "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "einsum", "gru_cell", "linear",
+    "lstm_cell", "matmul", "mm", "multi_dot", "mv", "prelu", "rnn_relu_cell", "rnn_tanh_cell",
+    "scaled_dot_product_attention",
+}  # fmt: skip
+HIGH = {
+    "__pow__", "__rdiv__", "__rpow__", "__rtruediv__", "acos", "asin", "cdist", "cosh", "cosine_similarity", "cumprod",
+    "cumsum", "dist", "erfinv", "exp", "expm1", "group_norm", "interpolate", "layer_norm", "log", "log10", "log1p",
+    "log2", "log_softmax", "norm", "normalize", "pdist", "pow", "prod", "reciprocal", "renorm", "rsqrt", "sinh",
+    "softmax", "softmin", "softplus", "sum", "tan",
+}  # fmt: skip
 
 
 def autocast(dtype: Any) -> Any:

@@ -27,6 +27,8 @@ examples:
   labbench compare --baseline cpu/eager               speed-ups with intervals and verdicts
   labbench train --model bert-base --optimizer sgd    a training step and its parts, memory by cause
   labbench predict --model bert-large                 latency of a model nobody measured, with an interval
+  labbench fit                                        keep the predictor, with a card: what it knows, how wrong it is
+  labbench evaluate --split device                    how well it predicts what it has not seen, beside baselines
   labbench select --max-latency-ms 20 --p99           what to run where, and why the others were excluded
   labbench bottlenecks --model bert-base              what it waits for, on what evidence, and what helps
   labbench advise --model bert-base                   what would make it cheaper to run; `verify-advice` tests it
@@ -122,6 +124,11 @@ def _parser() -> argparse.ArgumentParser:
     show = command("show", _show, "what a store holds", "labbench show --matrix")
     show.add_argument("--matrix", action="store_true", help="models against platforms: status or latency")
     show.add_argument("--status", help="only records of this status")
+    show.add_argument(
+        "--provenance",
+        choices=PROVENANCES,
+        help="only of this provenance; predictions are shown only if they are asked for",
+    )
     show.add_argument("--model", nargs="+", help="only these models")
     _store(show)
     _json(show)
@@ -144,19 +151,6 @@ def _parser() -> argparse.ArgumentParser:
     _store(compare)
     _json(compare)
 
-    predict = command(
-        "predict",
-        _predict,
-        "latency and memory of cells that were not measured, with intervals, from those that were",
-        "labbench predict --model bert-base --runtime eager openvino --batch-size 1 8",
-    )
-    cells(predict)
-    predict.add_argument(
-        "--evaluate", action="store_true", help="print cross-validated errors beside the baselines instead"
-    )
-    _store(predict)
-    _json(predict)
-
     select = command(
         "select",
         _select,
@@ -174,8 +168,9 @@ def _parser() -> argparse.ArgumentParser:
     _store(select)
     _json(select)
 
-    from labbench import cli_advice, cli_history, cli_report, cli_store, cli_training
+    from labbench import cli_advice, cli_history, cli_prediction, cli_report, cli_store, cli_training
 
+    cli_prediction.add(command, _store, _json)
     cli_training.add(command, _store, _json)
     cli_report.add(command, _store)
     cli_advice.add(command, _store, _json)
@@ -200,7 +195,8 @@ def _true_or_false(text: str) -> bool:
     return values[text.lower()]
 
 
-# Written out, not read from labbench.cells: --help must not wait for pydantic. A test holds the two together.
+# Written out, not read from labbench.records and labbench.cells: --help must not wait for pydantic. Tests hold them together.
+PROVENANCES = ("measured", "imported", "simulated", "predicted")
 CELL_OPTIONS: dict[str, Callable[[str], Any]] = {
     "model": str,
     "mode": str,
@@ -328,7 +324,7 @@ def measured(options: Any) -> Summary:
 def _show(options: Any) -> int:
     from labbench.store import Store
 
-    filters = {name: getattr(options, name) for name in ("status", "model") if getattr(options, name)}
+    filters = {name: getattr(options, name) for name in ("status", "model", "provenance") if getattr(options, name)}
     table = Store(options.store).latest(**filters)
     if options.matrix:
         from labbench.analysis import matrix
@@ -365,26 +361,6 @@ def _compare(options: Any) -> int:
         print_frame(summary(found, options.by, families=options.families), options.json)
     else:
         print_frame(found if options.json else comparison_table(found, options.by), options.json)
-    return 0
-
-
-def _predict(options: Any) -> int:
-    from labbench.prediction import evaluate, predict_cells
-    from labbench.store import Store
-
-    store = Store(options.store)
-    if options.evaluate:
-        print_frame(evaluate(store.latest(), store.environments()), options.json)
-    else:
-        from labbench.campaign import resolve
-        from labbench.prediction.report import forecast_table
-
-        measured = store.latest(status="ok", provenance="measured")
-        for name in ("device", "runtime"):  # not asked for: wherever something was measured
-            if not getattr(options, name):
-                setattr(options, name, sorted(measured[name].astype("str").unique()))
-        predicted = predict_cells(store, resolve(grid(options).cells()))
-        print_frame(predicted if options.json else forecast_table(predicted), options.json)
     return 0
 
 

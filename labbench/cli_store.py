@@ -199,10 +199,12 @@ def _baseline(options: Any) -> int:
 
 
 def _retract(options: Any) -> int:
+    from labbench.records import PROVENANCES
     from labbench.store import Store, StoreError
 
     with Store(options.store, writable=True) as opened:
-        known = [str(key) for key in opened.frame(["record_id"], primary=True, references=True)["record_id"]]
+        everything = opened.frame(["record_id"], primary=True, references=True, provenance=PROVENANCES)
+        known = [str(key) for key in everything["record_id"]]
         for start in options.record:
             found = [key for key in known if key.startswith(start)]
             if len(found) != 1:

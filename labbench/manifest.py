@@ -33,9 +33,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def source_sha256() -> str:
-    """SHA-256 over labbench's own source: notebooks are thin, so what they show changes with the package."""
-    root = Path(__file__).parent
+def source_sha256(room: str = "") -> str:
+    """SHA-256 over labbench's own source, or a room of it: notebooks are thin, so what they show changes with the package."""
+    root = Path(__file__).parent / room
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(f"{path.relative_to(root)} {sha256(path)}\n".encode())

@@ -130,8 +130,9 @@ def watch(call: Callable[[], Any], module: torch.nn.Module | None = None, live: 
 def fused(operators: Iterable[Operator]) -> list[Operator]:
     """The same operators as a compiler runs them: each run of arithmetic that follows one another is one kernel.
 
-    Casts are arithmetic, too. Within a run every operator takes its predecessor's output from registers: of all but the first only further inputs are
-    read, and only the last's output is written. A run ends where the size of the data changes, at products, copies and look-ups.
+    Casts are arithmetic, too. Within a run every operator takes its predecessor's output from registers: of all but the first only
+    further inputs are read, and only the last's output is written. A run ends where the size of the data changes, at products,
+    copies and look-ups.
     """
     out: list[Operator] = []
     for one in operators:

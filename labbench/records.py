@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, AwareDatetime, Field, JsonValue, TypeAdapter, model_validator
 
@@ -25,6 +25,7 @@ else:
 
 Status = Literal["ok", "failed", "unsupported", "out_of_memory", "timeout", "retraction"]
 Provenance = Literal["measured", "imported", "simulated", "predicted"]
+PROVENANCES: tuple[str, ...] = get_args(Provenance)
 NoiseVerdict = Literal["quiet", "noisy", "unstable"]
 
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from labbench.config import ConfigError
 from labbench.importers import Skipped, read_foreign
-from labbench.records import Baseline, Environment, Record, upgrade
+from labbench.records import PROVENANCES, Baseline, Environment, Record, upgrade
 from labbench.store import Refused, Store
 from labbench.store.columns import canonical_json
 
@@ -204,7 +204,9 @@ def export(store: Store, to: BinaryIO, format: str = "jsonl") -> None:
     if format == "jsonl":
         for line in to_lines(store):
             to.write(line.encode() + b"\n")
-    elif format == "parquet":
-        store.frame(references=True).to_parquet(to, index=False, compression="zstd")
     else:
-        store.frame(references=True).to_csv(to, index=False)
+        table = store.frame(references=True, provenance=PROVENANCES)
+        if format == "parquet":
+            table.to_parquet(to, index=False, compression="zstd")
+        else:
+            table.to_csv(to, index=False)

@@ -91,8 +91,8 @@ def compare(
     Parameters
     ----------
     frame : DataFrame
-        Tidy rows (:meth:`labbench.store.Store.latest`); only those with status ok take part. Of several rows that could be the
-        baseline of one, the last is taken.
+        Tidy rows (:meth:`labbench.store.Store.latest`); only those with status ok take part, and no predictions. Of several
+        rows that could be the baseline of one, the last is taken.
     samples : DataFrame
         Their raw samples (:meth:`labbench.store.Store.samples`).
     baseline
@@ -119,7 +119,7 @@ def compare(
 
     if by not in frame:
         raise unknown_name("column to compare by", by, frame.columns)
-    rows = frame[(frame["status"] == "ok") & frame["series"].notna()]
+    rows = _ran(frame)
     if by in PLAIN:
         rows = rows.assign(
             **{by: rows[by].astype(object).where(rows[by].notna() | (rows["mode"] != "training"), PLAIN[by])}
@@ -140,6 +140,11 @@ def compare(
         for r in table.itertuples(index=False)
     ]
     return table.assign(verdict=decided)
+
+
+def _ran(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows with a result: a prediction is none."""
+    return frame[(frame["status"] == "ok") & frame["series"].notna() & (frame["provenance"] != "predicted")]
 
 
 def _unstable(pairs: pd.DataFrame, judged: pd.DataFrame) -> pd.Series:
@@ -361,7 +366,7 @@ def fastest(frame: pd.DataFrame, samples: pd.DataFrame, *, alpha: float = ALPHA)
     ``p_value`` (NaN where a side has no samples), ``real`` (whether the difference is beyond chance and threshold; adjusted
     for the number of workloads), ``unstable``.
     """
-    rows = frame[(frame["status"] == "ok") & frame["series"].notna()].sort_values("latency_s", kind="stable")
+    rows = _ran(frame).sort_values("latency_s", kind="stable")
     keys = [*WORKLOAD, "precision", "kv_cache", "variant", "machine_id"]
     place = rows.groupby(keys, observed=True, dropna=False, sort=False).cumcount()
     pairs = beside(rows[place == 0], rows[place == 1], keys, how="left")

@@ -2,7 +2,10 @@
 
 A fitted roofline (:mod:`labbench.prediction.law`) carries the prediction, gradient boosting corrects it as far as it
 proved itself out of fold (:mod:`labbench.prediction.quantity`), and conformal intervals count families, not rows
-(:mod:`labbench.prediction.conformal`). :func:`evaluate` says how well all this does beside plain baselines.
+(:mod:`labbench.prediction.conformal`). :func:`evaluate` says how well all this does beside plain baselines, on what it has
+not seen (:mod:`~labbench.prediction.splits`), behind a guard against leaks (:mod:`~labbench.prediction.leaks`). A fitted
+predictor is kept with a model card (:mod:`~labbench.prediction.card`) and held against what is measured later
+(:mod:`~labbench.prediction.drift`).
 """
 
 from __future__ import annotations

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from labbench.prediction.config import PredictionError
 from labbench.prediction.features import PLATFORM, TOTALS, WORKLOAD
 from labbench.prediction.predictor import Predictor
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from labbench.cells import Cell
+    from labbench.cells import Cell, Workload
     from labbench.prediction.config import PredictionConfig
     from labbench.records import Footprint
     from labbench.store import Store
@@ -33,21 +36,21 @@ def candidates(cells: Iterable[Cell], machines: Iterable[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns named as in a store's frame, ready for :meth:`Predictor.predict`.
+        Columns named as in a store's frame, ready for :meth:`Predictor.predict`, and ``uncounted``: why a workload could not
+        be counted (it then has one row, without a footprint), else missing.
     """
     import pandas as pd
 
-    from labbench import footprint
-
-    counted: dict[str, dict[str, Footprint]] = {}
+    counted: dict[str, tuple[dict[str, Footprint | None], str | None]] = {}
     rows = []
     machines = list(machines)
     for cell in cells:
         key = cell.workload.model_dump_json()
         if key not in counted:
-            counted[key] = footprint.of(cell.workload)
+            counted[key] = _counted(cell.workload)
+        demands, uncounted = counted[key]
         for machine in machines:
-            for index, (series, demand) in enumerate(counted[key].items()):
+            for index, (series, demand) in enumerate(demands.items()):
                 rows.append(
                     cell.flat()
                     | {
@@ -56,10 +59,24 @@ def candidates(cells: Iterable[Cell], machines: Iterable[str]) -> pd.DataFrame:
                         "platform": cell.platform.label,
                         "series": series,
                         "primary": index == 0,
+                        "uncounted": uncounted,
                     }
                     | _columns(demand)
                 )
     return pd.DataFrame(rows)
+
+
+def _counted(workload: Workload) -> tuple[dict[str, Footprint | None], str | None]:
+    """Footprint of each series; or none, and why not: building and tracing a user's model may raise anything."""
+    from labbench import footprint
+
+    try:
+        return dict(footprint.of(workload)), None
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        return {"step" if workload.mode == "training" else "forward": None}, (
+            f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+        )
 
 
 def missing(frame: pd.DataFrame) -> pd.DataFrame:
@@ -84,22 +101,48 @@ def missing(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(pairs[absent].reset_index(drop=True))
 
 
-def predict_cells(store: Store, cells: Iterable[Cell], config: PredictionConfig | None = None) -> pd.DataFrame:
-    """Predict cells from everything a store holds, on each machine that ran their platform; see :meth:`Predictor.predict`.
+def predict_cells(
+    store: Store,
+    cells: Iterable[Cell],
+    config: PredictionConfig | None = None,
+    predictor: Predictor | None = None,
+) -> pd.DataFrame:
+    """Predict cells on each machine of a store that ran their platform; see :meth:`Predictor.predict`.
+
+    Parameters
+    ----------
+    store : Store
+        Where to predict for; without ``predictor`` also what is learnt from.
+    cells : iterable of Cell
+        Resolved cells (:func:`labbench.campaign.resolve`).
+    config : PredictionConfig, optional
+        How to fit.
+    predictor : Predictor, optional
+        Fitted before, e.g. that of :func:`labbench.prediction.card.load`; default: one is fitted to the store.
 
     Raises
     ------
     PredictionError
-        If the store holds too little to learn from.
+        If the store holds too little to learn from, or no result at all.
     """
     table = store.latest()
-    predictor = (Predictor(config) if config else Predictor()).fit(table, store.environments())
-    asked = candidates(cells, table["machine_id"].dropna().astype("str").unique())
+    if predictor is None:
+        predictor = (Predictor(config) if config else Predictor()).fit(table, store.environments())
+    machines = table["machine_id"].dropna().astype("str").unique()
+    if not len(machines):
+        raise PredictionError(
+            f"{store.path} has no result of any machine to predict for; measure some with `labbench run`"
+        )
+    asked = candidates(cells, machines)
     ran, wanted = set(_places(table)), _places(asked)
     platforms = {place[1:] for place in ran}
     # Of a platform that nothing ran on any machine all rows stay: they give the reason.
     there = [place in ran or place[1:] not in platforms for place in wanted]
-    return predictor.predict(asked[there].reset_index(drop=True))
+    asked = asked[there].reset_index(drop=True)
+    predicted = predictor.predict(asked)
+    why = asked["uncounted"].notna()
+    predicted.loc[why, "reason"] = predicted["reason"].astype("str") + " (" + asked["uncounted"].astype("str") + ")"
+    return predicted
 
 
 def _places(table: pd.DataFrame) -> list[tuple[str, str, str]]:
@@ -107,7 +150,9 @@ def _places(table: pd.DataFrame) -> list[tuple[str, str, str]]:
     return list(table[["machine_id", "device", "runtime"]].astype("str").itertuples(index=False, name=None))
 
 
-def _columns(demand: Footprint) -> dict[str, float]:
+def _columns(demand: Footprint | None) -> dict[str, float]:
+    if demand is None:
+        return dict.fromkeys((*TOTALS, "parameters", "activation_bytes"), np.nan)
     row = {name: getattr(demand, name) for name in (*TOTALS, "parameters", "activation_bytes")}
     for name, operators in demand.by_class.items():
         row |= {f"{total}_{name}": getattr(operators, total) for total in TOTALS}

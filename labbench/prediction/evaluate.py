@@ -1,87 +1,192 @@
-"""How well it predicts families it has not seen, beside baselines on the same folds. Random rows are never a split."""
+"""How well it predicts what it has not seen (a family, a device, ...), beside baselines on the same folds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labbench.prediction.baselines import LATENCY_BASELINES, MEMORY_BASELINES
+from labbench.prediction import leaks
+from labbench.prediction.baselines import LATENCY_BASELINES, MEMORY_BASELINES, Baseline
 from labbench.prediction.config import PredictionConfig
-from labbench.prediction.features import CONFIGURATION, MEMORY, PER_CLASS, PLATFORM, TOTALS, WORKLOAD
-from labbench.prediction.predictor import Predictor, ceilings_of, training_rows
-from labbench.prediction.residual import folds_by_group
+from labbench.prediction.features import (
+    MEMORY,
+    PER_CLASS,
+    PLATFORM,
+    TOTALS,
+    WORKLOAD,
+    Ceilings,
+    Device,
+)
+from labbench.prediction.predictor import Predictor, ceilings_of, training_rows, with_framework
+from labbench.prediction.splits import SPLITS, folds
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from labbench.prediction.graphs import Graphs
     from labbench.records import Environment
 
 LABBENCH = "labbench"
 LAW_ONLY = "labbench, without residual"
 FIXED_CHOICE = "best fixed platform"
-WITHIN = (0.15, 0.25)
+WITHIN = (0.10, 0.15, 0.25)
 # What predictor and baselines look at: folds of a narrow table are taken in a third of the time.
 LEARNT_FROM = (
-    *(*CONFIGURATION, "device", "series", "primary", "batch_size", "group", "cell_key"),
+    *(*WORKLOAD, *PLATFORM, "device", "runtime", "framework", "series", "primary", "architecture", "group", "cell_key"),
     *(*TOTALS, "parameters", "activation_bytes", "latency_s", MEMORY),
+)
+DESCRIBED = (
+    *(*WORKLOAD, *PLATFORM, "device", "device_name", "runtime", "family", "group", "series", "record_id", "cell_id"),
+    *("cell_key", "provenance"),
 )
 
 
 def cross_validate(
-    frame: pd.DataFrame, environments: Mapping[str, Environment], config: PredictionConfig | None = None
+    frame: pd.DataFrame,
+    environments: Mapping[str, Environment],
+    config: PredictionConfig | None = None,
+    *,
+    split: str = "family",
+    probes: int = 0,
+    levels: Sequence[float] = (),
+    graphs: Graphs | None = None,
 ) -> pd.DataFrame:
-    """Predictions of every measured row by methods that never saw its model family.
+    """Predictions of measured rows by methods that never saw what is new in them, e.g. their model family.
 
-    One family is left out at a time, up to ``config.max_folds``; with more families they are left out in groups.
+    One family (architecture, device, ...) is left out at a time, up to ``config.max_folds``; with more of them they are left
+    out in groups. Each fold is checked for leaks first (:mod:`labbench.prediction.leaks`).
+
+    Parameters
+    ----------
+    frame : DataFrame
+        ``Store.latest()``; for the split ``version`` ``Store.frame()``, which has earlier versions' records too.
+    environments : mapping
+        ``Store.environments()``.
+    config : PredictionConfig, optional
+    split : str
+        What is new in the test rows: one of :data:`labbench.prediction.splits.SPLITS`.
+    probes : int
+        Of the split ``device``: how many cells of the new device are trained on.
+    levels : sequence of float
+        Nominal coverages to try the interval at, for :func:`labbench.prediction.errors.calibration`.
+    graphs : Graphs, optional
+        See :meth:`Predictor.fit`.
 
     Returns
     -------
     DataFrame
         One row a (measured row, quantity, method): the row's description, ``quantity``, ``method``, ``measured``,
-        ``predicted``, ``low``, ``high`` (NaN for methods without an interval), ``out_of_domain``, ``fold``.
+        ``predicted``, ``low``, ``high`` (NaN for methods without an interval), ``out_of_domain``, ``fold``; and of its fold
+        ``fit_s`` (seconds to fit; labbench fits all quantities at once) and ``predict_s`` (to predict all its rows).
+        What a method refuses to answer has no ``predicted``. With ``levels`` also ``holds_at``: the least of them whose
+        interval holds what was measured (infinite: none does).
 
     Raises
     ------
     PredictionError
-        If there are too few families.
+        If the data cannot support the split, there are too few families, or the split leaks.
+    ConfigError
+        For an unknown split.
     """
     import pandas as pd
 
     config = config or PredictionConfig()
-    table = training_rows(frame, config)
+    table = with_framework(training_rows(frame if graphs is None else graphs.fill(frame), config), environments)
+    if graphs is not None:
+        table = graphs.known(table)
     ceilings = ceilings_of(table, environments)
-    lean = table[[name for name in table if name in LEARNT_FROM or str(name).startswith(PER_CLASS)]].copy()
-    memory = table["primary"].astype(bool) if "primary" in table else pd.Series(True, table.index)
-    asked_of = {"latency_s": np.ones(len(table), bool), MEMORY: (memory & table[MEMORY].notna()).to_numpy()}
+    asked_of = _asked_of(table)
+    held_out = folds(split, table, environments, config, probes)
+    guards = {name: leaks.Guard.of(table, SPLITS[split].apart, name) for name in asked_of}
+    for name, asked in asked_of.items():
+        leaks.check_features(table[asked], name)
     parts = []
-    for fold, (train, test) in enumerate(folds_by_group(table["group"].to_numpy(str), config.max_folds, config.seed)):
-        predictor = Predictor(config).fit_rows(lean.iloc[train].reset_index(drop=True), ceilings)
-        for name, quantity in predictor.quantities.items():
-            rows = test[asked_of[name][test]]
-            seen, unseen = lean.iloc[train[asked_of[name][train]]], lean.iloc[rows]
-            verdict = predictor.judge(unseen)
-            inside = verdict["departure"].isna().to_numpy()
-            ours = quantity.predict(unseen, inside, config.level).where(verdict["refusal"].isna())
-            guesses: dict[str, Any] = {LABBENCH: ours["point"], LAW_ONLY: ours["law"]}
-            baselines = LATENCY_BASELINES if name == "latency_s" else MEMORY_BASELINES
-            guesses |= {label: guess(seen, unseen, name, ceilings) for label, guess in baselines.items()}
-            for method, predicted in guesses.items():
-                found = {
-                    "quantity": name,
-                    "method": method,
-                    "measured": unseen[name].to_numpy(float, na_value=np.nan),
-                    "predicted": predicted,
-                    "low": ours["low"] if method == LABBENCH else np.nan,
-                    "high": ours["high"] if method == LABBENCH else np.nan,
-                    "out_of_domain": ~inside,
-                    "fold": fold,
-                }
-                parts.append(pd.DataFrame(found, index=rows))
+    for fold, (train, test) in enumerate(held_out):
+        for name, asked in asked_of.items():
+            guards[name].check(train[asked[train]], test[asked[test]])
+        guesses = _guesses(table, train, test, asked_of, ceilings, config, levels, graphs)
+        parts += [part.assign(fold=fold) for part in guesses]
     results = pd.concat(parts)
-    described = [c for c in (*WORKLOAD, *PLATFORM, "family", "group", "series", "cell_id", "cell_key") if c in table]
+    described = [name for name in DESCRIBED if name in table]
     return table[described].join(results, how="right").dropna(subset=["measured"]).reset_index(drop=True)
+
+
+def _asked_of(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Of each quantity, which rows have it to predict: memory is a cell's, told by its primary series."""
+    primary = table["primary"].to_numpy(bool) if "primary" in table else np.ones(len(table), bool)
+    return {"latency_s": np.ones(len(table), bool), MEMORY: primary & table[MEMORY].notna().to_numpy()}
+
+
+def _guesses(
+    table: pd.DataFrame,
+    train: np.ndarray,
+    test: np.ndarray,
+    asked_of: Mapping[str, np.ndarray],
+    ceilings: Mapping[Device, Ceilings],
+    config: PredictionConfig,
+    levels: Sequence[float],
+    graphs: Graphs | None,
+) -> Iterator[pd.DataFrame]:
+    """What each method, fitted to the training rows, predicts for the test rows: a table for each quantity and method."""
+    import pandas as pd
+
+    lean = table[[name for name in table if name in LEARNT_FROM or str(name).startswith(PER_CLASS)]]
+    counted = np.isfinite(table[list(TOTALS)].to_numpy(float)).all(axis=1)
+    began = time.perf_counter()
+    predictor = Predictor(config).fit_rows(lean.iloc[train].reset_index(drop=True), ceilings, graphs)
+    fit_s = time.perf_counter() - began
+    for name, quantity in predictor.quantities.items():
+        rows, learnt = test[asked_of[name][test]], train[(asked_of[name] & counted)[train]]
+        if not len(rows):
+            continue
+        seen, unseen, told = lean.iloc[learnt], lean.iloc[rows], counted[rows]
+        began = time.perf_counter()
+        verdict = predictor.judge(unseen)
+        inside = verdict["departure"].isna().to_numpy()
+        ours = quantity.predict(unseen, inside, config.level).where(verdict["refusal"].isna())
+        times = {"fit_s": fit_s, "predict_s": time.perf_counter() - began}
+        common = {"quantity": name, "measured": unseen[name].to_numpy(float, na_value=np.nan), "out_of_domain": ~inside}
+        interval = {"low": ours["low"], "high": ours["high"]}
+        if levels:
+            interval["holds_at"] = _holds_at(
+                common["measured"], {level: quantity.predict(unseen, inside, level) for level in levels}
+            )
+        yield pd.DataFrame({**common, "method": LABBENCH, "predicted": ours["point"], **interval, **times}, index=rows)
+        none = {"low": np.nan, "high": np.nan}
+        yield pd.DataFrame({**common, "method": LAW_ONLY, "predicted": ours["law"], **none, **times}, index=rows)
+        for method, baseline in (LATENCY_BASELINES if name == "latency_s" else MEMORY_BASELINES).items():
+            guess = _timed(baseline, seen, unseen, told, name, ceilings)
+            yield pd.DataFrame({**common, "method": method, **none, **guess}, index=rows)
+
+
+def _holds_at(measured: np.ndarray, at: Mapping[float, pd.DataFrame]) -> np.ndarray:
+    """The least level whose interval holds what was measured."""
+    holds = np.full(len(measured), np.inf)
+    for level in sorted(at, reverse=True):
+        inside = (at[level]["low"].to_numpy() <= measured) & (measured <= at[level]["high"].to_numpy())
+        holds[inside] = level
+    return holds
+
+
+def _timed(
+    baseline: Baseline,
+    seen: pd.DataFrame,
+    unseen: pd.DataFrame,
+    told: np.ndarray,
+    name: str,
+    ceilings: Mapping[Device, Ceilings],
+) -> dict[str, Any]:
+    """What a baseline predicts where the demand is told, and how long fitting and predicting took."""
+    began = time.perf_counter()
+    guess = baseline(seen, name, ceilings)
+    fitted = time.perf_counter()
+    predicted = np.full(len(unseen), np.nan)
+    if told.any():
+        predicted[told] = guess(unseen[told])
+    return {"predicted": predicted, "fit_s": fitted - began, "predict_s": time.perf_counter() - fitted}
 
 
 def score(predictions: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
@@ -91,9 +196,11 @@ def score(predictions: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     -------
     DataFrame
         ``cells`` scored and ``refused``, ``families``, ``mape`` (mean absolute percentage error over rows),
-        ``family_mape`` (families weighing the same), ``median_ape``, ``p95_ape``, ``within_15``, ``within_25``
-        (shares), ``coverage`` of the interval, ``family_coverage`` (families weighing the same) and ``width`` (median
-        of (high - low) / point). All are fractions.
+        ``family_mape`` (families weighing the same), ``median_ape``, ``p95_ape``, ``within_10``, ``within_15``,
+        ``within_25`` (shares), ``bias`` (geometric mean of predicted / measured, less one), ``spearman`` (rank
+        correlation with what was measured), ``coverage`` of the interval, ``family_coverage`` (families weighing the
+        same) and ``width`` (median of (high - low) / point), all fractions; ``fit_s`` and ``predict_s`` (seconds, mean
+        over folds).
     """
     import pandas as pd
 
@@ -118,9 +225,12 @@ def score(predictions: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
                 "median_ape": answered["ape"].median(),
                 "p95_ape": answered["ape"].quantile(0.95),
                 **{f"within_{round(100 * limit)}": (answered["ape"] <= limit).mean() for limit in WITHIN},
+                "bias": np.exp(np.log(answered["predicted"] / answered["measured"]).mean()) - 1,
+                "spearman": answered["predicted"].rank().corr(answered["measured"].rank()),
                 "coverage": answered["inside"].astype(float).mean(),
                 "family_coverage": family["inside"].agg(lambda inside: inside.astype(float).mean()).mean(),
                 "width": answered["relative"].median(),
+                **part.groupby("fold")[["fit_s", "predict_s"]].first().mean(),
             }
         )
     return pd.DataFrame(rows)
@@ -169,10 +279,15 @@ def choice_regret(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def evaluate(
-    frame: pd.DataFrame, environments: Mapping[str, Environment], config: PredictionConfig | None = None
+    frame: pd.DataFrame,
+    environments: Mapping[str, Environment],
+    config: PredictionConfig | None = None,
+    *,
+    split: str = "family",
+    probes: int = 0,
 ) -> pd.DataFrame:
     """Cross-validated errors of the predictor and of every baseline: :func:`score` of :func:`cross_validate`."""
-    return score(cross_validate(frame, environments, config))
+    return score(cross_validate(frame, environments, config, split=split, probes=probes))
 
 
 def _typical(train: pd.DataFrame) -> pd.Series:

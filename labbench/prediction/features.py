@@ -46,7 +46,8 @@ NAMED = ("machine_id", "platform", "precision", "mode", "series")  # texts among
 def family_of(model: str) -> str:
     """Family of a model's name: what stands before its size, e.g. ``bert`` of ``bert-tiny``.
 
-    Of a name in one word, as timm has them, the letters it begins with, less where the weights come from: ``resnet`` of ``tf_resnet50_v2``.
+    Of a name in one word, as timm has them, the letters it begins with, less where the weights come from: ``resnet`` of
+    ``tf_resnet50_v2``.
     """
     if "-" in model:
         return model.rsplit("-", 1)[0]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from labbench.analysis.labels import place
 from labbench.plots import MARKERS, MS, ROW_IN, legend_above, new_axes, plain_ticks, platform_colors
+from labbench.plots.base import ENDS, MANY, MOST_VECTORS, nothing, scatter, short
+from labbench.prediction.errors import ours
 from labbench.prediction.evaluate import LABBENCH
 from labbench.words import percent
 
@@ -29,8 +32,7 @@ def plot_predicted_measured(predictions: pd.DataFrame, *, ax: Axes | None = None
         Drawn into; default: a new figure.
     """
     ax = new_axes(ax, 4.8)
-    table = predictions[(predictions["quantity"] == "latency_s") & (predictions["method"] == LABBENCH)]
-    table = table.dropna(subset=["predicted"])
+    table = ours(predictions)
     colors = platform_colors(table["platform"])
     limits = np.array(
         [table[["measured", "predicted"]].min().min() / 1.6, table[["measured", "predicted"]].max().max() * 1.6]
@@ -99,31 +101,120 @@ def _distinct(table: pd.DataFrame) -> list[str]:
     return list(seen.values())
 
 
-def plot_prediction_residuals(predictions: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Where it fails: predicted over measured latency for each family and platform; families by their mean error."""
-    table = predictions[(predictions["quantity"] == "latency_s") & (predictions["method"] == LABBENCH)]
-    table = table.dropna(subset=["predicted"]).assign(ratio=lambda t: t["predicted"] / t["measured"])
-    order = np.log(table["ratio"]).abs().groupby(table["family"].astype("str")).mean().sort_values().index
-    ax = new_axes(ax, 1.1 + ROW_IN * len(order))
+def plot_prediction_residuals(
+    predictions: pd.DataFrame, by: Literal["family", "place"] = "family", *, ax: Axes | None = None
+) -> Axes:
+    """Where it fails: predicted over measured latency, a row a family or a place; rows by their mean error.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Of :func:`labbench.prediction.cross_validate`.
+    by : {'family', 'place'}
+        A place is a platform, with device and precision where there are several.
+    ax : Axes, optional
+        Drawn into; default: a new figure.
+    """
+    table = ours(predictions).assign(place=lambda t: place(t), ratio=lambda t: t["predicted"] / t["measured"])
+    rows_by = table[by].astype("str")
+    error = np.log(table["ratio"]).abs().groupby(rows_by).mean().sort_values()
+    names = _ends(error.index.to_list())
+    kept = rows_by.isin(names)
+    ax = new_axes(ax, 1.1 + ROW_IN * len(names))
     ax.axvspan(1 - BAND, 1 + BAND, color="0.5", alpha=0.15, lw=0)
     ax.axvline(1, color="0.4", lw=1)
-    place = {family: index for index, family in enumerate(order)}
+    at = rows_by[kept].map({name: index for index, name in enumerate(names)})
     colors = platform_colors(table["platform"])
     for index, (name, color) in enumerate(colors.items()):
-        rows = table[table["platform"].astype("str") == name]
-        shift = (index - (len(colors) - 1) / 2) * 0.16
+        rows = (table["platform"].astype("str") == name) & kept
+        shift = (index - (len(colors) - 1) / 2) * 0.16 if by == "family" else 0.0
         ax.scatter(
-            rows["ratio"], rows["family"].astype("str").map(place) + shift, s=26, marker=MARKERS[index % len(MARKERS)],
-            facecolor="white", edgecolor=[color], linewidth=1.3, label=name,
+            table.loc[rows, "ratio"], at[rows] + shift, s=26, marker=MARKERS[index % len(MARKERS)],
+            facecolor="white", edgecolor=[color], linewidth=1.3, label=name, rasterized=int(rows.sum()) > MOST_VECTORS,
         )  # fmt: skip
-    ax.set_yticks(range(len(order)), order)
-    ax.set(xscale="log", xlabel="predicted / measured latency (1 is right)", ylabel="")
+    ax.set_yticks(range(len(names)), [short(name) for name in names])
+    ax.set(xscale="log", ylim=(-0.7, len(names) - 0.3), xlabel="predicted / measured latency (1 is right)", ylabel="")
     low, high = (np.log2(limit) for limit in ax.get_xlim())
     ax.set_xticks(2.0 ** np.arange(np.ceil(low), np.floor(high) + 1), minor=False)
     ax.set_xticks([], minor=True)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.grid(axis="y", visible=False)
-    legend_above(ax)
+    if by == "family":
+        legend_above(ax)
+    return ax
+
+
+def _ends(names: list[str]) -> list[str]:
+    """All names, or those at either end where they are very many."""
+    return names if len(names) <= MANY else [*names[:ENDS], *names[-ENDS:]]
+
+
+def plot_calibration(calibrated: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Promise against delivery: nominal coverage, and the share of cells inside, of each family and of all, weighing the same.
+
+    The band is where the mean lies by chance in 95 % of cases if the promise holds (binomial, a family counting once).
+
+    Parameters
+    ----------
+    calibrated : DataFrame
+        Of :func:`labbench.prediction.errors.calibration`.
+    ax : Axes, optional
+        Drawn into; default: a new figure.
+    """
+    import seaborn as sns
+    from scipy.stats import binom
+
+    ax = new_axes(ax, 4.4)
+    color = sns.color_palette("colorblind")[0]
+    levels, count = np.array(calibrated.columns, dtype=float), len(calibrated)
+    low, high = (binom.ppf(tail, count, levels) / count for tail in (0.025, 0.975))
+    ax.fill_between(100 * levels, 100 * low, 100 * high, color="0.5", alpha=0.15, lw=0, label="by chance")
+    ax.plot([0, 100], [0, 100], color="0.4", lw=1)
+    for number, (_, family) in enumerate(calibrated.iterrows()):
+        ax.plot(
+            100 * levels,
+            100 * family.to_numpy(float),
+            color="0.6",
+            lw=0.8,
+            alpha=0.7,
+            label="" if number else "one family",
+        )
+    ax.plot(
+        100 * levels, 100 * calibrated.mean().to_numpy(float), "o-", color=color, ms=4, lw=2, label="mean of families"
+    )
+    ax.set(
+        xlim=(0, 100), ylim=(-2, 102), xlabel="nominal coverage of the interval (%)",
+        ylabel="cells inside, family left out (%)",
+    )  # fmt: skip
+    legend_above(ax, columns=3)
+    return ax
+
+
+def plot_error_drivers(driven: pd.DataFrame, *, most: int = 15, ax: Axes | None = None) -> Axes:
+    """What larger errors go with: rank correlations and their intervals, the strongest on top; filled where zero is outside.
+
+    Parameters
+    ----------
+    driven : DataFrame
+        Of :func:`labbench.prediction.errors.drivers`.
+    most : int
+        How many are shown.
+    ax : Axes, optional
+        Drawn into; default: a new figure.
+    """
+    if driven.empty:
+        return nothing(ax, "the cells do not differ in anything that errors could go with")
+    import seaborn as sns
+
+    table, color = driven.head(most)[::-1].reset_index(drop=True), sns.color_palette("colorblind")[0]
+    ax = new_axes(ax, 0.9 + ROW_IN * len(table))
+    ax.axvline(0, color="0.4", lw=1)
+    ax.hlines(table.index, table["low"], table["high"], color=color, lw=1.4)
+    clear = ((table["low"] > 0) | (table["high"] < 0)).to_numpy()
+    scatter(ax, table["correlation"].to_numpy(), table.index.to_numpy(), clear, color=color, size=34)
+    ax.set_yticks(table.index, [short(name) for name in table["driver"]])
+    ax.set(xlim=(-1, 1), xlabel="rank correlation with the error: smaller ← 0 → larger", ylabel="")
+    ax.grid(axis="y", visible=False)
     return ax
 
 
@@ -145,8 +236,10 @@ def plot_prediction_forecast(
     ax : Axes, optional
         Drawn into; default: a new figure.
     """
-    ax = new_axes(ax, 4.4)
     guess = predicted[(predicted["model"] == model) & predicted["latency_s"].notna()]
+    if guess.empty:
+        return nothing(ax, f"nothing can be predicted of {model}: the table says why")
+    ax = new_axes(ax, 4.4)
     known = measured[(measured["model"] == model) & (measured["status"] == "ok") & measured["primary"].astype(bool)]
     known = known[known["mode"].isin(guess["mode"]) & known["precision"].isin(guess["precision"])]
     colors = platform_colors(guess["platform"])

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 SCALED = ("flops", "read_bytes", "weight_bytes", "written_bytes", "m", "groups")  # may grow with the batch
 ALIKE = ("n", "k", "window", "stride", "width", "count")  # do not
 WORKLOAD_KEY = ("model", "mode", "precision", "image_size", "seq_len", "frames", "audio_s")
-FUSING = ("compile", "onnxruntime", "openvino")  # what a runtime's name begins with if it fuses operators that follow one another
+FUSING = (
+    "compile",
+    "onnxruntime",
+    "openvino",
+)  # what a runtime's name begins with if it fuses operators that follow one another
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,9 @@ class Graphs:
         asked = list(zip(self._keys(frame), fuses(frame), strict=True))
         unknown = sorted({str(key) for key, fused in asked if (key, fused) not in self._places})
         if unknown:
-            raise PredictionError(f"the operators of {unknown[0]} are not known ({len(unknown)} such workloads): trace them")
+            raise PredictionError(
+                f"the operators of {unknown[0]} are not known ({len(unknown)} such workloads): trace them"
+            )
         found = [self._places[place] for place in asked]
         index = np.concatenate(found) if found else np.zeros(0, int)
         row = np.repeat(np.arange(len(frame)), [len(rows) for rows in found])
@@ -107,8 +113,15 @@ class Graphs:
         table = pd.DataFrame(each).assign(row=wanted[operators["row"]], kind=operators["kind"])
         for name in each:
             of_kind = table.pivot_table(name, "row", "kind", "sum", fill_value=0.0)
-            for column, values in ((name, of_kind.sum(axis=1)), *((f"{name}_{kind}", of_kind[kind]) for kind in of_kind)):
-                filled = out[column].to_numpy(float, na_value=np.nan, copy=True) if column in out else np.full(len(out), np.nan)
+            for column, values in (
+                (name, of_kind.sum(axis=1)),
+                *((f"{name}_{kind}", of_kind[kind]) for kind in of_kind),
+            ):
+                filled = (
+                    out[column].to_numpy(float, na_value=np.nan, copy=True)
+                    if column in out
+                    else np.full(len(out), np.nan)
+                )
                 filled[values.index] = values
                 out[column] = filled
         return out
@@ -155,7 +168,10 @@ class Graphs:
 
 def _texts(key: tuple[object, ...]) -> tuple[str, ...]:
     """A key in which 224 and 224.0 are the same and whatever is missing is nothing."""
-    return tuple("" if value is None or value != value else str(int(value) if isinstance(value, float) else value) for value in key)
+    return tuple(
+        "" if value is None or value != value else str(int(value) if isinstance(value, float) else value)
+        for value in key
+    )
 
 
 def fuses(frame: pd.DataFrame) -> np.ndarray:

@@ -8,8 +8,8 @@ bandwidth, and a launch; each times a factor that is a product of what its kind 
 ``cost_c`` is the cost at the ceiling, ``a_c`` a sparse row: ones for its kind and name, ramps in the log of its sizes, flags for
 sizes that fill no tile. As in :mod:`labbench.prediction.law` the factors are fitted in the log with Gaussian priors, so they are
 positive, and one that the data do not speak about stays where configurations like it have it. Configurations are pooled by how
-they execute (device type and fusing or not): each is fitted, the fits are averaged by how much each knows of a coefficient, and each
-is fitted again about that mean (empirical Bayes, two rounds).
+they execute (device type and fusing or not): each is fitted, the fits are averaged by how much each knows of a coefficient, and
+each is fitted again about that mean (empirical Bayes, two rounds).
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ RAMPS: Mapping[str, tuple[float, ...]] = {
     "bytes": (18, 20, 22, 24, 26, 28),
 }
 TILES = (8, 64)
-KIND, NAME, SHAPE = 2.0, 0.4, 0.3  # prior standard deviation of a log factor: of a kind, a name within it, a step of its shape
+KIND, NAME, SHAPE = (
+    2.0,
+    0.4,
+    0.3,
+)  # prior standard deviation of a log factor: of a kind, a name within it, a step of its shape
 LEAST_SHARE = 0.01  # of the cells that an operator's name must occur in to have a factor of its own
 ROUNDS = 2
 
@@ -152,7 +156,9 @@ class OperatorLaw:
         row = operators["row"].to_numpy()
         limits = [self.ceilings[key] for key in zip(frame["machine_id"], frame["device"], strict=True)]
         peak = np.array([limit.peak(precision) for limit, precision in zip(limits, frame["precision"], strict=True)])
-        bandwidth, dispatch_s = (np.array([getattr(limit, name) for limit in limits]) for name in ("bandwidth", "dispatch_s"))
+        bandwidth, dispatch_s = (
+            np.array([getattr(limit, name) for limit in limits]) for name in ("bandwidth", "dispatch_s")
+        )
         place = {name: number for number, name in enumerate(self.coefficients)}
         kind = operators["kind"].map({name: number for number, name in enumerate(self.kinds)}).fillna(len(self.kinds))
         count = operators["count"].to_numpy(float)
@@ -171,7 +177,9 @@ class OperatorLaw:
             rows.append(row[these])
             parts.append(kind.to_numpy(int)[these] * len(COST) + part)
         cells = np.arange(len(frame))
-        call = sparse.csr_array((np.ones(len(frame)), (cells, np.zeros(len(frame), int))), shape=(len(frame), len(place)))
+        call = sparse.csr_array(
+            (np.ones(len(frame)), (cells, np.zeros(len(frame), int))), shape=(len(frame), len(place))
+        )
         blocks, costs, rows = [*blocks, call], [*costs, np.full(len(frame), CALL_S)], [*rows, cells]
         parts.append(np.full(len(frame), self._columns - 1))
         row = np.concatenate(rows)
@@ -221,8 +229,10 @@ class OperatorLaw:
         Cells of a configuration that was not fitted are priced by their pool, and, if that was not fitted either, at the ceilings.
         """
         out = np.zeros((len(design), self._columns))
-        for key, rows in rows_of(zip(design.configurations, design.pools, strict=True)).items():
-            factors = next((self.log_factors[name] for name in key if name in self.log_factors), None)
+        places = [(*names, *pool) for names, pool in zip(design.configurations, design.pools, strict=True)]
+        for rows in rows_of(places).values():
+            names = design.configurations[rows[0]], design.pools[rows[0]]
+            factors = next((self.log_factors[name] for name in names if name in self.log_factors), None)
             part = design.take(rows)
             seconds = part.cost_s if factors is None else part.cost_s * np.exp(part.factors @ factors)
             flat = np.bincount(part.row * self._columns + part.part, seconds, len(rows) * self._columns)
@@ -257,7 +267,10 @@ class OperatorFeatures:
         """Sizes of products weighed by their FLOPs, totals, and indicators, shape (cells, q)."""
         operators = self.graphs.at(frame)
         row, count = operators["row"].to_numpy(), operators["count"].to_numpy(float)
-        flops, moved = operators["flops"].to_numpy(float) * count, operators[list(TRAFFIC)].sum(axis=1).to_numpy() * count
+        flops, moved = (
+            operators["flops"].to_numpy(float) * count,
+            operators[list(TRAFFIC)].sum(axis=1).to_numpy() * count,
+        )
         products = np.where(operators["kind"].isin(PRODUCTS), flops, 0.0)
 
         def total(value: np.ndarray) -> np.ndarray:
@@ -333,5 +346,7 @@ def _ramps(size: Mapping[str, np.ndarray], name: str) -> list[Column]:
 def _misfits(size: Mapping[str, np.ndarray]) -> list[Column]:
     """Whether the sides of a product leave a part of their tiles empty."""
     return [
-        ((name, f"beside {tile}"), SHAPE, (size[name] % tile != 0).astype(float)) for name in ("n", "k") for tile in TILES
+        ((name, f"beside {tile}"), SHAPE, (size[name] % tile != 0).astype(float))
+        for name in ("n", "k")
+        for tile in TILES
     ]

@@ -204,19 +204,24 @@ def training_rows(frame: pd.DataFrame, config: PredictionConfig) -> pd.DataFrame
 
 def with_framework(table: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.DataFrame:
     """Rows with ``framework``: PyTorch's version without its patch level, e.g. ``torch 2.4``."""
-    known = {name: one.software.get("torch", "") for name, one in environments.items()}
-    short = {name: f"torch {'.'.join(version.split('.')[:2])}" if version else NO_FRAMEWORK for name, version in known.items()}
-    ids = table["environment_id"].astype("str") if "environment_id" in table else table["machine_id"].map(lambda _: "")
-    return table.assign(framework=ids.map(short).fillna(NO_FRAMEWORK))
+    known = {name: one.software.get("torch") for name, one in environments.items()}
+    short = {name: f"torch {'.'.join(version.split('.')[:2])}" for name, version in known.items() if version}
+    ids = table["environment_id"].astype(object) if "environment_id" in table else [None] * len(table)
+    return table.assign(framework=[short.get(one, NO_FRAMEWORK) for one in ids])
 
 
 def _newest_framework(table: pd.DataFrame) -> dict[tuple[str, ...], str]:
     """Configuration to the newest framework that it was measured with: the one that is asked about if none is named."""
     if "framework" not in table:
         return {}
-    by_age = table.assign(age=table["framework"].map(lambda name: [int(part) for part in name.split()[-1].split(".") if part.isdigit()]))
-    newest = by_age.sort_values("age").drop_duplicates(list(CONFIGURATION), keep="last")
-    return dict(zip(labels(newest, CONFIGURATION), newest["framework"], strict=True))
+    by_age = table.iloc[np.argsort(table["framework"].map(_age).to_numpy(), kind="stable")]
+    return dict(zip(labels(by_age, CONFIGURATION), by_age["framework"], strict=True))  # the last one stays
+
+
+def _age(framework: str) -> float:
+    """Of ``torch 2.10`` 2010; less than of any version where none is known."""
+    numbers = [int(part) for part in framework.split()[-1].split(".") if part.isdigit()]
+    return 1000.0 * numbers[0] + numbers[-1] if numbers else -1.0
 
 
 def ceilings_of(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> dict[tuple[str, str], Ceilings]:

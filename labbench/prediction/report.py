@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labbench.prediction.config import PredictionConfig, PredictionError
+from labbench.prediction.errors import ours
 from labbench.prediction.evaluate import FIXED_CHOICE, LABBENCH
 from labbench.prediction.predictor import NOT_CALIBRATED, Predictor, ceilings_of, training_rows
-from labbench.words import count, digits, percent
+from labbench.words import count, digits, listed, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,14 +63,14 @@ def error_table(scores: pd.DataFrame) -> pd.DataFrame:
             "quantity": table["quantity"].map(QUANTITIES),
             "method": table["method"],
             "cells": table["cells"],
-            "mean error %": _percent(table["mape"]),
-            "mean over families %": _percent(table["family_mape"]),
-            "median error %": _percent(table["median_ape"]),
-            "p95 error %": _percent(table["p95_ape"]),
-            "within 15 %": _percent(table["within_15"]),
-            "within 25 %": _percent(table["within_25"]),
-            "interval covers %": _percent(table["coverage"]),
-            "interval width %": _percent(table["width"]),
+            "mean error %": percents(table["mape"]),
+            "mean over families %": percents(table["family_mape"]),
+            "median error %": percents(table["median_ape"]),
+            "p95 error %": percents(table["p95_ape"]),
+            "within 15 %": percents(table["within_15"]),
+            "within 25 %": percents(table["within_25"]),
+            "interval covers %": percents(table["coverage"]),
+            "interval width %": percents(table["width"]),
         }
     ).reset_index(drop=True)
 
@@ -127,9 +128,9 @@ def regret_table(regret: pd.DataFrame) -> pd.DataFrame:
         {
             "chooses by": table["method"],
             "workloads": table["workloads"],
-            "mean regret %": _percent(table["mean_regret"]),
-            "95th percentile %": _percent(table["p95_regret"]),
-            "best picked %": _percent(table["best_picked"]),
+            "mean regret %": percents(table["mean_regret"]),
+            "95th percentile %": percents(table["p95_regret"]),
+            "best picked %": percents(table["best_picked"]),
         }
     ).reset_index(drop=True)
 
@@ -147,10 +148,43 @@ def regret_sentence(regret: pd.DataFrame) -> str:
     )
 
 
+def calibration_sentence(calibrated: pd.DataFrame) -> str:
+    """Whether intervals hold what they promise, at the highest level that the families support."""
+    from scipy.stats import binom
+
+    level, families = float(calibrated.columns[-1]), len(calibrated)
+    share = calibrated[calibrated.columns[-1]]
+    low, high = (binom.ppf(tail, families, level) / families for tail in (0.025, 0.975))
+    mean = float(share.mean())
+    verdict = (
+        "too narrow" if mean < low else "wider than need be" if mean > high else "as promised, as far as one can tell"
+    )
+    worst = share.idxmin()
+    text = f"Intervals of {percent(level)} hold {percent(mean)} of a new family's cells: {verdict}"
+    text += f" (by chance {percent(low)} to {percent(high)} with {count(families, 'family', 'families')})."
+    return text + (f" The worst is {worst}: {percent(float(share[worst]))}." if share[worst] < level else "")
+
+
+def drivers_sentence(driven: pd.DataFrame) -> str:
+    """What larger errors go with beyond chance."""
+    clear = driven[(driven["low"] > 0) | (driven["high"] < 0)]
+    if clear.empty:
+        return "Nothing that was looked at goes with larger errors beyond chance."
+    told = []
+    for way, rows in (("larger", clear[clear["correlation"] > 0]), ("smaller", clear[clear["correlation"] < 0])):
+        if len(rows):
+            told.append(
+                f"{way} with {listed([f'{r.driver} ({r.correlation:+.2f})' for r in rows.head(3).itertuples()])}"
+            )
+    return (
+        f"Errors are {', and '.join(told)}. Of {len(driven)} things that were looked at, one in twenty would look like that "
+        "by chance, and what goes with an error need not cause it."
+    )
+
+
 def failure_sentence(predictions: pd.DataFrame) -> str:
     """Which family is predicted worst, and on which platform."""
-    table = predictions[(predictions["quantity"] == "latency_s") & (predictions["method"] == LABBENCH)]
-    table = table.dropna(subset=["predicted"])
+    table = ours(predictions)
     table = table.assign(off=np.log((table["predicted"] / table["measured"]).to_numpy(float)))
     by_family = table["off"].abs().groupby(table["family"].astype("str")).mean().sort_values()
     worst = table.iloc[int(table["off"].abs().to_numpy().argmax())]
@@ -173,29 +207,37 @@ def forecast_table(predicted: pd.DataFrame) -> pd.DataFrame:
         "machine": predicted["machine_id"].astype("str").str[:6],
         "series": predicted["series"],
         "latency ms": _rounded(predicted["latency_s"] * MS),
-        "interval ms": _span(predicted["latency_low_s"] * MS, predicted["latency_high_s"] * MS),
+        "interval ms": span(predicted["latency_low_s"] * MS, predicted["latency_high_s"] * MS),
     }
     if "memory_increase_bytes" in predicted:
         columns["peak memory MB"] = _rounded(predicted["memory_increase_bytes"] * MB)
     columns |= {
-        "provenance": np.where(predicted["out_of_domain"], "predicted, out of domain", "predicted"),
+        "provenance": np.select(
+            [predicted["latency_s"].isna(), predicted["out_of_domain"]],
+            ["not predicted", "predicted, out of domain"],
+            "predicted",
+        ),
         "reason": _reasons(predicted),
     }
     table = pd.DataFrame(columns)
-    return table[[name for name in table if name not in ("machine", "series", "reason") or table[name].nunique() > 1]]
+    told = {"machine": table["machine"].nunique() > 1, "series": table["series"].nunique() > 1}
+    told["reason"] = (table["reason"] != "").any()
+    return table[[name for name in table if told.get(str(name), True)]]
 
 
 def forecast_sentence(predicted: pd.DataFrame) -> str:
     """How many predictions can be relied on, and why the others cannot."""
-    outside = predicted[predicted["out_of_domain"]]
-    inside = len(predicted) - len(outside)
+    refused = predicted["latency_s"].isna()
+    outside = predicted[predicted["out_of_domain"] & ~refused]
+    inside = len(predicted) - len(outside) - int(refused.sum())
     text = f"{inside} of {len(predicted)} predictions lie inside what was measured."
-    if len(outside):
-        first = outside.iloc[0]
-        text += (
-            f" The others are guesses, such as {first['model']} at batch {first['batch_size']} on {first['platform']}"
-        )
-        text += f": {_reasons(outside).iloc[0]}."
+    for told, rows in (("are guesses", outside), ("have no prediction", predicted[refused])):
+        if len(rows):
+            first = rows.iloc[0]
+            text += (
+                f" {len(rows)} {told}, such as {first['model']} at batch {first['batch_size']} on {first['platform']}: "
+                f"{_reasons(rows).iloc[0]}."
+            )
     level = predicted["level"].dropna()
     if len(level):
         text += f" The intervals stand for a coverage of {level.min():.0%} of new families".replace("%", " %")
@@ -208,13 +250,17 @@ def _reasons(predicted: pd.DataFrame) -> pd.Series:
     return predicted["reason"].fillna("").astype("str").str.removeprefix(f"{NOT_CALIBRATED}: ")
 
 
-def _percent(values: pd.Series) -> pd.Series:
-    return (100 * values).map(lambda value: "" if np.isnan(value) else f"{value:.1f}" if value < 10 else f"{value:.0f}")
+def percents(values: pd.Series) -> pd.Series:
+    """Fractions as per cent, one digit below ten; empty where not known."""
+    return (100 * values).map(
+        lambda value: "" if np.isnan(value) else f"{value:.1f}" if abs(value) < 10 else f"{value:.0f}"
+    )
 
 
 def _rounded(values: pd.Series) -> pd.Series:
     return values.astype(float).map(digits)
 
 
-def _span(low: pd.Series, high: pd.Series) -> list[str]:
+def span(low: pd.Series, high: pd.Series) -> list[str]:
+    """E.g. ``1.20 to 3.40``; a dash where not known."""
     return ["–" if np.isnan(a) else f"{digits(a)} to {digits(b)}" for a, b in zip(low, high, strict=True)]

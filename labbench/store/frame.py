@@ -255,13 +255,12 @@ class _View:
         of_cell[cell.codes[rows]] = codes
         return pd.Categorical.from_codes(of_cell[cell.codes], pd.Index(categories, dtype="str"))
 
-    def _measured(self) -> np.ndarray:
-        """Rows that labbench measured; sources of others have metrics of their own, different in each row."""
+    def _own(self) -> np.ndarray:
+        """Rows that labbench made; sources of others have metrics of their own, different in each row."""
         _, provenance = self.values("records", "provenance")
         assert isinstance(provenance, Coded)
         names = np.array([*provenance.categories, ""], dtype=object)
-        measured: np.ndarray = names[provenance.codes] == "measured"
-        return measured
+        return np.isin(names[provenance.codes], ("measured", "predicted"))
 
     def spread(self) -> pd.DataFrame:
         """The dictionaries of :data:`SPREAD` as columns; each distinct one is parsed once."""
@@ -271,7 +270,7 @@ class _View:
         for table_name, name, zero in SPREAD:
             _, stored = self.values(table_name, name)
             assert isinstance(stored, Coded)
-            codes = stored.codes if name != "metrics" else np.where(self._measured(), stored.codes, -1)
+            codes = stored.codes if name != "metrics" else np.where(self._own(), stored.codes, -1)
             used = np.unique(codes[codes >= 0])
             parsed = pd.DataFrame([_spread(name, json.loads(stored.categories[code])) for code in used], index=used)
             table = (parsed.fillna(0.0) if zero else parsed).astype(float)

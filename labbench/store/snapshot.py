@@ -119,6 +119,13 @@ class Snapshot:
         own: np.ndarray = named[texts[stored.codes[named]] == self.record_ids[named]] if len(named) else named  # type: ignore[union-attr]
         return own
 
+    @cached_property
+    def predictions(self) -> np.ndarray:
+        """Rows of the records that were predicted: nothing ran."""
+        stored = self.record_column("provenance")
+        predicted = [code for code, text in enumerate(stored.categories) if text == "predicted"]  # type: ignore[union-attr]
+        return np.flatnonzero(np.isin(stored.codes, predicted)) if predicted else np.zeros(0, dtype=int)  # type: ignore[union-attr]
+
     def close(self) -> None:
         """Close the file."""
         self.base.close()

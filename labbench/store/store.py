@@ -172,6 +172,8 @@ class Store:
     ) -> pd.DataFrame:
         """The tidy view (see :func:`labbench.store.frame.frame`), restricted to rows whose columns equal the values given.
 
+        Predictions are no results: they are left out unless ``provenance`` is given and names them.
+
         Parameters
         ----------
         columns : sequence of str, optional
@@ -188,7 +190,7 @@ class Store:
             Column to value; a list means any of them: ``store.frame(model="bert-base", runtime=["eager", "compile"])``.
         """
         snapshot = self._snapshot()
-        rows = _rows(snapshot, since, until, retracted, references)
+        rows = _rows(snapshot, since, until, retracted, references, "provenance" in equals)
         if not retracted:
             return frame(snapshot, rows, columns, equals)
         table = frame(snapshot, rows, columns, equals)
@@ -199,7 +201,7 @@ class Store:
     def latest(self, **equals: Any) -> pd.DataFrame:
         """Like :meth:`frame`, but only the newest record of each cell on each machine and of each provenance, no reference."""
         snapshot = self._snapshot()
-        rows = _rows(snapshot, None, None, retracted=False)
+        rows = _rows(snapshot, None, None, retracted=False, predictions="provenance" in equals)
         rows = np.arange(len(snapshot)) if rows is None else rows
         if equals:
             rows = matching(snapshot, rows, equals)
@@ -213,7 +215,7 @@ class Store:
         return frame(snapshot, np.sort(rows[order[newest]]), None, equals)
 
     def history(self, cell: Cell | str, *, retracted: bool = False) -> pd.DataFrame:
-        """Every record of a cell (or cell id), references too, oldest first, with the host and the versions of the software.
+        """Every run of a cell (or cell id), references too, oldest first, with the host and the versions of the software.
 
         Returns
         -------
@@ -271,7 +273,7 @@ class Store:
         import pandas as pd
 
         snapshot = self._snapshot()
-        rows = _rows(snapshot, None, None, False, True) if record_ids is None else snapshot.find(record_ids)
+        rows = _rows(snapshot, None, None, False, True, True) if record_ids is None else snapshot.find(record_ids)
         counts = lengths(snapshot.first_series, rows)
         series = None if rows is None else spans(snapshot.first_series[rows], counts)
         taken = lengths(snapshot.first_sample, series)
@@ -346,12 +348,21 @@ class Store:
 
 
 def _rows(
-    snapshot: Snapshot, since: Moment | None, until: Moment | None, retracted: bool, references: bool = False
+    snapshot: Snapshot,
+    since: Moment | None,
+    until: Moment | None,
+    retracted: bool,
+    references: bool = False,
+    predictions: bool = False,
 ) -> np.ndarray | None:
     """Rows of the records that a query is about; None for all."""
     keep: np.ndarray | None = None
     hidden = np.concatenate(
-        [[] if retracted else snapshot.retractions.rows, [] if references else snapshot.references]
+        [
+            [] if retracted else snapshot.retractions.rows,
+            [] if references else snapshot.references,
+            [] if predictions else snapshot.predictions,
+        ]
     ).astype(int)
     if len(hidden):
         keep = np.ones(len(snapshot), dtype=bool)

@@ -1,0 +1,216 @@
+import json
+
+import pytest
+import torch
+from made import ENVIRONMENT, FAMILIES, LAWS, footprint, law_seconds, record, study
+
+from labbench import cli, cli_prediction, zoo
+from labbench.cli import main
+from labbench.prediction import splits
+from labbench.records import PROVENANCES
+from labbench.store import Store
+
+STUDY = study()
+
+
+def stored(path, *records):
+    with Store(path, writable=True) as store:
+        store.extend(records, [ENVIRONMENT])
+    return path
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """A store and the folder of a predictor that was fitted to it."""
+    folder = tmp_path_factory.mktemp("fitted")
+    store = stored(folder / "study.h5", *STUDY)
+    assert main(["fit", "--store", str(store), "--name", str(folder / "laptop"), "--no-evaluate"]) == 0
+    return store, folder / "laptop"
+
+
+@pytest.fixture
+def labbench(capsys, tmp_path, monkeypatch):
+    """Run a command in an empty folder; status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_splits_and_provenances_are_those_of_the_package():
+    assert set(cli_prediction.SPLITS) == set(splits.SPLITS)
+    assert cli.PROVENANCES == PROVENANCES
+
+
+def test_fit_keeps_a_predictor_and_prints_its_card(labbench, full, tmp_path):
+    status, out, _ = labbench("fit", "--store", full[0])
+    assert status == 0
+    assert "36 series of 12 models in 12 families" in out
+    assert "labbench: off by" in out
+    assert "roofline" in out
+    assert (tmp_path / "data/predictors/default/card.json").exists()
+    _, out, _ = labbench("fit", "--store", full[0], "--no-evaluate", "--json")
+    assert json.loads(out)["errors"] == []
+
+
+def test_fit_takes_a_configuration_and_refuses_a_wrong_one(labbench, full, tmp_path):
+    (tmp_path / "c.json").write_text('{"level": 0.8}')
+    _, out, _ = labbench("fit", "--store", full[0], "--no-evaluate", "--config", "c.json", "--json")
+    assert json.loads(out)["config"]["level"] == 0.8
+    (tmp_path / "c.json").write_text('{"levle": 0.8}')
+    status, _, err = labbench("fit", "--store", full[0], "--config", "c.json")
+    assert status == 2
+    assert "did you mean 'level'" in err
+
+
+def test_predict_uses_a_kept_predictor_and_keeps_what_it_says_only_if_asked(labbench, full, tmp_path):
+    store = stored(tmp_path / "s.h5", *study())
+    asked = ("--model", "bert-tiny", "--batch-size", 2, "--runtime", "eager", "--store", store)
+    _, out, _ = labbench("predict", *asked, "--predictor", full[1], "--json")
+    [row] = json.loads(out)
+    assert row["provenance"] == "predicted"
+    assert Store(store).latest(provenance="predicted").empty
+    status, _, err = labbench("predict", *asked, "--predictor", full[1], "--save")
+    assert (status, "1 prediction kept" in err) == (0, True)
+    [kept] = Store(store).latest(provenance="predicted").to_dict("records")
+    assert kept["latency_s"] == pytest.approx(row["latency_s"])
+    assert kept["source"].startswith("predictor laptop of ")
+    _, out, _ = labbench("show", "--provenance", "predicted", "--store", store)
+    assert "predicted" in out
+    assert "predicted" not in labbench("show", "--store", store)[1]
+
+
+def test_predictions_are_not_kept_without_the_name_of_a_predictor(labbench, full):
+    status, _, err = labbench("predict", "--model", "bert-tiny", "--store", full[0], "--save")
+    assert status == 2
+    assert "labbench fit --name NAME" in err
+
+
+def test_a_predictor_that_is_not_there_is_named_with_the_way_out(labbench, full):
+    for command in (("predict", "--model", "bert-tiny"), ("drift",)):
+        status, _, err = labbench(*command, "--predictor", "nobody", "--store", full[0])
+        assert status == 2
+        assert "labbench fit --name nobody" in err
+
+
+def test_evaluate_prints_every_method_and_what_was_new(labbench, full):
+    status, out, _ = labbench("evaluate", "--store", full[0])
+    assert status == 0
+    for told in (
+        "constant FLOP/s",
+        "log-linear",
+        "gradient boosting",
+        "nearest measured cell",
+        "families it has not seen",
+    ):
+        assert told in out
+    _, out, err = labbench("evaluate", "--store", full[0], "--split", "random", "--json")
+    assert {row["quantity"] for row in json.loads(out)} == {"latency_s", "memory_increase_bytes"}
+    assert "a leak and no result" in err
+
+
+def test_a_split_that_the_data_cannot_support_is_said(labbench, full):
+    for split, words in (("device", "at least two devices"), ("version", "under two versions")):
+        status, _, err = labbench("evaluate", "--store", full[0], "--split", split)
+        assert status == 1
+        assert words in err
+    status, _, err = labbench("evaluate", "--store", full[0], "--probes", 3)
+    assert status == 2
+    assert "'device' alone" in err
+
+
+def test_drift_fails_only_if_asked_and_due(labbench, full, tmp_path):
+    store, name = full
+    status, out, _ = labbench("drift", "--predictor", name, "--store", store, "--fail-on-drift")
+    assert (status, "nothing to judge" in out) == (0, True)
+    slower = [
+        record(f"new{i}-tiny", runtime, 5 * law_seconds(footprint(i), runtime), demand=footprint(i))
+        for i in range(8)
+        for runtime in LAWS
+    ]
+    store = stored(tmp_path / "later.h5", *STUDY, *slower)
+    status, out, _ = labbench("drift", "--predictor", name, "--store", store)
+    assert (status, "Refit: " in out) == (0, True)
+    assert labbench("drift", "--predictor", name, "--store", store, "--fail-on-drift")[0] == 1
+    assert json.loads(labbench("drift", "--predictor", name, "--store", store, "--json")[1])["refit"] is True
+    assert labbench("drift", "--predictor", name, "--store", tmp_path / "none.h5", "--fail-on-drift")[0] == 2
+
+
+def test_of_three_families_none_can_be_left_out_and_the_predictor_is_kept_without_errors(labbench, tmp_path):
+    store = stored(tmp_path / "s.h5", *study(FAMILIES[:3]))
+    status, _, err = labbench("fit", "--store", store)
+    assert (status, "labbench fit --no-evaluate" in err) == (1, True)
+    assert not (tmp_path / "data").exists()
+    assert labbench("fit", "--store", store, "--no-evaluate")[0] == 0
+
+
+# Bad input
+
+
+def test_an_unknown_device_gets_a_reason_and_no_number(labbench, full):
+    asked = ("predict", "--model", "bert-tiny", "--device", "cuda:7", "--runtime", "eager", "--predictor", full[1])
+    status, out, _ = labbench(*asked, "--store", full[0])
+    assert status == 0
+    assert "nothing was measured on cuda:7/eager" in out
+    assert "not predicted" in out
+    [row] = json.loads(labbench(*asked, "--store", full[0], "--json")[1])
+    assert row["latency_s"] is None
+
+
+def test_a_model_that_cannot_be_traced_gets_the_cause_and_the_others_are_answered(labbench, full):
+    class Odd(torch.nn.Module):
+        def forward(self, x):
+            return torch.from_numpy(x.numpy())  # leaves torch, where nobody can count
+
+    zoo.register_module("odd-net", Odd, lambda batch: (torch.randn(batch, 4),))
+    status, out, _ = labbench(
+        "predict", "--model", "odd-net", "bert-tiny", "--runtime", "eager", "--store", full[0], "--json"
+    )
+    assert status == 0
+    odd, good = json.loads(out)
+    assert odd["latency_s"] is None
+    assert "could not count this workload (" in odd["reason"]
+    assert good["latency_s"] > 0
+
+
+@pytest.mark.parametrize("command", [["fit"], ["evaluate"], ["predict", "--model", "bert-tiny", "--runtime", "eager"]])
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        (None, "no database"),
+        ([], "no measured cell with status ok"),
+        ([record(status="failed", reason="no")], "no measured cell with status ok"),
+        (study(FAMILIES[:1]), "two model families, and there is 1|1 model famil"),
+    ],
+    ids=["no store", "no record", "no result", "one family"],
+)
+def test_without_data_every_command_says_what_is_missing(labbench, tmp_path, command, records, words):
+    import re
+
+    if records is not None:
+        stored(tmp_path / "s.h5", *records)
+    status, out, err = labbench(*command, "--store", tmp_path / "s.h5")
+    assert status == 1
+    assert out == ""
+    assert re.search(words, err)
+    assert "Traceback" not in err
+
+
+def test_a_target_with_one_value_gives_that_value_and_an_interval_that_holds_it(labbench, tmp_path):
+    same = [
+        record(f"{family}-tiny", runtime, 1e-3, demand=footprint(i))
+        for i, family in enumerate(FAMILIES)
+        for runtime in LAWS
+    ]
+    store = stored(tmp_path / "s.h5", *same)
+    status, out, _ = labbench("evaluate", "--store", store, "--json")
+    assert status == 0
+    [ours] = [one for one in json.loads(out) if (one["quantity"], one["method"]) == ("latency_s", "labbench")]
+    assert ours["coverage"] >= 0.9
+    _, out, _ = labbench("predict", "--model", "bert-tiny", "--batch-size", 2, "--store", store, "--json")
+    for row in json.loads(out):
+        assert row["latency_low_s"] < 1e-3 < row["latency_high_s"]
