@@ -28,19 +28,10 @@ from tqdm import tqdm
 
 from labbench.autocast import autocast
 from labbench.importers import read_foreign
-from labbench.operators import Operator, fused, watch
+from labbench.operators import fused, watch
+from labbench.prediction.graphs import by_sample
 
 BATCHES = (64, 65)  # so many that the statistics of a normalization are little beside its samples
-SCALED = (
-    "flops",
-    "read_bytes",
-    "weight_bytes",
-    "written_bytes",
-    "apart_bytes",
-    "apart_span",
-    "m",
-    "groups",
-)  # with the batch, wholly or in part
 SAME_PARAMETERS = 0.05  # timm renames architectures now and then: one of another size is another one
 
 
@@ -104,22 +95,9 @@ def trace(model: torch.nn.Module, image_size: int) -> pd.DataFrame:
             image = torch.empty(batch, 3, image_size, image_size, device="meta")
             with torch.no_grad(), context:
                 seen.append(watch(lambda image=image: model(image), model))
-        parts.append(by_sample(*seen[-2:]).assign(fused=False, precision=precision))
-        parts.append(by_sample(*map(fused, seen[-2:])).assign(fused=True, precision=precision))
+        parts.append(by_sample(BATCHES, *seen[-2:]).assign(fused=False, precision=precision))
+        parts.append(by_sample(BATCHES, *map(fused, seen[-2:])).assign(fused=True, precision=precision))
     return pd.concat(parts, ignore_index=True)
-
-
-def by_sample(fewer: list[Operator], more: list[Operator]) -> pd.DataFrame:
-    """Different operators and how often each comes: what each sample adds to it, and its fixed part (``…_fixed``)."""
-    first, second = (pd.DataFrame([vars(one) for one in operators]) for operators in (fewer, more))
-    if list(first["name"]) != list(second["name"]):
-        raise ValueError("its operators depend on the batch size")
-    between = BATCHES[1] - BATCHES[0]
-    found = first.copy()
-    for column in SCALED:
-        found[column] = (second[column] - first[column]).astype(float) / between
-        found[f"{column}_fixed"] = first[column] - BATCHES[0] * found[column]
-    return found.groupby(list(found), sort=False, dropna=False).size().rename("count").reset_index()
 
 
 def architectures(folder: Path) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,8 @@ from labbench.prediction.config import PredictionError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from labbench.operators import Operator
 
 SCALED = ("flops", "read_bytes", "weight_bytes", "written_bytes", "m", "groups")  # may grow with the batch
 ALIKE = ("n", "k", "window", "stride", "width", "count")  # do not
@@ -164,6 +166,39 @@ class Graphs:
         if missing:
             raise PredictionError(f"the frame lacks {', '.join(missing)}, by which operators are looked up")
         return [_texts(key) for key in zip(*(frame[name].tolist() for name in self.key), strict=True)]
+
+
+def by_sample(batches: tuple[int, int], fewer: Iterable[Operator], more: Iterable[Operator]) -> pd.DataFrame:
+    """Different operators of a workload and how often each comes, from what was seen at two batch sizes.
+
+    Parameters
+    ----------
+    batches : tuple of int
+        A smaller and a larger batch size.
+    fewer, more : iterable of Operator
+        Of :func:`labbench.operators.watch` at each.
+
+    Returns
+    -------
+    DataFrame
+        The fields of :class:`~labbench.operators.Operator`, of ``SCALED`` ones what each sample adds and, with ``_fixed``, what there
+        is besides; and their ``count``.
+
+    Raises
+    ------
+    PredictionError
+        If other operators run at the other batch size.
+    """
+    import pandas as pd
+
+    first, second = (pd.DataFrame([vars(one) for one in operators]) for operators in (fewer, more))
+    if list(first["name"]) != list(second["name"]):
+        raise PredictionError(f"other operators run at batch {batches[1]} than at batch {batches[0]}")
+    found = first.copy()
+    for name in (*SCALED, "apart_bytes", "apart_span"):
+        found[name] = (second[name] - first[name]).astype(float) / (batches[1] - batches[0])
+        found[f"{name}_fixed"] = first[name] - batches[0] * found[name]
+    return found.groupby(list(found), sort=False, dropna=False).size().rename("count").reset_index()
 
 
 def _texts(key: tuple[object, ...]) -> tuple[str, ...]:

@@ -56,6 +56,7 @@ KIND, NAME, SHAPE = (
 )  # prior standard deviation of a log factor: of a kind, a name within it, a step of its shape
 LEAST_SHARE = 0.01  # of the cells that an operator's name must occur in to have a factor of its own
 ROUNDS = 2
+MANY_CONTRIBUTIONS = 500_000  # from here on configurations are fitted side by side, in processes
 
 Coefficient = tuple[str, ...]
 Column = tuple[Coefficient, float, np.ndarray]  # name, prior standard deviation, value for each contribution
@@ -202,24 +203,25 @@ class OperatorLaw:
         target : array, shape (cells,)
             Seconds of a call.
         """
+        from joblib import Parallel, delayed
+
         width = np.array(list(self.coefficients.values()))
         fitted: dict[Key, np.ndarray] = {}
+        workers = Parallel(n_jobs=-1 if len(design.cost_s) > MANY_CONTRIBUTIONS else 1)
         for pool, members in rows_of(design.pools).items():
             names = rows_of([design.configurations[row] for row in members])
             cells = {name: np.array(members)[rows] for name, rows in names.items()}
-            each = {name: design.take(rows) for name, rows in cells.items()}
-            centre, spread = np.zeros(len(width)), width
+            centre, spread, start = np.zeros(len(width)), width, dict.fromkeys(cells)
             for _ in range(ROUNDS):
-                total, weight = np.zeros(len(width)), 1 / width**2
-                for name, part in each.items():
-                    seconds = target[cells[name]]
-                    start = fitted.get(name, next((fitted[other] for other in each if other in fitted), centre))
-                    fitted[name], known = fit_factors(
-                        part.factors, part.cost_s, part.row, seconds, centre, spread, self.noise, start
-                    )
-                    precision = 1 / ((self.pooling * width) ** 2 + 1 / np.maximum(known, 1e-9))
-                    total, weight = total + precision * fitted[name], weight + precision
-                centre, spread = total / weight, self.pooling * width
+                found = workers(
+                    delayed(_factors)(design.take(rows), target[rows], centre, spread, self.noise, start[name])
+                    for name, rows in cells.items()
+                )
+                start = {name: factors for name, (factors, _) in zip(cells, found, strict=True)}
+                precision = [1 / ((self.pooling * width) ** 2 + 1 / np.maximum(known, 1e-9)) for _, known in found]
+                total = sum((one * factors for one, (factors, _) in zip(precision, found, strict=True)), np.zeros(len(width)))
+                centre, spread = total / (1 / width**2 + sum(precision)), self.pooling * width
+            fitted |= start
             fitted[pool] = centre
         return replace(self, log_factors=fitted)
 
@@ -247,6 +249,12 @@ class OperatorLaw:
     @property
     def _columns(self) -> int:
         return (len(self.kinds) + 1) * len(COST) + 1
+
+
+def _factors(
+    cells: Design, target: np.ndarray, centre: np.ndarray, width: np.ndarray, noise: float, start: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    return fit_factors(cells.factors, cells.cost_s, cells.row, target, centre, width, noise, start)
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,9 @@ class Predictor:
         )
         fit = {"latency_s": Quantity.fit("latency_s", table, form, config)}
         memory = table[table["primary"].astype(bool)] if "primary" in table else table
-        if memory[MEMORY].notna().any():
-            fit[MEMORY] = Quantity.fit(MEMORY, memory, TermLaw(memory_terms, ceilings, LEVELS, by_totals), config)
+        held = TermLaw(memory_terms, ceilings, LEVELS, by_totals)
+        if (memory[MEMORY].notna().to_numpy() & held.known(memory)).any():
+            fit[MEMORY] = Quantity.fit(MEMORY, memory, held, config)
         return replace(
             self, quantities=fit, domain=Domain.of(table, config), graphs=graphs, frameworks=_newest_framework(table)
         )
@@ -207,7 +208,7 @@ def with_framework(table: pd.DataFrame, environments: Mapping[str, Environment])
     known = {name: one.software.get("torch") for name, one in environments.items()}
     short = {name: f"torch {'.'.join(version.split('.')[:2])}" for name, version in known.items() if version}
     ids = table["environment_id"].astype(object) if "environment_id" in table else [None] * len(table)
-    return table.assign(framework=[short.get(one, NO_FRAMEWORK) for one in ids])
+    return table.assign(framework=[short.get(str(one), NO_FRAMEWORK) for one in ids])
 
 
 def _newest_framework(table: pd.DataFrame) -> dict[tuple[str, ...], str]:

@@ -1,0 +1,238 @@
+"""Laws of operators: traced networks stand in for architectures, a made price list for hardware."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from made import ENVIRONMENT, ENVIRONMENTS, made_frame, record
+from torch import nn
+
+from labbench.autocast import autocast
+from labbench.operators import Operator, fused, watch
+from labbench.prediction import Graphs, PredictionConfig, PredictionError, Predictor
+from labbench.prediction.features import Ceilings
+from labbench.prediction.graphs import by_sample
+from labbench.prediction.operator_law import COST, OperatorLaw
+from labbench.prediction.residual import MANY_ROWS, Residual, folds_by_group
+
+BATCHES = (64, 128)
+MACHINE = (ENVIRONMENT.machine_id, "cpu")
+CEILINGS = {MACHINE: Ceilings({"fp32": 1e11}, 1e10, 5e-6)}
+
+
+class Block(nn.Module):
+    def __init__(self, width, sizes, act):
+        super().__init__()
+        self.first = nn.Conv2d(3, width, 3, stride=2)
+        layers = [[nn.Conv2d(width, width, size), nn.BatchNorm2d(width), act()] for size in sizes]
+        self.body = nn.Sequential(*(one for three in layers for one in three))
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, image):
+        return self.head(self.body(self.first(image)).mean((2, 3)))
+
+
+def network(width, sizes, act):
+    with torch.device("meta"):
+        return Block(width, sizes, act).eval()
+
+
+def seen(module, batch, precision=None):
+    with torch.no_grad():
+        image = torch.empty(batch, 3, 32, 32, device="meta")
+        if precision is None:
+            return watch(lambda: module(image), module)
+        with autocast(precision):
+            return watch(lambda: module(image), module)
+
+
+def graph(name, module):
+    parts = []
+    for joined in (False, True):
+        traced = [seen(module, batch) for batch in BATCHES]
+        parts.append(by_sample(BATCHES, *(map(fused, traced) if joined else traced)).assign(fused=joined))
+    return pd.concat(parts).assign(model=name, precision="fp32")
+
+
+# Of each family: the windows of its convolutions, and its activation.
+FAMILIES = (
+    ("a", (3, 1), nn.ReLU),
+    ("b", (1, 1, 3), nn.GELU),
+    ("c", (3, 3, 3), nn.SiLU),
+    ("d", (1,), nn.ReLU),
+    ("e", (3, 3, 1), nn.GELU),
+)
+NETWORKS = {
+    f"{family}{width}": network(width, sizes, act) for family, sizes, act in FAMILIES for width in (16, 48, 100, 256)
+}
+GRAPHS = Graphs(pd.concat([graph(name, module) for name, module in NETWORKS.items()], ignore_index=True))
+
+
+def price(module, batch):
+    """Seconds by a made law: traffic at half the bandwidth, launches twice the nominal ones, products each at its own rate."""
+    slower = {"convolution": 3.0, "pointwise": 9.0, "linear": 2.0}
+    return sum(
+        slower.get(one.kind, 0.0) * one.flops / 1e11 + 2 * one.bytes / 1e10 + 2 * 5e-6 for one in seen(module, batch)
+    )
+
+
+def cells(names, batches=(1, 8, 64), runtime="eager"):
+    return made_frame(*(
+        record(name, runtime, batch_size=batch, seconds=price(NETWORKS[name], batch)) for name in names for batch in batches
+    ))  # fmt: skip
+
+
+# Mixed precision without a device
+
+
+def test_autocast_casts_what_cudas_does():
+    half, single = torch.empty(4, 4, device="meta", dtype=torch.float16), torch.empty(4, 4, device="meta")
+    with autocast(torch.float16):
+        assert nn.functional.linear(single, single).dtype == torch.float16
+        assert (single @ half).dtype == torch.float16
+        assert half.softmax(-1).dtype == torch.float32
+        assert nn.functional.layer_norm(half, (4,)).dtype == torch.float32
+        assert nn.functional.gelu(half).dtype == torch.float16
+        assert (half + single).dtype == torch.float32
+    assert nn.functional.linear(single, single).dtype == torch.float32
+
+
+def test_casts_are_operators_and_products_move_half_the_bytes():
+    whole, mixed = seen(NETWORKS["a16"], 8), seen(NETWORKS["a16"], 8, torch.float16)
+    assert sum(one.name == "_to_copy" for one in mixed) > 0
+    written = [[one.written_bytes for one in found if one.label == "convolution"] for found in (whole, mixed)]
+    assert written[1] == [one / 2 for one in written[0]]
+
+
+def test_a_compiler_joins_casts_with_the_arithmetic_between_them():
+    def one(name, label, read, written):
+        return Operator(name, label, label, False, 1.0, float(read), 0.0, float(written))
+
+    chain = [one("_to_copy", "copy", 100, 200), one("native_layer_norm", "normalization", 200, 200)]
+    chain += [one("_to_copy", "copy", 200, 100), one("mm", "matmul", 100, 100)]
+    joined = fused(chain)
+    assert [(part.read_bytes, part.written_bytes) for part in joined] == [(100.0, 100.0), (100.0, 100.0)]
+
+
+# Operators of workloads
+
+
+def test_operators_at_a_batch_size_are_those_that_run_at_it():
+    frame = cells(["b48"], batches=(32,))
+    found, told = GRAPHS.at(frame), seen(NETWORKS["b48"], 32)
+    count = found["count"].to_numpy()
+    for name in ("flops", "read_bytes", "weight_bytes", "written_bytes"):
+        assert (found[name] * count).sum() == pytest.approx(sum(getattr(one, name) for one in told))
+    assert count.sum() == len(told)
+
+
+def test_runtimes_that_fuse_have_fewer_operators():
+    kernels = [GRAPHS.at(cells(["b48"], (8,), runtime))["count"].sum() for runtime in ("eager", "compile")]
+    assert kernels[1] < kernels[0]
+
+
+def test_unknown_operators_are_named():
+    frame = made_frame(record("z16"))
+    assert GRAPHS.number(frame).tolist() == [-1]
+    with pytest.raises(PredictionError, match="z16"):
+        GRAPHS.at(frame)
+    with pytest.raises(PredictionError, match="trace them"):
+        GRAPHS.known(frame)
+
+
+def test_a_table_without_shapes_is_refused():
+    with pytest.raises(PredictionError, match="written_bytes"):
+        Graphs(pd.DataFrame({"model": ["a"], "name": ["mm"]}))
+
+
+def test_models_with_the_same_operators_are_twins():
+    again = GRAPHS.operators[GRAPHS.operators["model"] == "b48"].assign(model="tf_b48")
+    twins = Graphs(pd.concat([GRAPHS.operators, again])).twins()
+    assert twins["tf_b48"] == twins["b48"] == "b48"
+    assert twins["b16"] == "b16"
+
+
+# The law
+
+
+def fitted(frame, **options):
+    frame = frame.assign(framework="torch 2.13")
+    law = OperatorLaw.of(frame, GRAPHS, CEILINGS, noise=0.1, **options)
+    return law.fit(law.design(frame), frame["latency_s"].to_numpy(float))
+
+
+def test_a_law_prices_a_network_it_has_not_seen():
+    known = [name for name in NETWORKS if not name.startswith("c")]
+    law = fitted(cells(known))
+    asked = cells(["c48", "c100"]).assign(framework="torch 2.13")
+    predicted = law.parts(law.design(asked)).sum(axis=1)
+    assert predicted == pytest.approx(asked["latency_s"].to_numpy(float), rel=0.15)
+
+
+def test_parts_tell_what_the_time_goes_to():
+    law = fitted(cells(list(NETWORKS)))
+    asked = cells(["e256"], (64,)).assign(framework="torch 2.13")
+    parts = law.parts(law.design(asked))[0]
+    products = parts[law.kinds.index("convolution") * len(COST) + COST.index("arithmetic")]
+    told = sum(3 * one.flops / 1e11 for one in seen(NETWORKS["e256"], 64) if one.kind == "convolution")
+    assert products == pytest.approx(told, rel=0.25)
+    assert products > parts.sum() / 2
+
+
+def test_a_configuration_without_cells_is_priced_by_others_that_execute_alike():
+    known = cells(list(NETWORKS))
+    versions = pd.concat([known.assign(framework=f"torch 2.{version}") for version in (11, 12, 13)], ignore_index=True)
+    law = OperatorLaw.of(versions, GRAPHS, CEILINGS, noise=0.1)
+    law = law.fit(law.design(versions), versions["latency_s"].to_numpy(float))
+    asked = cells(["b48"]).assign(framework="torch 9.9")
+    predicted = law.parts(law.design(asked)).sum(axis=1)
+    assert predicted == pytest.approx(asked["latency_s"].to_numpy(float), rel=0.2)
+
+
+def test_some_cells_of_a_design_are_priced_as_they_are_among_all():
+    frame = cells(list(NETWORKS)).assign(framework="torch 2.13")
+    law = fitted(frame)
+    design = law.design(frame)
+    rows = np.array([7, 3, 40])
+    assert law.parts(design.take(rows)) == pytest.approx(law.parts(design)[rows])
+
+
+# The predictor
+
+
+def test_a_predictor_that_knows_operators_beats_one_that_knows_totals():
+    known = cells([name for name in NETWORKS if not name.startswith("c")])
+    asked = cells(["c48", "c100", "c256"])
+    config = PredictionConfig(residual="none")
+    of_operators = Predictor(config).fit(known, ENVIRONMENTS, GRAPHS).predict(GRAPHS.fill(asked))
+    of_totals = Predictor(config).fit(GRAPHS.fill(known), ENVIRONMENTS).predict(GRAPHS.fill(asked))
+    errors = [
+        (found["latency_s"] / asked["latency_s"].to_numpy(float) - 1).abs().mean()
+        for found in (of_operators, of_totals)
+    ]
+    assert errors[0] < min(0.15, errors[1])
+    assert of_operators["provenance"].eq("predicted").all()
+
+
+def test_a_workload_whose_operators_are_not_known_is_refused_with_the_reason():
+    predictor = Predictor().fit(cells(list(NETWORKS)), ENVIRONMENTS, GRAPHS)
+    found = predictor.predict(pd.concat([cells(["b48"], (8,)), made_frame(record("z16"))], ignore_index=True))
+    assert np.isfinite(found["latency_s"].iloc[0])
+    assert np.isnan(found["latency_s"].iloc[1])
+    assert "footprint" in found["reason"].iloc[1]
+
+
+# What the law leaves over
+
+
+def test_many_rows_have_intervals_as_wide_as_their_own_errors():
+    rng = np.random.default_rng(0)
+    rows = MANY_ROWS + 400
+    groups = np.array([f"g{number % 60}" for number in range(rows)])
+    loud = rng.random(rows) < 0.5
+    error = rng.normal(0, np.where(loud, 0.3, 0.03))
+    features = np.column_stack([loud, rng.random(rows)]).astype(float)
+    found = Residual.fit(features, error, groups, list(folds_by_group(groups, 3, 0)), PredictionConfig())
+    reach = found.radius(0.9).value * found.spread(np.array([[1.0, 0.5], [0.0, 0.5]]))
+    assert reach[0] > 4 * reach[1]
+    assert reach == pytest.approx([1.645 * 0.3, 1.645 * 0.03], rel=0.3)
