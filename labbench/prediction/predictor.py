@@ -207,7 +207,7 @@ def with_framework(table: pd.DataFrame, environments: Mapping[str, Environment])
     known = {name: one.software.get("torch") for name, one in environments.items()}
     short = {name: f"torch {'.'.join(version.split('.')[:2])}" for name, version in known.items() if version}
     ids = table["environment_id"].astype(object) if "environment_id" in table else [None] * len(table)
-    return table.assign(framework=[short.get(one, NO_FRAMEWORK) for one in ids])
+    return table.assign(framework=[short.get(str(one), NO_FRAMEWORK) for one in ids])
 
 
 def _newest_framework(table: pd.DataFrame) -> dict[tuple[str, ...], str]:
