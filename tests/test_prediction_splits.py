@@ -57,6 +57,12 @@ def test_names_that_share_an_operator_graph_are_one_architecture():
     assert architectures(table).tolist() == ["resnet-a1_in1k", "resnet-a1_in1k", "resnet-deeper", "odd-uncounted"]
 
 
+def test_models_that_are_known_to_be_one_architecture_stay_one_whatever_is_counted():
+    table = rows_of(record("vit-a", demand=footprint(3)), record("vit-b", demand=footprint(4)))
+    assert len(set(architectures(table))) == 2
+    assert len(set(architectures(table.assign(architecture="vit-a")))) == 1
+
+
 def test_machines_with_the_same_device_are_one_device():
     table = training_rows(two_devices().assign(device_name="RTX 3090"), PLAIN)
     assert set(device_names(table)) == {"RTX 3090"}

@@ -189,15 +189,14 @@ SPLITS: dict[str, Split] = {
 
 
 def architectures(table: pd.DataFrame) -> np.ndarray:
-    """Name of each row's architecture: the first of the models that share an operator graph, shape (n,).
+    """Name of each row's architecture: the first of those that share an operator graph, shape (n,).
 
-    Models share one if any of their rows have equal numbers of kernels of every operator class. Two sizes of a family
-    that differ in width alone are then one; that is stricter than need be, and on the safe side.
+    They share one if any of their rows have equal numbers of kernels of every operator class. Two sizes of a family that differ
+    in width alone are then one; that is stricter than need be, and on the safe side.
     """
-    graphs = operator_graphs(table)
-    models = table["model"].astype("str").to_numpy()
-    first = _joined(models, graphs)
-    return np.array([first[model] for model in models])
+    names = table["architecture"].to_numpy(str)
+    first = _joined(names, operator_graphs(table))
+    return np.array([first[name] for name in names])
 
 
 def operator_graphs(table: pd.DataFrame) -> np.ndarray:
