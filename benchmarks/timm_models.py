@@ -57,7 +57,11 @@ def cross_validated(
         predictor = Predictor(config).fit_rows(seen, ceilings, graphs)
         fitted = time.perf_counter()
         inside = predictor.judge(unseen)["departure"].isna().to_numpy()
-        found = predictor.quantities["latency_s"].predict(unseen, inside, LEVEL).assign(row=test, method="labbench", inside=inside)
+        found = (
+            predictor.quantities["latency_s"]
+            .predict(unseen, inside, LEVEL)
+            .assign(row=test, method="labbench", inside=inside)
+        )
         times["fit_s"].append(fitted - began)
         times["predict_s"].append(time.perf_counter() - fitted)
         times["rows"].append(len(test))
@@ -130,13 +134,17 @@ def main() -> None:
         for seed in range(options.seeds):
             config = PredictionConfig(seed=seed)
             found, took = cross_validated(table, ceilings, graphs, split, config, not options.no_baselines)
-            rows += [summary(part) | {"method": name, "seed": seed} for name, part in found.groupby("method", sort=False)]
+            rows += [
+                summary(part) | {"method": name, "seed": seed} for name, part in found.groupby("method", sort=False)
+            ]
             honest.append(intervals(found[found["method"] == "labbench"]) | took)
             saved.append(found.assign(seed=seed))
         mean = pd.DataFrame(rows).drop(columns="seed").groupby("method", sort=False).mean()
         print(f"\nunseen {split}, {options.seeds} seeds, errors in %:\n{mean.round(2).to_string()}")
         ours = found[found["method"] == "labbench"]
-        error = (ours["point"] / ours["latency_s"] - 1).abs().groupby(ours["configuration"]).agg(["mean", "median", "size"])
+        error = (
+            (ours["point"] / ours["latency_s"] - 1).abs().groupby(ours["configuration"]).agg(["mean", "median", "size"])
+        )
         print(f"by configuration, last seed:\n{error.round(3).to_string()}")
         print(f"intervals of {LEVEL:.0%}, and seconds: {pd.DataFrame(honest).mean().round(3).to_dict()}", flush=True)
         if options.save:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from labbench.cli_store import Command, Option
-    from labbench.prediction import PredictionConfig
+    from labbench.prediction import Graphs, PredictionConfig
     from labbench.store import Store
 
 # Written out, not read from labbench.prediction: --help must not wait for numpy. A test holds the two together.
@@ -100,6 +100,17 @@ def add(command: Command, store: Option, as_json: Option) -> None:
 
 def _config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="a prediction_model_config.json")
+    parser.add_argument(
+        "--graphs",
+        metavar="FILE",
+        help="operators of the models, a parquet table (labbench.prediction.Graphs): each is priced then, not only their totals",
+    )
+
+
+def _graphs(options: Any) -> Graphs | None:
+    from labbench.prediction import Graphs
+
+    return Graphs.read(options.graphs) if options.graphs else None
 
 
 def _configuration(options: Any) -> PredictionConfig:
@@ -116,9 +127,10 @@ def _fit(options: Any) -> int:
 
     config, folder, store = _configuration(options), folder_of(options.name), Store(options.store)
     frame, environments = store.latest(), store.environments()
-    predictor = Predictor(config).fit(frame, environments)
+    graphs = _graphs(options)
+    predictor = Predictor(config).fit(frame, environments, graphs)
     try:
-        validated = cross_validate(frame, environments, config) if options.evaluate else None
+        validated = cross_validate(frame, environments, config, graphs=graphs) if options.evaluate else None
     except PredictionError as error:
         raise PredictionError(f"{error}. Without its errors it is kept by `labbench fit --no-evaluate`") from None
     card = save(predictor, options.name, frame, validated)
@@ -169,8 +181,8 @@ def _evaluate(options: Any) -> int:
 
     store = Store(options.store)
     rows = _rows(store, options.split)
-    scores = evaluate(rows, store.environments(), _configuration(options), split=options.split, probes=options.probes)
     asked = {"split": options.split, "probes": options.probes}
+    scores = evaluate(rows, store.environments(), _configuration(options), graphs=_graphs(options), **asked)
     print_frame(scores.assign(**asked) if options.json else evaluation_table(scores), options.json)
     print(evaluation_sentence(scores, options.split, options.probes), file=sys.stderr if options.json else sys.stdout)
     return 0

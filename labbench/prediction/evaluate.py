@@ -285,9 +285,10 @@ def evaluate(
     *,
     split: str = "family",
     probes: int = 0,
+    graphs: Graphs | None = None,
 ) -> pd.DataFrame:
     """Cross-validated errors of the predictor and of every baseline: :func:`score` of :func:`cross_validate`."""
-    return score(cross_validate(frame, environments, config, split=split, probes=probes))
+    return score(cross_validate(frame, environments, config, split=split, probes=probes, graphs=graphs))
 
 
 def _typical(train: pd.DataFrame) -> pd.Series:

@@ -49,10 +49,19 @@ class Graphs:
 
     @classmethod
     def read(cls, path: str | Path) -> Graphs:
-        """From a parquet file."""
+        """From a parquet file.
+
+        Raises
+        ------
+        PredictionError
+            If there is none that can be read, or it is no table of operators.
+        """
         import pandas as pd
 
-        return cls(pd.read_parquet(path))
+        try:
+            return cls(pd.read_parquet(path))
+        except (OSError, ValueError) as error:
+            raise PredictionError(f"{path}: no table of operators: {error}") from None
 
     @cached_property
     def key(self) -> list[str]:

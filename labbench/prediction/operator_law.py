@@ -219,7 +219,9 @@ class OperatorLaw:
                 )
                 start = {name: factors for name, (factors, _) in zip(cells, found, strict=True)}
                 precision = [1 / ((self.pooling * width) ** 2 + 1 / np.maximum(known, 1e-9)) for _, known in found]
-                total = sum((one * factors for one, (factors, _) in zip(precision, found, strict=True)), np.zeros(len(width)))
+                total = sum(
+                    (one * factors for one, (factors, _) in zip(precision, found, strict=True)), np.zeros(len(width))
+                )
                 centre, spread = total / (1 / width**2 + sum(precision)), self.pooling * width
             fitted |= start
             fitted[pool] = centre
