@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from labbench.prediction import Graphs, Predictor, PredictionConfig
+from labbench.prediction import Graphs, PredictionConfig, Predictor
 from labbench.prediction.baselines import LATENCY_BASELINES
 from labbench.prediction.predictor import ceilings_of, training_rows, with_framework
 from labbench.prediction.residual import folds_by_group

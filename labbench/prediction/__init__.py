@@ -2,9 +2,10 @@
 
 A fitted roofline (:mod:`labbench.prediction.law`), or where operators are known a price for each
 (:mod:`labbench.prediction.operator_law`), carries the prediction, trees correct it as far as they proved themselves out of fold
-(:mod:`labbench.prediction.residual`), and conformal intervals count families, not rows (:mod:`labbench.prediction.conformal`). :func:`evaluate` says how well all this does beside plain baselines, on what it has
-not seen (:mod:`~labbench.prediction.splits`), behind a guard against leaks (:mod:`~labbench.prediction.leaks`). A fitted
-predictor is kept with a model card (:mod:`~labbench.prediction.card`) and held against what is measured later
+(:mod:`labbench.prediction.residual`), and conformal intervals count families, not rows (:mod:`labbench.prediction.conformal`).
+:func:`evaluate` says how well all this does beside plain baselines, on what it has not seen
+(:mod:`~labbench.prediction.splits`), behind a guard against leaks (:mod:`~labbench.prediction.leaks`). A fitted predictor is kept
+with a model card (:mod:`~labbench.prediction.card`) and held against what is measured later
 (:mod:`~labbench.prediction.drift`).
 """
 

@@ -190,8 +190,8 @@ def by_sample(batches: tuple[int, int], fewer: Iterable[Operator], more: Iterabl
     Returns
     -------
     DataFrame
-        The fields of :class:`~labbench.operators.Operator`, of ``SCALED`` ones what each sample adds and, with ``_fixed``, what there
-        is besides; and their ``count``.
+        The fields of :class:`~labbench.operators.Operator`, of ``SCALED`` ones what each sample adds and, with ``_fixed``, what
+        there is besides; and their ``count``.
 
     Raises
     ------

@@ -211,10 +211,11 @@ class OperatorLaw:
         for pool, members in rows_of(design.pools).items():
             names = rows_of([design.configurations[row] for row in members])
             cells = {name: np.array(members)[rows] for name, rows in names.items()}
-            centre, spread, start = np.zeros(len(width)), width, dict.fromkeys(cells)
+            centre, spread = np.zeros(len(width)), width
+            start: dict[Key, np.ndarray] = {}
             for _ in range(ROUNDS):
                 found = workers(
-                    delayed(_factors)(design.take(rows), target[rows], centre, spread, self.noise, start[name])
+                    delayed(_factors)(design.take(rows), target[rows], centre, spread, self.noise, start.get(name))
                     for name, rows in cells.items()
                 )
                 start = {name: factors for name, (factors, _) in zip(cells, found, strict=True)}
