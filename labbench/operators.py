@@ -11,7 +11,7 @@ convolution and a pointwise one do not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -127,19 +127,26 @@ def watch(call: Callable[[], Any], module: torch.nn.Module | None = None, live: 
     return found
 
 
-def fused(operators: Iterable[Operator]) -> list[Operator]:
+def fused(operators: Iterable[Operator], joined: Sequence[bool] | None = None) -> list[Operator]:
     """The same operators as a compiler runs them: each run of arithmetic that follows one another is one kernel.
 
     Casts are arithmetic, too. Within a run every operator takes its predecessor's output from registers: of all but the first only
     further inputs are read, and only the last's output is written. A run ends where the size of the data changes, at products,
     copies and look-ups.
+
+    Parameters
+    ----------
+    operators : iterable of Operator
+    joined : sequence of bool, optional
+        Of each, whether it runs in one kernel with its predecessor; default: :func:`joins`.
     """
+    operators = list(operators)
     out: list[Operator] = []
-    for one in operators:
-        before = out[-1] if out else None
-        if before is None or not _fuses(before, one):
+    for one, follows in zip(operators, joins(operators) if joined is None else joined, strict=True):
+        if not follows:
             out.append(one)
             continue
+        before = out[-1]
         further = max(one.read_bytes - before.written_bytes, 0.0)
         out[-1] = replace(
             one,
@@ -148,6 +155,11 @@ def fused(operators: Iterable[Operator]) -> list[Operator]:
             weight_bytes=before.weight_bytes + one.weight_bytes,
         )
     return out
+
+
+def joins(operators: Sequence[Operator]) -> list[bool]:
+    """Of each operator whether a compiler joins it to the one before; see :func:`fused`."""
+    return [bool(number) and _fuses(operators[number - 1], one) for number, one in enumerate(operators)]
 
 
 def _fuses(before: Operator, after: Operator) -> bool:

@@ -8,14 +8,14 @@ from made import ENVIRONMENT, ENVIRONMENTS, made_frame, record
 from torch import nn
 
 from labbench.autocast import autocast
-from labbench.operators import Operator, fused, watch
+from labbench.operators import Operator, fused, joins, watch
 from labbench.prediction import Graphs, PredictionConfig, PredictionError, Predictor
 from labbench.prediction.features import Ceilings
 from labbench.prediction.graphs import by_sample
 from labbench.prediction.operator_law import COST, OperatorLaw
 from labbench.prediction.residual import MANY_ROWS, Residual, folds_by_group
 
-BATCHES = (64, 128)
+BATCHES = (61, 67)
 MACHINE = (ENVIRONMENT.machine_id, "cpu")
 CEILINGS = {MACHINE: Ceilings({"fp32": 1e11}, 1e10, 5e-6)}
 
@@ -50,7 +50,8 @@ def graph(name, module):
     parts = []
     for joined in (False, True):
         traced = [seen(module, batch) for batch in BATCHES]
-        parts.append(by_sample(BATCHES, *(map(fused, traced) if joined else traced)).assign(fused=joined))
+        found = [fused(one, joins(traced[-1])) for one in traced] if joined else traced
+        parts.append(by_sample(BATCHES, *found).assign(fused=joined))
     return pd.concat(parts).assign(model=name, precision="fp32")
 
 
