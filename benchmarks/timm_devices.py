@@ -1,7 +1,7 @@
 """timm's results on a device that was left out, without and with a few probes; configurations seen on another device only.
 
-FOLDER holds timm's ``benchmark-*.csv``, GRAPHS is what ``timm_graphs.py`` wrote of it. Of each seed's random split of operator graphs
-(architectures with the same operators are one) a share is never seen anywhere.
+FOLDER holds timm's ``benchmark-*.csv``, GRAPHS is what ``timm_graphs.py`` wrote of it. A share of the operator graphs
+(architectures with the same operators are one), another one for each seed, is never seen anywhere.
 
 - *new device*: every row of a device is left out; of each of its configurations alone k cells of known graphs are then measured
   (chosen by integrated variance, or at random: mean of DRAWS draws) and the others predicted: *known* graphs, which other devices
@@ -59,13 +59,17 @@ def main() -> None:
     ]
     print_devices(pd.concat(parts))
     hidden = [
-        part.assign(seed=seed) for seed in range(options.seeds) for part in new_configuration(table, graphs, terms, seed)
+        part.assign(seed=seed)
+        for seed in range(options.seeds)
+        for part in new_configuration(table, graphs, terms, seed)
     ]
     if hidden:
         print_configurations(pd.concat(hidden))
     steps, _ = read(options.folder, options.graphs, "training")
     if len(steps):
-        print_training(pd.concat([training(table, steps, graphs, seed).assign(seed=seed) for seed in range(options.seeds)]))
+        print_training(
+            pd.concat([training(table, steps, graphs, seed).assign(seed=seed) for seed in range(options.seeds)])
+        )
 
 
 def place(table: pd.DataFrame, seed: int) -> np.ndarray:
@@ -93,7 +97,10 @@ def new_device(
         pool = rows.index[pooled[rows.index]].to_numpy()
         asked = np.concatenate([pool, rng.permutation(rows.index[~known[rows.index]])[:POOL]])
         chosen = model.choose(fitted.traits.take(pool), count=max(PROBES))[0]
-        ways = {"chosen": [np.array(chosen)], "random": [rng.permutation(len(pool))[: max(PROBES)] for _ in range(DRAWS)]}
+        ways = {
+            "chosen": [np.array(chosen)],
+            "random": [rng.permutation(len(pool))[: max(PROBES)] for _ in range(DRAWS)],
+        }
         for way, orders in ways.items():
             for count in PROBES:
                 for draw, order in enumerate(orders[: 1 if count == 0 else None]):
@@ -129,13 +136,17 @@ def new_configuration(table: pd.DataFrame, graphs: Graphs, terms: np.ndarray, se
     of = table.drop_duplicates("configuration").set_index("configuration")
     for name, one in of.iterrows():
         own = of[(of["device"] == one["device"]) & (of.index != name)]
-        elsewhere = of[(of["device"] != one["device"]) & (of["settings"] == one["settings"]) & (of["torch"] == one["torch"])]
+        elsewhere = of[
+            (of["device"] != one["device"]) & (of["settings"] == one["settings"]) & (of["torch"] == one["torch"])
+        ]
         if own.empty or elsewhere.empty:
             continue
         hidden = (table["configuration"] == name).to_numpy()
         fitted = fit(table, graphs, terms, ~hidden & (where > 1 - LAW_SHARE))
         learnt = np.flatnonzero(pool & ~hidden & (table["kind"] == one["kind"]).to_numpy())
-        model = Adaptation.fit(fitted.traits.take(learnt), fitted.left_over[learnt], DEPARTING, max_rows=ENOUGH, seed=seed)
+        model = Adaptation.fit(
+            fitted.traits.take(learnt), fitted.left_over[learnt], DEPARTING, max_rows=ENOUGH, seed=seed
+        )
         test = np.flatnonzero(pool & hidden)
         found = model.predict(fitted.traits.take(test))
         copies = []

@@ -21,7 +21,11 @@ from labbench.prediction.adaptation import Traits, graph_features
 from labbench.prediction.law import Law, law_keys
 
 DENSE = ("pointwise", "convolution", "patch", "grouped", "transposed", "depthwise", "linear", "bmm", "attention")
-WINDOWED = ("convolution", "depthwise", "grouped")  # reads its input once for each position of the kernel, if no cache holds it
+WINDOWED = (
+    "convolution",
+    "depthwise",
+    "grouped",
+)  # reads its input once for each position of the kernel, if no cache holds it
 BY_RUN = ("layer_norm", "softmax", "copy", "elementwise", "reduction", "activation")  # slow on short contiguous runs
 RARE = 0.002  # a term of fewer architectures than this share is left out
 REFERENCE_BATCH = 128  # at which graphs are told alike
@@ -29,9 +33,23 @@ LAUNCH_S, CALL_S = 5e-6, 1e-5  # where the coefficients of launches and calls be
 LEVELS = (("kind",), ("kind", "settings"))
 WIDTH, LEVEL_WIDTH, NOISE = 2.0, 2.0, 0.1
 AMOUNTS = ("flops", "read_bytes", "weight_bytes", "written_bytes")
-SHAPE = ("kind", "flops", "read_bytes", "weight_bytes", "written_bytes", "flops_fixed", "m", "n", "k", "window", "stride", "count")
+SHAPE = (
+    "kind",
+    "flops",
+    "read_bytes",
+    "weight_bytes",
+    "written_bytes",
+    "flops_fixed",
+    "m",
+    "n",
+    "k",
+    "window",
+    "stride",
+    "count",
+)
 # FP32 FLOP/s and bytes/s by Intel's product pages: cores x lanes x 2 at the highest clock, channels x 8 bytes x rate.
-# i7: 6 cores of 2 x 8 lanes at 4.7 GHz and 8 of 2 x 4 at 3.5 GHz, 2 channels DDR5-4800; i9: 14 of 2 x 16 at 4.6 GHz, 4 channels DDR4-2933.
+# i7: 6 cores of 2 x 8 lanes at 4.7 GHz and 8 of 2 x 4 at 3.5 GHz, 2 channels DDR5-4800;
+# i9: 14 cores of 2 x 16 lanes at 4.6 GHz, 4 channels DDR4-2933.
 PROCESSORS = {"Core i7-12700H": (1.35e12, 76.8e9), "Core i9-10940X": (4.12e12, 93.9e9)}
 
 
@@ -138,7 +156,11 @@ def _amounts(operators: pd.DataFrame, graphs: int) -> dict[str, tuple[str, np.nd
     at, count = operators["at"].to_numpy(), operators["count"].to_numpy(float)
     kinds = operators["kind"].to_numpy()
     value = {f"{name}{end}": operators[f"{name}{end}"].to_numpy(float) for name in AMOUNTS for end in ("", "_fixed")}
-    ones, window, run = np.ones(len(at)), operators["window"].to_numpy(float), operators["width"].clip(lower=1).to_numpy()
+    ones, window, run = (
+        np.ones(len(at)),
+        operators["window"].to_numpy(float),
+        operators["width"].clip(lower=1).to_numpy(),
+    )
     found: dict[str, tuple[str, np.ndarray, np.ndarray]] = {}
 
     def add(term: str, unit: str, names: tuple[str, ...], kind: str, factor: np.ndarray = ones) -> None:
@@ -176,7 +198,12 @@ def _statistics(operators: pd.DataFrame, of_graph: pd.DataFrame) -> np.ndarray:
         return np.asarray(np.bincount(at, values * weight, graphs) / (np.bincount(at, weight, graphs) + 1e-9))
 
     columns = []
-    for values in (written["m"] + written["m_fixed"], written["n"], written["k"], written["groups"] + written["groups_fixed"]):
+    for values in (
+        written["m"] + written["m_fixed"],
+        written["n"],
+        written["k"],
+        written["groups"] + written["groups_fixed"],
+    ):
         log = np.log2(np.maximum(values.to_numpy(float), 1))
         centre = mean(log, product)
         columns += [centre, np.sqrt(np.maximum(mean(log**2, product) - centre**2, 0))]
@@ -201,7 +228,9 @@ def fit(table: pd.DataFrame, graphs: Graphs, terms: np.ndarray, rows: np.ndarray
     """Fit the law to some rows; :class:`~labbench.prediction.adaptation.Traits` of all."""
     keys = law_keys(table, LEVELS)
     train = table[rows]
-    law = Law(WIDTH, LEVEL_WIDTH, NOISE).fit([keys[i] for i in rows.nonzero()[0]], terms[rows], train["seconds"].to_numpy())
+    law = Law(WIDTH, LEVEL_WIDTH, NOISE).fit(
+        [keys[i] for i in rows.nonzero()[0]], terms[rows], train["seconds"].to_numpy()
+    )
     parts = law.parts(keys, terms)
     total = parts.sum(axis=1)
     typical = (graphs.each[0] + graphs.fixed[0] / REFERENCE_BATCH) / np.where(

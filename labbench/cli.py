@@ -29,6 +29,7 @@ examples:
   labbench predict --model bert-large                 latency of a model nobody measured, with an interval
   labbench fit                                        keep the predictor, with a card: what it knows, how wrong it is
   labbench evaluate --split device                    how well it predicts what it has not seen, beside baselines
+  labbench measure-next --budget 10m                  the cells that tell most about those nobody measured
   labbench select --max-latency-ms 20 --p99           what to run where, and why the others were excluded
   labbench bottlenecks --model bert-base              what it waits for, on what evidence, and what helps
   labbench advise --model bert-base                   what would make it cheaper to run; `verify-advice` tests it
@@ -168,9 +169,10 @@ def _parser() -> argparse.ArgumentParser:
     _store(select)
     _json(select)
 
-    from labbench import cli_advice, cli_history, cli_prediction, cli_report, cli_store, cli_training
+    from labbench import cli_advice, cli_history, cli_next, cli_prediction, cli_report, cli_store, cli_training
 
     cli_prediction.add(command, _store, _json)
+    cli_next.add(command, _store, _json)
     cli_training.add(command, _store, _json)
     cli_report.add(command, _store)
     cli_advice.add(command, _store, _json)

@@ -9,10 +9,10 @@
 - levels, of the caller's choice: all cells, the kind of device, the device, its settings, ..., the configuration itself.
 
 The variances maximize the marginal likelihood under log-normal priors. Two or three devices cannot tell how far the next one
-departs, so several widths are kept for a device (or settings) that was never learnt from, and the evidence of the first cells measured
-there (*probes*) weighs them. Probes are few: each is drawn to within ``CLIP`` of its own leave-one-out prediction, so that one odd
-model does not spoil the others, and their scatter scales the interval as that of a sample from a normal distribution of unknown
-variance would (Student's t).
+departs, so several widths are kept for a device (or settings) that was never learnt from, and the evidence of the first cells
+measured there (*probes*) weighs them. Probes are few: each is drawn to within ``CLIP`` of its own leave-one-out prediction, so
+that one odd model does not spoil the others, and their scatter scales the interval as that of a sample from a normal distribution
+of unknown variance would (Student's t).
 
 What to measure next minimizes the integrated variance (Cohn 1996, "Neural network exploration using optimal experiment design"):
 the cell whose measurement takes most off the variances of all that was asked about, for its cost.
@@ -34,9 +34,11 @@ NOISE_SD = 0.02
 PRIOR_SPREAD = 1.5
 LENGTH = 0.6  # of the Matérn covariance; :func:`graph_features` is scaled for it
 DEPARTURES = (0.1, 0.25, 0.45)  # s.d. of the offset and the log coefficients of a device that was never learnt from
+DEPARTURE_OF_GRAPHS = 1 / 3  # of these: s.d. of what it does to graphs beside that
 LEARNT_ROWS, TUNED_ROWS = 4000, 700  # Cholesky factors of so many rows take seconds
 TUNING_STEPS = 10
 CLIP_TRAINING, CLIP = 2.5, 2.0  # leave-one-out standard deviations
+CLIPPINGS, WORST = 20, 0.8  # rounds at most, and what part of the largest score is drawn in with it
 FREEDOM = 6.0  # what the model's own scale counts for against the probes' scatter, in probes
 
 
@@ -72,8 +74,10 @@ class Traits:
     def with_rows(self, other: Traits) -> Traits:
         """These cells and then the others."""
         levels = {name: np.concatenate([labels, other.levels[name]]) for name, labels in self.levels.items()}
-        pairs = ((getattr(self, name), getattr(other, name)) for name in ("graph", "features", "shares"))
-        return Traits(*(np.concatenate(pair) for pair in pairs), levels)
+        graph, features, shares = (
+            np.concatenate([getattr(self, name), getattr(other, name)]) for name in ("graph", "features", "shares")
+        )
+        return Traits(graph, features, shares, levels)
 
 
 def graph_features(statistics: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -176,7 +180,9 @@ class Adaptation:
             traits, left_over = traits.take(kept), left_over[kept]
         factor = cholesky(_with_noise(_covariance(variances, traits, traits), noise), lower=True)
         inverse = solve_triangular(factor, np.eye(len(factor)), lower=True)
-        calm = _clipped(left_over, lambda values: inverse.T @ (inverse @ values), (inverse**2).sum(axis=0), CLIP_TRAINING)
+        calm = _clipped(
+            left_over, lambda values: inverse.T @ (inverse @ values), (inverse**2).sum(axis=0), CLIP_TRAINING
+        )
         none = traits.take(slice(0, 0))
         return cls(traits, variances, noise, tuple(departing), factor, inverse @ calm, none, np.empty(0))
 
@@ -266,6 +272,16 @@ class Adaptation:
             among -= np.outer(among[:, best].copy(), slope)
         return chosen, after
 
+    def mean_variance(self, traits: Traits, weights: np.ndarray | None = None) -> float:
+        """Mean (weighted) variance of some cells before anything is chosen: what :meth:`choose` begins with."""
+        return float(np.average(self._posterior_variance(traits), weights=weights))
+
+    def explained(self, measured: Traits, others: Traits) -> np.ndarray:
+        """Share of the variance of each of the others that measuring one cell would take, shape (measured, others)."""
+        across = self._posterior(measured, others)
+        own = self._posterior_variance(measured)[:, None] + self.noise
+        return np.asarray(across**2 / own / np.maximum(self._posterior_variance(others), 1e-30))
+
     def _gain(self, traits: Traits) -> np.ndarray:
         from scipy.linalg import solve_triangular
 
@@ -281,7 +297,7 @@ class Adaptation:
 
     def _departure(self, a: Traits, b: Traits) -> np.ndarray:
         """Covariance of cells at labels that were never learnt from, for departures of one."""
-        alike = 1 + a.shares @ b.shares.T
+        alike = 1 + a.shares @ b.shares.T + DEPARTURE_OF_GRAPHS**2 * _alike("near", a, b)
         total = np.zeros(alike.shape)
         for level in self.departing:
             total += (self._new(level, a)[:, None] & _equal(a.levels[level], b.levels[level])) * alike
@@ -289,7 +305,7 @@ class Adaptation:
 
     def _departure_variance(self, traits: Traits) -> np.ndarray:
         levels = sum((self._new(level, traits).astype(float) for level in self.departing), np.zeros(len(traits)))
-        return np.asarray(levels * (1 + (traits.shares**2).sum(axis=1)))
+        return np.asarray(levels * (1 + (traits.shares**2).sum(axis=1) + DEPARTURE_OF_GRAPHS**2))
 
     def _posterior(self, a: Traits, b: Traits) -> np.ndarray:
         """Covariance given all that was learnt, with departures of middling width."""
@@ -297,9 +313,7 @@ class Adaptation:
 
         def prior(one: Traits, other: Traits) -> np.ndarray:
             gains = self._gain(one).T @ self._gain(other)
-            return np.asarray(
-                _covariance(self.variances, one, other) - gains + width**2 * self._departure(one, other)
-            )
+            return np.asarray(_covariance(self.variances, one, other) - gains + width**2 * self._departure(one, other))
 
         found = prior(a, b)
         if len(self.probes):
@@ -328,7 +342,8 @@ def _condition(beside: np.ndarray, own: np.ndarray, surprise: np.ndarray, noise:
     inverse = np.linalg.inv(inner)
     calm = _clipped(surprise, lambda values: inverse @ values, np.diag(inverse), CLIP)
     gain = inverse @ across
-    misfit = float(surprise @ inverse @ surprise)
+    # Huber's loss: what was drawn in counts in proportion, not squared.
+    misfit = float(calm @ inverse @ calm + 2 * CLIP * (np.abs(surprise - calm) * np.sqrt(np.diag(inverse))).sum())
     scale = (FREEDOM + misfit) / (FREEDOM + count)
     variance = np.maximum(own - (gain * across).sum(axis=0), 0) + noise
     # Log density of a multivariate t with FREEDOM degrees, but for what does not depend on the covariance.
@@ -343,11 +358,13 @@ def _clipped(values: np.ndarray, solve: Any, precision: np.ndarray, limit: float
     2006, equation 5.12).
     """
     calm, sd = values.astype(float).copy(), 1 / np.sqrt(precision)
-    for _ in range(3):  # each draws others' predictions along
+    for _ in range(CLIPPINGS):
         score = solve(calm) * sd
-        over = np.abs(score) > limit
-        if not over.any():
+        worst = np.abs(score).max(initial=0.0)
+        if worst <= limit * (1 + 1e-6):
             break
+        # The worst first: they make others, which were predicted from them, look odd.
+        over = np.abs(score) > max(limit, WORST * worst)
         calm[over] -= (np.sign(score) * (np.abs(score) - limit) * sd)[over]
     return calm
 

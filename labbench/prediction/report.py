@@ -16,6 +16,7 @@ from labbench.words import count, digits, listed, percent
 if TYPE_CHECKING:
     import pandas as pd
 
+    from labbench.prediction.measure_next import Plan
     from labbench.records import Environment
 
 QUANTITIES = {"latency_s": "latency", "memory_increase_bytes": "peak memory"}
@@ -223,6 +224,26 @@ def forecast_table(predicted: pd.DataFrame) -> pd.DataFrame:
     told = {"machine": table["machine"].nunique() > 1, "series": table["series"].nunique() > 1}
     told["reason"] = (table["reason"] != "").any()
     return table[[name for name in table if told.get(str(name), True)]]
+
+
+def plan_table(plan: Plan) -> pd.DataFrame:
+    """What to measure next in human units: what is expected, how unsure that is, what it costs, and why."""
+    import pandas as pd
+
+    table = plan.table
+    return pd.DataFrame(
+        {
+            "model": table["model"],
+            "batch": table["batch_size"],
+            "mode": table["mode"],
+            "precision": table["precision"],
+            "platform": table["platform"],
+            "latency ms": _rounded(table["latency_s"] * MS),
+            "costs s": table["cost_s"].map(digits),
+            "expected error then %": _percent(table["expected_error"]),
+            "reason": table["reason"],
+        }
+    )
 
 
 def forecast_sentence(predicted: pd.DataFrame) -> str:
