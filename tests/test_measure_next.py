@@ -1,10 +1,14 @@
-import pytest
-from made import ENVIRONMENTS, FAMILIES, footprint, law_seconds, made_frame, record, study
+import json
 
-from labbench import cli_next
+import pytest
+from cells_of import run_cells
+from made import ENVIRONMENT, ENVIRONMENTS, FAMILIES, footprint, law_seconds, made_frame, record, study
+
+from labbench import cli, cli_next, machine, notebooks
 from labbench.cells import Cell
 from labbench.prediction import PredictionConfig, PredictionError, report
 from labbench.prediction.measure_next import plan
+from labbench.store import Store
 
 PLAIN = PredictionConfig(residual="none")
 MODELS = ("bert-tiny", "t5-tiny", "gpt2-tiny", "vit-tiny", "resnet-tiny", "clip-tiny", "whisper-micro", "detr-tiny")
@@ -134,3 +138,66 @@ def test_what_is_no_time_is_refused(text):
 def test_a_full_store_of_made_models_has_nothing_to_measure():
     with pytest.raises(PredictionError, match="nothing is missing"):
         planned(records=study())
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    """A store whose machine is this one, as far as the command can tell."""
+    monkeypatch.setattr(machine, "machine_id", lambda fingerprint: "m1")
+    with Store(tmp_path / "s.h5", writable=True) as store:
+        for one in sparse():
+            store.append(one, ENVIRONMENT)
+    return tmp_path / "s.h5"
+
+
+def test_a_dry_run_measures_nothing(path, capsys):
+    command = ["measure-next", "--budget", "1m", "--dry-run", "--store", str(path)]
+    assert cli.main(command) == 0
+    assert "4 cells of 4" in capsys.readouterr().out
+    assert cli.main([*command, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 4
+    assert len(Store(path)) == len(sparse())
+
+
+def test_the_plan_is_measured_in_its_order_until_the_time_is_up(path, monkeypatch):
+    measured = []
+
+    class Made:
+        def __init__(self, cells, store, protocol):
+            measured.append([cell.workload.model for cell in cells])
+
+        def run(self, progress):
+            return type("Summary", (), {"interrupted": len(measured) == 2})()
+
+    monkeypatch.setattr("labbench.campaign.Campaign", Made)
+    monkeypatch.setattr("labbench.measure.protocol.QUICK", {"group_size": 1})
+    monkeypatch.setattr("labbench.measure.protocol.PRESETS", {"quick": {"group_size": 1}})
+    planned_models = [cell.workload.model for cell in planned().cells]
+    assert cli.main(["measure-next", "--budget", "1m", "--store", str(path), "--json"]) == 130
+    assert measured == [[model] for model in planned_models[:2]]  # the second was interrupted: the others are left
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What a notebook displays and prints."""
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda one: shown.append(one.data))
+    return shown
+
+
+def test_the_notebook_says_what_to_measure(path, monkeypatch, capsys):
+    monkeypatch.chdir(notebooks.folder())
+    run_cells("09_measure_next", store_path=str(path))
+    printed = capsys.readouterr().out
+    assert "4 cells of 4" in printed
+    assert "Doubt is largest on cpu/onnxruntime" in printed
+
+
+def test_where_there_is_nothing_to_plan_the_notebook_ends_in_words(path, tmp_path, monkeypatch, said):
+    monkeypatch.chdir(notebooks.folder())
+    Store(tmp_path / "e.h5", writable=True).close()
+    for store_path, question in ((tmp_path / "e.h5", "error"), (path, "choice")):
+        *_, last = run_cells("09_measure_next", store_path=str(store_path), question=question).values()
+        assert isinstance(last, SystemExit)
+    assert "no measured cell" in said[0].lower()
+    assert "No choice is open" in said[1]

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from labbench.prediction.measure_next import Plan
+
 DODGE = 0.12  # octaves between platforms that share a place on the axis
+MOST_ROWS = 40  # of models in a figure of doubts
 BAND = 0.25  # the share of error that the shaded band of a figure stands for
 
 
@@ -89,6 +92,42 @@ def plot_prediction_errors(predictions: pd.DataFrame, quantity: str = "latency_s
         xlabel="error (%), family left out", ylabel="share of cells within it (%)",
     )  # fmt: skip
     plain_ticks(ax, "x")
+    legend_above(ax)
+    return ax
+
+
+def plot_plan(plan: Plan, *, ax: Axes | None = None) -> Axes:
+    """Error to expect of what is not measured against the time spent: each point one cell of a plan of what to measure next."""
+    ax = new_axes(ax, 3.6)
+    table = plan.table.dropna(subset=["expected_error"])
+    minutes = np.concatenate([[0.0], table["spent_s"].to_numpy(float) / 60])
+    ax.step(minutes, 100 * np.concatenate([[plan.error], table["expected_error"]]), where="post", color="C0", lw=1.4)
+    names = table["platform"].astype("str")
+    for (name, color), marker in zip(platform_colors(names).items(), MARKERS * names.nunique(), strict=False):
+        rows = table[names == name]
+        ax.scatter(
+            rows["spent_s"] / 60, 100 * rows["expected_error"], s=34, color=[color], marker=marker, label=name, zorder=3
+        )
+    ax.set(xlabel="time spent measuring (min)", ylabel="expected error (%)", xlim=(0, None), ylim=(0, None))
+    legend_above(ax)
+    return ax
+
+
+def plot_doubt(plan: Plan, *, ax: Axes | None = None) -> Axes:
+    """How unsure each cell is that nobody measured: a point a cell, models by their largest doubt, most doubtful on top."""
+    table = plan.open.dropna(subset=["doubt"])
+    order = table.groupby(table["model"].astype("str"))["doubt"].max().sort_values().index[-MOST_ROWS:]
+    ax = new_axes(ax, 1.1 + ROW_IN * len(order))
+    names, place = table["platform"].astype("str"), {model: index for index, model in enumerate(order)}
+    shown = table["model"].astype("str").isin(order)
+    for (name, color), marker in zip(platform_colors(names).items(), MARKERS * names.nunique(), strict=False):
+        rows = table[shown & (names == name)]
+        ax.scatter(
+            100 * rows["doubt"], rows["model"].astype("str").map(place), s=26, marker=marker,
+            facecolor="white", edgecolor=[color], linewidth=1.3, label=name,
+        )  # fmt: skip
+    ax.set_yticks(range(len(order)), order)
+    ax.set(xlabel="error to expect of its prediction (%)", xlim=(0, None))
     legend_above(ax)
     return ax
 

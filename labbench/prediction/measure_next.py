@@ -46,15 +46,15 @@ class Plan:
         this and all before are measured) and ``reason``.
     cells : list of Cell
         The same, to be measured.
-    asked : int
-        Cells that the question is about.
+    open : DataFrame
+        All that the question is about, with ``doubt``; NaN where nothing can be said.
     error : float
         Mean relative error that is expected of them now.
     """
 
     table: pd.DataFrame
     cells: list[Cell]
-    asked: int
+    open: pd.DataFrame
     error: float
     question: Question
 
@@ -64,7 +64,7 @@ class Plan:
         last = self.table.iloc[-1]
         about = "error" if self.question == "error" else "error where the choice hangs on it"
         return (
-            f"{count(len(self.cells), 'cell')} of {self.asked} in about {last['spent_s'] / 60:.1f} min: the expected "
+            f"{count(len(self.cells), 'cell')} of {len(self.open)} in about {last['spent_s'] / 60:.1f} min: the expected "
             f"{about} falls from {percent(self.error)} to {percent(last['expected_error'])}."
         )
 
@@ -107,58 +107,66 @@ def plan(
         raise PredictionError(f"a budget of {budget_s:g} s leaves time for nothing; give e.g. --budget 10m")
     if question not in QUESTIONS:
         raise PredictionError(f"unknown question {question!r}; known: {', '.join(QUESTIONS)}")
-    table = training_rows(frame, config)
+    import pandas as pd
+
     predictor = Predictor(config).fit(frame, environments)
     open_ = _open_cells(frame, machine_id, asked)
     predicted = predictor.predict(open_.drop(columns="cell"))
-    known = predicted["latency_s"].notna().to_numpy()
-    open_ = open_.assign(latency_s=predicted["latency_s"].to_numpy(float))
-    first = _first_looks(open_[~known], predicted.loc[~known, "reason"])
+    open_ = open_.assign(latency_s=predicted["latency_s"].to_numpy(float), doubt=np.nan, weight=np.nan)
+    open_ = open_.assign(cost_s=_costs(frame, open_), reason=[f"a first look: {why}" for why in predicted["reason"]])
+    known = open_["latency_s"].notna().to_numpy()
+    # Where nothing is known nothing can be said: first of all the smallest workload of each such platform.
+    rows = open_[~known].sort_values("flops", kind="stable").drop_duplicates("platform").assign(expected_error=np.nan)
+    now = np.nan
+    if known.any():
+        judged, model, here = _judged(open_[known].reset_index(drop=True), frame, environments, question, config)
+        weights = judged["weight"].to_numpy(float)
+        chosen, left = model.choose(
+            here, costs=judged["cost_s"].to_numpy(float), budget=budget_s - rows["cost_s"].sum(), weights=weights
+        )
+        now = float(np.sqrt(np.average(judged["doubt"] ** 2, weights=weights)))
+        # The process shrinks without knowing its scale: as a share of what is expected now.
+        shrunk = np.sqrt(np.array(left) / max(model.mean_variance(here, weights), 1e-30))
+        rows = pd.concat([rows.assign(expected_error=now), judged.iloc[chosen].assign(expected_error=now * shrunk)])
+        open_ = pd.concat([open_[~known], judged], ignore_index=True)
+    rows = rows.assign(spent_s=rows["cost_s"].cumsum())
+    rows = rows[rows["spent_s"] <= budget_s].reset_index(drop=True)
+    described = [name for name in ("machine_id", "platform", *WORKLOAD) if name in rows]
+    table = rows[[*described, "latency_s", "doubt", "cost_s", "spent_s", "expected_error", "reason"]]
+    return Plan(table, list(rows["cell"]), open_[[*described, "latency_s", "doubt"]], now, question)
 
+
+def _judged(
+    open_: pd.DataFrame,
+    frame: pd.DataFrame,
+    environments: Mapping[str, Environment],
+    question: Question,
+    config: PredictionConfig,
+) -> tuple[pd.DataFrame, Adaptation, Traits]:
+    """Open cells with their ``doubt``, how much it counts (``weight``) and the ``reason`` for measuring them; what was learnt."""
+    table = training_rows(frame, config)
     learnt = table[table["primary"].astype(bool)].reset_index(drop=True)
     left_over = _left_over(learnt, ceilings_of(table, environments), config)
-    learnt, left_over = learnt[np.isfinite(left_over)].reset_index(drop=True), left_over[np.isfinite(left_over)]
-    asked_about = open_[known].reset_index(drop=True)
-    if asked_about.empty:
-        return _plan(first.assign(expected_error=np.nan), np.nan, len(open_), question, budget_s, _costs(frame, first))
-    traits = _traits(learnt, prepare(asked_about.drop(columns="cell")))
+    answered = np.isfinite(left_over)
+    learnt = learnt[answered].reset_index(drop=True)
+    traits = _traits(learnt, prepare(open_.drop(columns="cell")))
     here = traits.take(slice(len(learnt), None))
-    model = Adaptation.fit(traits.take(slice(0, len(learnt))), left_over, DEPARTING, seed=config.seed)
-    doubt = model.predict(here)
-    asked_about = asked_about.assign(doubt=MEAN_OF_SD * doubt.sd)
-    weights, reasons = np.ones(len(here)), _tells(model, here, asked_about)
+    model = Adaptation.fit(traits.take(slice(0, len(learnt))), left_over[answered], DEPARTING, seed=config.seed)
+    sd = model.predict(here).sd
+    judged = open_.assign(doubt=MEAN_OF_SD * sd, weight=1.0)
+    judged["reason"] = _reasons(model, here, judged)
     if question == "choice":
-        best = _may_be_best(frame, asked_about, doubt.sd)
-        weights = best * (1 - best)
-        if not weights.sum() > 0:
+        best = _may_be_best(frame, judged, sd)
+        judged["weight"] = best * (1 - best)
+        if not judged["weight"].sum() > 0:
             raise PredictionError(
                 "no choice is open: every workload has one platform that is surely the fastest; --question error asks for the rest"
             )
-        reasons = [
+        judged["reason"] = [
             f"the fastest of its workload with probability {percent(p)}; {why}"
-            for p, why in zip(best, reasons, strict=True)
+            for p, why in zip(best, judged["reason"], strict=True)
         ]
-    costs = _costs(frame, asked_about)
-    first_costs = _costs(frame, first)
-    chosen, variances = model.choose(here, costs=costs, budget=budget_s - first_costs.sum(), weights=weights)
-    now = float(MEAN_OF_SD * np.sqrt(np.average(doubt.sd**2, weights=weights)))
-    rows = asked_about.iloc[chosen].assign(
-        reason=[reasons[i] for i in chosen],
-        # The process without its scale: as a share of what is expected now.
-        expected_error=now * np.sqrt(np.array(variances) / max(model.mean_variance(here, weights), 1e-30)),
-    )
-    import pandas as pd
-
-    both = pd.concat([first.assign(expected_error=now), rows], ignore_index=True)
-    return _plan(both, now, len(open_), question, budget_s, np.concatenate([first_costs, costs[chosen]]))
-
-
-def _plan(rows: pd.DataFrame, now: float, asked: int, question: Question, budget_s: float, costs: np.ndarray) -> Plan:
-    rows = rows.assign(cost_s=costs, spent_s=np.cumsum(costs))
-    rows = rows[rows["spent_s"] <= budget_s].reset_index(drop=True)
-    described = [name for name in ("machine_id", "platform", *WORKLOAD) if name in rows]
-    numbers = ["latency_s", "doubt", "cost_s", "spent_s", "expected_error", "reason"]
-    return Plan(rows.reindex(columns=[*described, *numbers]), list(rows["cell"]), asked, now, question)
+    return judged, model, here
 
 
 def _open_cells(frame: pd.DataFrame, machine_id: str, asked: Iterable[Cell] | None) -> pd.DataFrame:
@@ -199,12 +207,6 @@ def _cell(row: Mapping[str, object], frame: pd.DataFrame) -> Cell | None:
 
 def _plain(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _first_looks(rows: pd.DataFrame, reasons: pd.Series) -> pd.DataFrame:
-    """Of each platform that nothing is known of, the smallest workload: without one nothing can be said there."""
-    rows = rows.assign(reason=[f"a first look: {reason}" for reason in reasons], doubt=np.nan)
-    return rows.sort_values("flops", kind="stable").drop_duplicates("platform")
 
 
 def _left_over(table: pd.DataFrame, ceilings: Mapping[Device, Ceilings], config: PredictionConfig) -> np.ndarray:
@@ -251,7 +253,7 @@ def _traits(learnt: pd.DataFrame, asked: pd.DataFrame) -> Traits:
     )
 
 
-def _tells(model: Adaptation, here: Traits, rows: pd.DataFrame) -> list[str]:
+def _reasons(model: Adaptation, here: Traits, rows: pd.DataFrame) -> list[str]:
     """Of each candidate, how unsure it is and what else its measurement would tell."""
     taken = model.explained(here, here)
     np.fill_diagonal(taken, 0.0)
@@ -260,7 +262,8 @@ def _tells(model: Adaptation, here: Traits, rows: pd.DataFrame) -> list[str]:
         told = rows[others > TELLS]
         text = f"known to ±{percent(doubt)}"
         if len(told):
-            text += f", tells of {count(len(told), 'other cell')}, most of them on {told['platform'].mode().iloc[0]}"
+            where = "all" if told["platform"].nunique() == 1 else "most"
+            text += f", tells of {count(len(told), 'other cell')}, {where} on {told['platform'].mode().iloc[0]}"
         reasons.append(text)
     return reasons
 

@@ -246,6 +246,20 @@ def plan_table(plan: Plan) -> pd.DataFrame:
     )
 
 
+def plan_sentence(plan: Plan) -> str:
+    """What the plan brings, and where doubt is largest now."""
+    doubt = plan.open.dropna(subset=["doubt"])
+    unknown = plan.open.loc[plan.open["doubt"].isna(), "platform"].astype("str").unique()
+    text = str(plan)
+    if len(doubt):
+        by_platform = doubt.groupby(doubt["platform"].astype("str"))["doubt"].mean().sort_values()
+        most = by_platform.index[-1]
+        text += f" Doubt is largest on {most}: an error of {percent(by_platform.iloc[-1])} is to be expected there."
+    if len(unknown):
+        text += f" Nothing can be said yet of {listed(sorted(unknown))}: one cell of each comes first."
+    return text
+
+
 def forecast_sentence(predicted: pd.DataFrame) -> str:
     """How many predictions can be relied on, and why the others cannot."""
     refused = predicted["latency_s"].isna()
