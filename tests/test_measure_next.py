@@ -77,6 +77,7 @@ def _resolved(cell):
     return resolve([Cell.of(model=cell.workload.model, runtime=cell.platform.runtime)])[0]
 
 
+@pytest.mark.slow
 def test_asked_cells_that_have_a_record_are_left_out():
     asked = [_resolved(Cell.of(model="bert-tiny", runtime="eager"))]
     stored = [*sparse(), record("bert-tiny", "eager", 1e-3, demand=footprint(0), **_shape(asked[0]))]
