@@ -43,8 +43,10 @@ def main() -> None:
     print("median error, %")
     print((100 * found.groupby(["share", "way"])["median"].mean().unstack()[list(WAYS)]).round(1).T.to_string())
     print("cells chosen / cells that random choice needs for the same error (interpolated in the log):")
-    needed = {share: share / cells_needed(mean["random"], mean.at[share, "chosen"]) for share in SHARES}
-    print(", ".join(f"{share:.1%}: {ratio:.0%}" for share, ratio in needed.items()))
+    for share, error in mean["chosen"].items():
+        ratio = share / cells_needed(mean["random"], error)
+        reached = error >= mean["random"].min()
+        print(f"  {share:.1%}: {f'{ratio:.0%}' if reached else 'random choice does not get there'}")
     sd = found.pivot_table(index=["seed", "share"], columns="way", values="error")
     gain = (sd["random"] - sd["chosen"]).groupby("share").agg(["mean", "std"]) * 100
     print(
@@ -54,7 +56,7 @@ def main() -> None:
 
 
 def cells_needed(errors: pd.Series, error: float) -> float:
-    """Share of cells at which a falling curve of errors meets an error; the last share if it never does."""
+    """Share of cells at which a falling curve of errors meets an error; its last share if it does not fall so far."""
     falling = np.minimum.accumulate(errors.to_numpy())
     return float(np.exp(np.interp(-np.log(error), -np.log(falling), np.log(errors.index.to_numpy(float)))))
 

@@ -21,6 +21,7 @@ NOTEBOOKS = (
     "06_history",
 )
 TRAINING_NOTEBOOKS = ("07_training", "08_tune_training")  # measure much more: only if asked for
+CLOSING_NOTEBOOKS = ("09_measure_next",)
 
 PROCESS_STDERR = Path(f"/proc/{os.getpid()}/fd/2")
 
@@ -117,7 +118,7 @@ def run_study(
             inputs=[configs[name]] if name in configs else [store],
             produces=[store] if name in configs else [],
         )
-        for name in (*NOTEBOOKS, *(TRAINING_NOTEBOOKS if training else ()))
+        for name in (*NOTEBOOKS, *(TRAINING_NOTEBOOKS if training else ()), *CLOSING_NOTEBOOKS)
     ]
     with _progress_on_this_terminal():
         results = chain(steps, kernel=kernel)

@@ -13,8 +13,8 @@ from labbench.prediction.adaptation import Adaptation, Traits, graph_features
 from labbench.prediction.cells import candidates, missing
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.features import PLATFORM, TOTALS, WORKLOAD, Ceilings, Device, class_share, classes, prepare
-from labbench.prediction.predictor import Predictor, ceilings_of, training_rows
-from labbench.prediction.quantity import folds_by_group
+from labbench.prediction.predictor import Predictor, ceilings_of, training_rows, with_framework
+from labbench.prediction.residual import folds_by_group
 from labbench.words import count, percent
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _judged(
     config: PredictionConfig,
 ) -> tuple[pd.DataFrame, Adaptation, Traits]:
     """Open cells with their ``doubt``, how much it counts (``weight``) and the ``reason`` for measuring them; what was learnt."""
-    table = training_rows(frame, config)
+    table = with_framework(training_rows(frame, config), environments)
     learnt = table[table["primary"].astype(bool)].reset_index(drop=True)
     left_over = _left_over(learnt, ceilings_of(table, environments), config)
     answered = np.isfinite(left_over)

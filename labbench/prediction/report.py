@@ -240,7 +240,7 @@ def plan_table(plan: Plan) -> pd.DataFrame:
             "platform": table["platform"],
             "latency ms": _rounded(table["latency_s"] * MS),
             "costs s": table["cost_s"].map(digits),
-            "expected error then %": _percent(table["expected_error"]),
+            "expected error then %": percents(table["expected_error"]),
             "reason": table["reason"],
         }
     )
