@@ -25,7 +25,6 @@ SHARES = (0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
 EARLY = (0.005, 0.01)  # where everything is fitted again, too
 DEPARTING = ("device", "settings")
 WAYS = ("chosen", "random", "whole models")
-GOAL_SHARE, GOAL_NEVER_WORSE = 0.6, 0.3  # of the cells random choice needs, up to a tenth; never worse up to this share
 
 
 def main() -> None:
