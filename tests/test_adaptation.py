@@ -126,3 +126,12 @@ def test_more_cells_than_fit_are_thinned_the_same_way_each_time():
     one, other = (Adaptation.fit(traits, left_over, max_rows=50, seed=3) for _ in range(2))
     assert len(one.traits) == 50
     assert one.traits.graph.tolist() == other.traits.graph.tolist()
+
+
+def test_odd_cells_that_resemble_one_another_do_not_draw_each_other_away():
+    """Many nearly equal cells, half of them far off: what is learnt stays between them."""
+    traits, left_over, _ = made(devices=("a", "b", "c", "d", "e"), own=0.001)
+    odd = left_over + np.where(np.arange(len(traits)) % 3 == 0, 1.5, 0.0)
+    found = Adaptation.fit(traits, odd).predict(traits)
+    assert (found.mean > left_over.min() - 1.5).all()
+    assert (found.mean < left_over.max() + 3).all()
