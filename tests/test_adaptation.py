@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from labbench.prediction.adaptation import Adaptation, Traits, graph_features
+from labbench.prediction.adaptation import CLIP, Adaptation, Traits, _clipped, graph_features
 
 GRAPHS, TERMS = 40, 3
 
@@ -128,10 +128,14 @@ def test_more_cells_than_fit_are_thinned_the_same_way_each_time():
     assert one.traits.graph.tolist() == other.traits.graph.tolist()
 
 
-def test_odd_cells_that_resemble_one_another_do_not_draw_each_other_away():
-    """Many nearly equal cells, half of them far off: what is learnt stays between them."""
-    traits, left_over, _ = made(devices=("a", "b", "c", "d", "e"), own=0.001)
-    odd = left_over + np.where(np.arange(len(traits)) % 3 == 0, 1.5, 0.0)
-    found = Adaptation.fit(traits, odd).predict(traits)
-    assert (found.mean > left_over.min() - 1.5).all()
-    assert (found.mean < left_over.max() + 3).all()
+@pytest.mark.parametrize("seed", range(8))
+def test_odd_cells_are_drawn_to_the_limit_and_no_others_anywhere(seed):
+    """The conditions that hold at the solution, and there alone (Karush-Kuhn-Tucker)."""
+    rng = np.random.default_rng(seed)
+    place = rng.uniform(0, 1, 120)
+    inverse = np.linalg.inv(np.exp(-((place[:, None] - place) ** 2) / 2) + 0.01 * np.eye(120))
+    values = np.sin(6 * place) + rng.normal(0, 0.5, 120)
+    calm = _clipped(values, lambda one: inverse @ one, np.diag(inverse), CLIP)
+    score, drawn = inverse @ calm / np.sqrt(np.diag(inverse)), values - calm
+    assert np.abs(score).max() <= 1.02 * CLIP
+    assert score[drawn != 0] == pytest.approx(CLIP * np.sign(drawn[drawn != 0]), abs=0.05)
