@@ -144,7 +144,8 @@ def fused(operators: Iterable[Operator], joined: Sequence[bool] | None = None) -
     out: list[Operator] = []
     for one, follows in zip(operators, joins(operators) if joined is None else joined, strict=True):
         if not follows:
-            out.append(one)
+            # Interpolation becomes arithmetic on all images at once.
+            out.append(replace(one, groups=1) if one.kind == "resample" else one)
             continue
         before = out[-1]
         further = max(one.read_bytes - before.written_bytes, 0.0)

@@ -98,3 +98,14 @@ def test_what_is_read_across_the_order_of_the_output_is_told():
     )  # the next of the first dimension is read after a whole plane
     assert added(torch.zeros(2, 4, 6, 8), crossed[None]).apart_bytes == 2 * crossed.nbytes
     assert added(plain, torch.zeros(4, 1, 8)).apart_bytes == 0
+
+
+@pytest.mark.parametrize(("mode", "alone"), [("nearest", 1), ("bilinear", 2 * 5)])
+def test_interpolation_goes_through_images_one_by_one_unless_a_compiler_makes_its_kernel(mode, alone):
+    image = torch.empty(2, 5, 8, 8, device="meta")
+    found = operators.watch(lambda: torch.nn.functional.interpolate(image, scale_factor=2, mode=mode))
+    assert [one.groups for one in found if one.kind == "resample"] == [alone]
+    assert [one.groups for one in operators.fused(found) if one.kind == "resample"] == [1]
+    last = image.contiguous(memory_format=torch.channels_last)
+    found = operators.watch(lambda: torch.nn.functional.interpolate(last, scale_factor=2, mode=mode))
+    assert [one.groups for one in found if one.kind == "resample"] == [1]

@@ -49,11 +49,8 @@ RAMPS: Mapping[str, tuple[float, ...]] = {
     "bytes": (18, 20, 22, 24, 26, 28),
 }
 TILES = (8, 64)
-KIND, NAME, SHAPE = (
-    2.0,
-    0.4,
-    0.3,
-)  # prior standard deviation of a log factor: of a kind, a name within it, a step of its shape
+# Prior standard deviation of a log factor: of a kind, a name within it, a step of its shape.
+KIND, NAME, SHAPE = 2.0, 0.4, 0.3
 LEAST_SHARE = 0.01  # of the cells that an operator's name must occur in to have a factor of its own
 ROUNDS = 2
 MANY_CONTRIBUTIONS = 500_000  # from here on configurations are fitted side by side, in processes
@@ -179,7 +176,7 @@ class OperatorLaw:
             parts.append(kind.to_numpy(int)[these] * len(COST) + part)
         cells = np.arange(len(frame))
         call = sparse.csr_array(
-            (np.ones(len(frame)), (cells, np.zeros(len(frame), int))), shape=(len(frame), len(place))
+            (np.ones(len(frame)), (cells, np.full(len(frame), place[CALL]))), shape=(len(frame), len(place))
         )
         blocks, costs, rows = [*blocks, call], [*costs, np.full(len(frame), CALL_S)], [*rows, cells]
         parts.append(np.full(len(frame), self._columns - 1))
