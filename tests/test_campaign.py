@@ -95,9 +95,10 @@ CELLS = 20
 
 
 def start(path) -> subprocess.Popen:
+    """A campaign that heeds Ctrl-C, which what a shell has put into the background does not."""
     return subprocess.Popen(
         [sys.executable, "-c", CODE, str(path)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
