@@ -27,6 +27,7 @@ import pandas as pd
 from timm_law import Graphs, fit, read
 
 from labbench.prediction.adaptation import Adaptation
+from labbench.prediction.errors import mean_interval
 
 PROBES = (0, 1, 3, 5, 10, 20)
 UNSEEN, LAW_SHARE = 0.15, 0.5  # of the graphs: never seen; that the law is fitted to (it has few coefficients)
@@ -194,11 +195,9 @@ def training(table: pd.DataFrame, steps: pd.DataFrame, graphs: Graphs, seed: int
 
 def mean_of(part: pd.DataFrame, column: str, group: str = "graph") -> str:
     """Mean in per cent with its interval from resampling groups."""
-    of_group = part.groupby(group)[column].agg(["sum", "count"]).to_numpy(float)
-    drawn = np.random.default_rng(0).integers(0, len(of_group), (300, len(of_group)))
-    sums = of_group[drawn].sum(axis=1)
-    low, high = 100 * np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
-    return f"{100 * part[column].mean():.1f} [{low:.1f}, {high:.1f}]"
+    groups = part.groupby(group)[column]
+    low, high = mean_interval(groups.sum().to_numpy(), groups.count().to_numpy())
+    return f"{100 * part[column].mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def print_devices(errors: pd.DataFrame) -> None:

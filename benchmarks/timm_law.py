@@ -7,7 +7,6 @@ the others than one setting from the next, so that both are left to ``labbench.p
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +17,7 @@ import pandas as pd
 from labbench.importers import read_foreign
 from labbench.machine.datasheet import datasheet
 from labbench.prediction.adaptation import Traits, graph_features
+from labbench.prediction.features import family_of
 from labbench.prediction.law import Law, law_keys
 
 DENSE = ("pointwise", "convolution", "patch", "grouped", "transposed", "depthwise", "linear", "bmm", "attention")
@@ -51,12 +51,6 @@ SHAPE = (
 # i7: 6 cores of 2 x 8 lanes at 4.7 GHz and 8 of 2 x 4 at 3.5 GHz, 2 channels DDR5-4800;
 # i9: 14 cores of 2 x 16 lanes at 4.6 GHz, 4 channels DDR4-2933.
 PROCESSORS = {"Core i7-12700H": (1.35e12, 76.8e9), "Core i9-10940X": (4.12e12, 93.9e9)}
-
-
-def family(model: str) -> str:
-    """Letters that a model's name begins with, less where the weights come from."""
-    found = re.match(r"(?:(?:tf|test|legacy|gluon|gc|ssl|swsl)_)?([a-z]+)", model)
-    return found[1] if found else model
 
 
 @cache
@@ -132,7 +126,7 @@ def read(folder: Path, graphs: Path, mode: str = "inference") -> tuple[pd.DataFr
     traced["compiled"] = traced["runtime"].str.startswith("compile")
     traced["settings"] = traced["precision"] + " " + traced["runtime"] + ("" if mode == "inference" else f" {mode}")
     traced["configuration"] = traced["device"] + " " + traced["torch"] + " " + traced["settings"]
-    traced["family"] = traced["model"].map(family)
+    traced["family"] = traced["model"].map(family_of)
     return traced.reset_index(drop=True), _graphs(operators, of_graph)
 
 

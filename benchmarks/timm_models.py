@@ -20,12 +20,13 @@ from tqdm import tqdm
 
 from labbench.prediction import Graphs, PredictionConfig, Predictor
 from labbench.prediction.baselines import LATENCY_BASELINES
-from labbench.prediction.predictor import ceilings_of, training_rows, with_framework
+from labbench.prediction.errors import mean_interval
+from labbench.prediction.predictor import learnt_from
 from labbench.prediction.residual import folds_by_group
 from labbench.store import Store
 from labbench.transfer import import_into
 
-FOLDS, LEVEL, DRAWS = 5, 0.9, 1000
+FOLDS, LEVEL = 5, 0.9
 LARGE_GROUP = 60  # rows, of groups whose own coverage is looked at
 SPLITS = {"graph": "architecture", "family": "family", "module": "module"}
 
@@ -37,11 +38,10 @@ def results(folder: Path, graphs: Graphs, mode: str, config: PredictionConfig) -
             import_into(store, [folder], format="timm")
         frame, environments = store.frame(), store.environments()
     frame = frame[frame["mode"] == mode].reset_index(drop=True)
-    known = graphs.known(training_rows(graphs.fill(frame), config))
+    known, ceilings = learnt_from(frame, environments, config, graphs)
     print(f"{len(known)} of {len(frame)} results have known operators, {known['model'].nunique()} architectures")
     module = graphs.operators.drop_duplicates("model").set_index("model")["module"]
-    table = with_framework(known, environments).assign(module=known["model"].astype("str").map(module))
-    return table, ceilings_of(table, environments)
+    return known.assign(module=known["model"].astype("str").map(module)), ceilings
 
 
 def cross_validated(
@@ -77,15 +77,13 @@ def cross_validated(
 def summary(found: pd.DataFrame) -> dict[str, float]:
     """Errors in per cent."""
     error = (found["point"] / found["latency_s"] - 1).abs()
-    groups = error.groupby(found["apart"]).mean()
-    drawn = np.random.default_rng(0).choice(len(groups), (DRAWS, len(groups)))
-    sizes = error.groupby(found["apart"]).size().to_numpy()
-    means = (groups.to_numpy()[drawn] * sizes[drawn]).sum(axis=1) / sizes[drawn].sum(axis=1)
+    groups = error.groupby(found["apart"])
+    low, high = mean_interval(groups.sum().to_numpy(), groups.size().to_numpy())
     return {
         "MAPE": 100 * error.mean(),
-        "low": 100 * np.quantile(means, 0.025),
-        "high": 100 * np.quantile(means, 0.975),
-        "groups equal": 100 * groups.mean(),
+        "low": 100 * low,
+        "high": 100 * high,
+        "groups equal": 100 * groups.mean().mean(),
         "median": 100 * error.median(),
         "within 15": 100 * (error <= 0.15).mean(),
         "within 10": 100 * (error <= 0.10).mean(),

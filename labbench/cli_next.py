@@ -6,21 +6,16 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable
-
+    from labbench.cli_store import Command, Option
     from labbench.prediction.measure_next import Plan
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def add(
-    command: Callable[..., argparse.ArgumentParser],
-    store: Callable[[argparse.ArgumentParser], None],
-    json: Callable[[argparse.ArgumentParser], None],
-) -> None:
+def add(command: Command, store: Option, json: Option) -> None:
     """Add the command to the parser."""
     from labbench.cli import cells
+    from labbench.cli_prediction import config_option
 
     sub = command(
         "measure-next",
@@ -35,7 +30,7 @@ def add(
         default="error",
         help="what is to become surer: every prediction, or which platform is the fastest (default: %(default)s)",
     )
-    sub.add_argument("--config", metavar="FILE", help="a prediction_model_config.json")
+    config_option(sub)
     sub.add_argument("--dry-run", action="store_true", help="only say which, in what order, and why")
     sub.add_argument("--protocol", default="quick", help="quick, standard or thorough (default: %(default)s)")
     sub.add_argument("--plugin", nargs="+", default=[], metavar="FILE", help="files or modules that register models")
@@ -64,8 +59,8 @@ def _measure_next(options: Any) -> int:
     from labbench import machine, zoo
     from labbench.campaign import resolve
     from labbench.cli import CELL_OPTIONS, grid, print_frame
-    from labbench.config import read
-    from labbench.prediction import PredictionConfig, report
+    from labbench.cli_prediction import configuration
+    from labbench.prediction import report
     from labbench.prediction.measure_next import plan
     from labbench.store import Store
 
@@ -79,7 +74,7 @@ def _measure_next(options: Any) -> int:
         machine_id=machine.machine_id(machine.detect()),
         question=options.question,
         asked=asked,
-        config=read(PredictionConfig, options.config) if options.config else None,
+        config=configuration(options),
     )
     print_frame(found.table if options.json else report.plan_table(found), options.json)
     if not options.json:

@@ -37,7 +37,8 @@ def add(command: Command, store: Option, as_json: Option) -> None:
     fit.add_argument(
         "--name", default=DEFAULT, help="goes to data/predictors/NAME; with a slash: a folder (default: %(default)s)"
     )
-    _config(fit)
+    config_option(fit)
+    _graphs_option(fit)
     fit.add_argument(
         "--evaluate",
         action=argparse.BooleanOptionalAction,
@@ -80,7 +81,8 @@ def add(command: Command, store: Option, as_json: Option) -> None:
         help="what it has not seen (default: %(default)s); random is a warning",
     )
     evaluate.add_argument("--probes", type=int, default=0, metavar="K", help="of a new device, K cells are trained on")
-    _config(evaluate)
+    config_option(evaluate)
+    _graphs_option(evaluate)
     store(evaluate)
     as_json(evaluate)
 
@@ -98,8 +100,12 @@ def add(command: Command, store: Option, as_json: Option) -> None:
     as_json(drift)
 
 
-def _config(parser: argparse.ArgumentParser) -> None:
+def config_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config``."""
     parser.add_argument("--config", metavar="FILE", help="a prediction_model_config.json")
+
+
+def _graphs_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--graphs",
         metavar="FILE",
@@ -113,7 +119,8 @@ def _graphs(options: Any) -> Graphs | None:
     return Graphs.read(options.graphs) if options.graphs else None
 
 
-def _configuration(options: Any) -> PredictionConfig:
+def configuration(options: Any) -> PredictionConfig:
+    """What ``--config`` names, or the defaults."""
     from labbench.config import read
     from labbench.prediction import PredictionConfig
 
@@ -125,7 +132,7 @@ def _fit(options: Any) -> int:
     from labbench.prediction.card import folder_of, save
     from labbench.store import Store
 
-    config, folder, store = _configuration(options), folder_of(options.name), Store(options.store)
+    config, folder, store = configuration(options), folder_of(options.name), Store(options.store)
     frame, environments = store.latest(), store.environments()
     graphs = _graphs(options)
     predictor = Predictor(config).fit(frame, environments, graphs)
@@ -182,7 +189,7 @@ def _evaluate(options: Any) -> int:
     store = Store(options.store)
     rows = _rows(store, options.split)
     asked = {"split": options.split, "probes": options.probes}
-    scores = evaluate(rows, store.environments(), _configuration(options), graphs=_graphs(options), **asked)
+    scores = evaluate(rows, store.environments(), configuration(options), graphs=_graphs(options), **asked)
     print_frame(scores.assign(**asked) if options.json else evaluation_table(scores), options.json)
     print(evaluation_sentence(scores, options.split, options.probes), file=sys.stderr if options.json else sys.stdout)
     return 0

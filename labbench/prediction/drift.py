@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from labbench.prediction.errors import mean_interval
 from labbench.prediction.features import MEMORY
 from labbench.words import count, listed, percent
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from labbench.prediction.card import Card, Saved
 
 ALPHA = 0.05  # chance of calling for a refit, for one of the reasons, though nothing changed
-DRAWS = 2000  # bootstrap
 EVERYWHERE = "all"
 INTERVALS = {"latency_s": ("latency_low_s", "latency_high_s")} | {
     MEMORY: ("memory_increase_low_bytes", "memory_increase_high_bytes")
@@ -159,7 +157,7 @@ def _judged(part: pd.DataFrame, expected: list[float]) -> dict[str, Any]:
     families = inside.groupby("family")
     share = families["covered"].mean()
     level = float(inside["level"].min()) if len(inside) else math.nan
-    low, high = _interval(families["ape"].sum().to_numpy(), families["ape"].size().to_numpy())
+    low, high = mean_interval(families["ape"].sum().to_numpy(), families["ape"].size().to_numpy())
     return {
         "cells": len(inside),
         "refused": int(part["refused"].sum()),
@@ -175,15 +173,6 @@ def _judged(part: pd.DataFrame, expected: list[float]) -> dict[str, Any]:
         if expected and len(share)
         else math.nan,
     }
-
-
-def _interval(sums: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean over rows, whole families resampled."""
-    if len(sums) < 2:
-        return math.nan, math.nan
-    picked = np.random.default_rng(0).integers(len(sums), size=(DRAWS, len(sums)))
-    low, high = np.quantile(sums[picked].sum(axis=1) / sizes[picked].sum(axis=1), [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _reasons(table: pd.DataFrame) -> list[str]:

@@ -8,13 +8,15 @@ import numpy as np
 
 from labbench.analysis.labels import place
 from labbench.prediction.evaluate import LABBENCH
-from labbench.prediction.features import PER_CLASS, TOTALS
+from labbench.prediction.features import TOTALS
+from labbench.prediction.leaks import features
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # nominal coverages of a calibration
 DRAWS = 1000  # bootstrap
+DRAWS_OF_MEAN = 2000
 FEWEST_FAMILIES = 4  # that have some of an operator class, and lack it or have less, before it is looked at
 
 
@@ -63,7 +65,7 @@ def drivers(predictions: pd.DataFrame, frame: pd.DataFrame, quantity: str = "lat
     import pandas as pd
 
     table = ours(predictions, quantity)
-    demands = frame[["record_id", "series", *(name for name in frame if _is_demand(str(name)))]]
+    demands = frame[["record_id", "series", *features(frame)]]
     rows = (
         table[["record_id", "series"]]
         .astype("str")
@@ -88,8 +90,19 @@ def ours(predictions: pd.DataFrame, quantity: str = "latency_s") -> pd.DataFrame
     return table.dropna(subset=["predicted"]).reset_index(drop=True)
 
 
-def _is_demand(name: str) -> bool:
-    return name in (*TOTALS, "parameters", "activation_bytes") or name.startswith(PER_CLASS)
+def mean_interval(sums: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
+    """95 % interval of a mean over rows, whole families drawn (bootstrap); NaN of one family.
+
+    Parameters
+    ----------
+    sums, sizes : array, shape (families,)
+        Of each family the sum over its rows, and how many there are.
+    """
+    if len(sums) < 2:
+        return np.nan, np.nan
+    picked = np.random.default_rng(0).integers(len(sums), size=(DRAWS_OF_MEAN, len(sums)))
+    low, high = np.quantile(sums[picked].sum(axis=1) / sizes[picked].sum(axis=1), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _candidates(table: pd.DataFrame, rows: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ from labbench.prediction.features import (
     Ceilings,
     Device,
 )
-from labbench.prediction.predictor import Predictor, ceilings_of, training_rows, with_framework
+from labbench.prediction.predictor import Predictor, learnt_from
 from labbench.prediction.splits import SPLITS, folds
 
 if TYPE_CHECKING:
@@ -94,10 +94,7 @@ def cross_validate(
     import pandas as pd
 
     config = config or PredictionConfig()
-    table = with_framework(training_rows(frame if graphs is None else graphs.fill(frame), config), environments)
-    if graphs is not None:
-        table = graphs.known(table)
-    ceilings = ceilings_of(table, environments)
+    table, ceilings = learnt_from(frame, environments, config, graphs)
     asked_of = _asked_of(table)
     held_out = folds(split, table, environments, config, probes)
     guards = {name: leaks.Guard.of(table, SPLITS[split].apart, name) for name in asked_of}

@@ -92,7 +92,8 @@ class Ceilings:
 def prepare(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with ``family``, ``group`` and ``cell_key`` added, and zeros for operator classes that are not there.
 
-    A ``group`` is what a split must not tear apart: a family, or families that share an operator graph.
+    A ``group`` is what a split must not tear apart: a family, or families that share an operator graph. Llama and Qwen2, say,
+    differ in name only: with one of them in the training part the other is no unseen model.
     """
     missing = [name for name in ("model", *CONFIGURATION, *TOTALS) if name not in frame]
     if missing:
@@ -108,31 +109,45 @@ def prepare(frame: pd.DataFrame) -> pd.DataFrame:
     table["family"] = table["model"].astype("str").map(family_of)
     by_class = [name for name in table.columns.astype(str) if name.startswith(PER_CLASS)]
     table[by_class] = table[by_class].fillna(0.0).astype(float)
-    table["group"] = table["family"].map(merged_families(table))
+    table["group"] = table["family"].map(joined(table["family"].to_numpy(str), operator_graphs(table)))
     cell = ["record_id"] if "record_id" in table else [name for name in (*PLATFORM, *WORKLOAD) if name in table]
     table["cell_key"] = table.groupby(cell, dropna=False, observed=True).ngroup()
     return table
 
 
-def merged_families(frame: pd.DataFrame) -> dict[str, str]:
-    """Family to the name of its group: families with a row of equal kernel counts in every operator class are one.
-
-    Llama and Qwen2, say, differ in name only: with one of them in the training part the other is no unseen model.
-    """
-    counts = [name for name in frame.columns.astype(str) if name.startswith("kernels_")]
-    group = {family: family for family in frame["family"]}
+def operator_graphs(table: pd.DataFrame) -> np.ndarray:
+    """A number for each row that is equal where the operators of every class are as many; -1 where nobody counted."""
+    counts = [name for name in table if str(name).startswith("kernels_")]
     if not counts:
-        return group
-    known = frame[frame["kernels"].notna()]
-    for _, twins in known.groupby(counts, sort=False)["family"]:
-        names = {group[family] for family in twins}
-        group = {family: min(names) if label in names else label for family, label in group.items()}
-    return group
+        return np.full(len(table), -1)
+    codes = table.groupby(counts, sort=False).ngroup().to_numpy()
+    return np.where(np.isfinite(table["kernels"].to_numpy(float)), codes, -1)
+
+
+def joined(names: np.ndarray, shared: np.ndarray) -> dict[str, str]:
+    """Each name to the first of all those that are connected to it by something shared (not -1)."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    known, name = np.unique(names, return_inverse=True)
+    told = shared >= 0
+    size = len(known) + int(shared.max(initial=-1)) + 1
+    edges = coo_matrix((np.ones(told.sum()), (name[told], len(known) + shared[told])), shape=(size, size))
+    part = connected_components(edges, directed=False)[1][: len(known)]
+    first = {label: str(one) for one, label in zip(known[::-1], part[::-1], strict=True)}
+    return {str(one): first[label] for one, label in zip(known, part, strict=True)}
 
 
 def classes(frame: pd.DataFrame) -> list[str]:
     """Operator classes that the frame has columns for, sorted."""
     return sorted(name.removeprefix("flops_") for name in frame.columns.astype(str) if name.startswith("flops_"))
+
+
+def limits(frame: pd.DataFrame, ceilings: Mapping[Device, Ceilings]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Peak rate at its precision, bandwidth and dispatch time of each row's device, in SI units, shape (n,) each."""
+    found = [ceilings[key] for key in zip(frame["machine_id"], frame["device"], strict=True)]
+    peak = [limit.peak(precision) for limit, precision in zip(found, frame["precision"], strict=True)]
+    return np.array(peak), np.array([one.bandwidth for one in found]), np.array([one.dispatch_s for one in found])
 
 
 def latency_terms(frame: pd.DataFrame, ceilings: Mapping[Device, Ceilings]) -> np.ndarray:
@@ -141,10 +156,7 @@ def latency_terms(frame: pd.DataFrame, ceilings: Mapping[Device, Ceilings]) -> n
     One coefficient serves the FLOPs of all classes: with the few convolutional families of a small store, one of their
     own made errors on unseen families worse.
     """
-    limits = [ceilings[key] for key in zip(frame["machine_id"], frame["device"], strict=True)]
-    peak = np.array([limit.peak(precision) for limit, precision in zip(limits, frame["precision"], strict=True)])
-    bandwidth = np.array([limit.bandwidth for limit in limits])
-    dispatch = np.array([limit.dispatch_s for limit in limits])
+    peak, bandwidth, dispatch = limits(frame, ceilings)
     dense = sum(
         (frame[f"kernels_{name}"].to_numpy(float) for name in DENSE if f"kernels_{name}" in frame), np.zeros(len(frame))
     )

@@ -118,12 +118,12 @@ def plot_doubt(plan: Plan, *, ax: Axes | None = None) -> Axes:
     table = plan.open.dropna(subset=["doubt"])
     order = table.groupby(table["model"].astype("str"))["doubt"].max().sort_values().index[-MOST_ROWS:]
     ax = new_axes(ax, 1.1 + ROW_IN * len(order))
-    names, place = table["platform"].astype("str"), {model: index for index, model in enumerate(order)}
+    names, at = table["platform"].astype("str"), {model: index for index, model in enumerate(order)}
     shown = table["model"].astype("str").isin(order)
     for (name, color), marker in zip(platform_colors(names).items(), MARKERS * names.nunique(), strict=False):
         rows = table[shown & (names == name)]
         ax.scatter(
-            100 * rows["doubt"], rows["model"].astype("str").map(place), s=26, marker=marker,
+            100 * rows["doubt"], rows["model"].astype("str").map(at), s=26, marker=marker,
             facecolor="white", edgecolor=[color], linewidth=1.3, label=name,
         )  # fmt: skip
     ax.set_yticks(range(len(order)), order)

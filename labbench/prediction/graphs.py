@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labbench.prediction.config import PredictionError
+from labbench.prediction.features import joined
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from labbench.operators import Operator
 
-SCALED = ("flops", "read_bytes", "weight_bytes", "written_bytes", "m", "groups")  # may grow with the batch
+TRAFFIC = ("read_bytes", "weight_bytes", "written_bytes")
+SCALED = ("flops", *TRAFFIC, "m", "groups")  # may grow with the batch
 ALIKE = ("n", "k", "window", "stride", "width", "count")  # do not
 WORKLOAD_KEY = ("model", "mode", "precision", "image_size", "seq_len", "frames", "audio_s")
 FUSING = (
@@ -75,9 +77,8 @@ class Graphs:
 
     def number(self, frame: pd.DataFrame) -> np.ndarray:
         """Of each row of a store's frame a number for its graph, -1 where its operators are not known."""
-        asked = list(zip(self._keys(frame), fuses(frame), strict=True))
         numbers = {place: number for number, place in enumerate(self._places)}
-        return np.array([numbers.get(place, -1) for place in asked], int)
+        return np.array([numbers.get(place, -1) for place in self._asked(frame)], int)
 
     def at(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Operators of each row of a store's frame at its batch size: a row each, with ``row``, its position in the frame.
@@ -87,7 +88,7 @@ class Graphs:
         PredictionError
             If the operators of a row are not known.
         """
-        asked = list(zip(self._keys(frame), fuses(frame), strict=True))
+        asked = self._asked(frame)
         unknown = sorted({str(key) for key, fused in asked if (key, fused) not in self._places})
         if unknown:
             raise PredictionError(
@@ -118,7 +119,7 @@ class Graphs:
         count = operators["count"].to_numpy(float)
         each = {
             "flops": operators["flops"] * count,
-            "bytes": (operators["read_bytes"] + operators["weight_bytes"] + operators["written_bytes"]) * count,
+            "bytes": operators[list(TRAFFIC)].sum(axis=1) * count,
             "kernels": count,
         }
         table = pd.DataFrame(each).assign(row=wanted[operators["row"]], kind=operators["kind"])
@@ -160,21 +161,18 @@ class Graphs:
 
         written = self.operators[~self.operators["fused"].astype(bool)]
         shape = pd.util.hash_pandas_object(written[["kind", *SCALED, *ALIKE]].round(3), index=False)
-        graphs = shape.groupby([written[name] for name in self.key], sort=True, dropna=False).agg(
-            lambda hashes: hash(tuple(sorted(hashes)))
-        )
-        first: dict[str, str] = {}
-        for _, alike in graphs.reset_index().groupby(0 if graphs.name is None else graphs.name)["model"]:
-            names = {first.get(name, name) for name in alike}
-            first = {name: min(names) if known in names else known for name, known in first.items()}
-            first |= {name: min(names) for name in alike}
-        return first
+        of_workload = shape.groupby([written[name] for name in self.key], dropna=False)
+        graphs = of_workload.agg(lambda hashes: hash(tuple(sorted(hashes))))
+        models = graphs.index.get_level_values("model") if len(self.key) > 1 else graphs.index
+        return joined(models.to_numpy(str), np.unique(graphs, return_inverse=True)[1])
 
-    def _keys(self, frame: pd.DataFrame) -> list[tuple[str, ...]]:
+    def _asked(self, frame: pd.DataFrame) -> list[tuple[tuple[str, ...], bool]]:
+        """Of each row, where its operators are looked up."""
         missing = [name for name in self.key if name not in frame]
         if missing:
             raise PredictionError(f"the frame lacks {', '.join(missing)}, by which operators are looked up")
-        return [_texts(key) for key in zip(*(frame[name].tolist() for name in self.key), strict=True)]
+        keys = zip(*(frame[name].tolist() for name in self.key), strict=True)
+        return [(_texts(key), joins) for key, joins in zip(keys, fuses(frame).tolist(), strict=True)]
 
 
 def by_sample(batches: tuple[int, int], fewer: Iterable[Operator], more: Iterable[Operator]) -> pd.DataFrame:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labbench.prediction.config import PredictionError
-from labbench.prediction.features import CONFIGURATION, PER_CLASS, TOTALS
-from labbench.prediction.splits import operator_graphs
+from labbench.prediction.features import CONFIGURATION, PER_CLASS, TOTALS, operator_graphs
 from labbench.words import count
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from labbench.prediction.adaptation import Adaptation, Traits, graph_features
 from labbench.prediction.cells import candidates, missing
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.features import PLATFORM, TOTALS, WORKLOAD, Ceilings, Device, class_share, classes, prepare
-from labbench.prediction.predictor import Predictor, ceilings_of, training_rows, with_framework
+from labbench.prediction.predictor import Predictor, learnt_from
 from labbench.prediction.residual import folds_by_group
 from labbench.words import count, percent
 
@@ -144,9 +144,9 @@ def _judged(
     config: PredictionConfig,
 ) -> tuple[pd.DataFrame, Adaptation, Traits]:
     """Open cells with their ``doubt``, how much it counts (``weight``) and the ``reason`` for measuring them; what was learnt."""
-    table = with_framework(training_rows(frame, config), environments)
+    table, ceilings = learnt_from(frame, environments, config)
     learnt = table[table["primary"].astype(bool)].reset_index(drop=True)
-    left_over = _left_over(learnt, ceilings_of(table, environments), config)
+    left_over = _left_over(learnt, ceilings, config)
     answered = np.isfinite(left_over)
     learnt = learnt[answered].reset_index(drop=True)
     traits = _traits(learnt, prepare(open_.drop(columns="cell")))
@@ -232,9 +232,8 @@ def _traits(learnt: pd.DataFrame, asked: pd.DataFrame) -> Traits:
 
     both = pd.concat([learnt, asked], ignore_index=True)
     named = classes(both)
-    both[[f"{total}_{name}" for total in TOTALS for name in named]] = both[
-        [f"{total}_{name}" for total in TOTALS for name in named]
-    ].fillna(0.0)
+    by_class = [f"{total}_{name}" for total in TOTALS for name in named]
+    both[by_class] = both[by_class].fillna(0.0)
     shares = np.column_stack([class_share(both, total, name) for total in TOTALS for name in named]) / len(TOTALS)
     sizes = np.log(both[list(TOTALS)].to_numpy(float) + 1)
     text = {name: both[name].astype("str") for name in (*PLATFORM, "device", "runtime", "precision", "mode")}

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labbench.prediction.features import CALL_S, VERSIONED, Ceilings, Device
-from labbench.prediction.graphs import fuses
+from labbench.prediction.features import CALL_S, VERSIONED, Ceilings, Device, limits
+from labbench.prediction.graphs import TRAFFIC, fuses
 from labbench.prediction.law import Key, fit_factors, labels, rows_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 PRODUCTS = ("pointwise", "convolution", "patch", "depthwise", "grouped", "transposed", "linear", "bmm", "attention")
 WINDOWED = ("convolution", "depthwise", "grouped")
 BATCHED = ("bmm", "attention", "grouped", "depthwise")
-TRAFFIC = ("read_bytes", "weight_bytes", "written_bytes")
 CALL = ("call",)
 COST = ("arithmetic", "traffic", "launches")
 ONE_BY_ONE = 0.05  # of a launch: start of what an image costs that an interpolation goes through alone; learnt
@@ -152,11 +151,7 @@ class OperatorLaw:
 
         operators = self.graphs.at(frame)
         row = operators["row"].to_numpy()
-        limits = [self.ceilings[key] for key in zip(frame["machine_id"], frame["device"], strict=True)]
-        peak = np.array([limit.peak(precision) for limit, precision in zip(limits, frame["precision"], strict=True)])
-        bandwidth, dispatch_s = (
-            np.array([getattr(limit, name) for limit in limits]) for name in ("bandwidth", "dispatch_s")
-        )
+        peak, bandwidth, dispatch_s = limits(frame, self.ceilings)
         place = {name: number for number, name in enumerate(self.coefficients)}
         kind = operators["kind"].map({name: number for number, name in enumerate(self.kinds)}).fillna(len(self.kinds))
         count = operators["count"].to_numpy(float)
@@ -314,14 +309,12 @@ def _contributions(
         one = np.ones(len(these))
         size = {name: these[name].to_numpy(float) for name in ("n", "k", "m", "groups", "window", "width")}
         size["bytes"] = sum((these[name].to_numpy(float) for name in TRAFFIC), np.zeros(len(these)))
-        names = [
-            ((kind, name), NAME, (plain == name).astype(float))
-            for plain in [these["name"].str.rstrip("_").to_numpy(object)]
-            for name in sorted(set(plain))
-            if kind not in PRODUCTS
-        ]
-        window = [*_ramps(size, "window"), (("strided",), SHAPE, (these["stride"] > 1).to_numpy(float))]
-        window = window if kind in WINDOWED else []
+        plain = these["name"].str.rstrip("_").to_numpy(object)
+        told = [] if kind in PRODUCTS else sorted(set(plain))
+        names: list[Column] = [((kind, name), NAME, (plain == name).astype(float)) for name in told]
+        window: list[Column] = []
+        if kind in WINDOWED:
+            window = [*_ramps(size, "window"), (("strided",), SHAPE, (these["stride"] > 1).to_numpy(float))]
         if kind in PRODUCTS:
             shape = [*_ramps(size, "n"), *_ramps(size, "k"), *_ramps(size, "m"), *_misfits(size), *window]
             shape += _ramps(size, "groups") if kind in BATCHED else []

@@ -75,16 +75,13 @@ class Predictor:
         PredictionError
             If there is too little to learn from.
         """
-        table = training_rows(frame if graphs is None else graphs.fill(frame), self.config)
-        if graphs is not None:
-            table = graphs.known(table)
-        ceilings = ceilings_of(table, environments)
-        return self.fit_rows(with_framework(table, environments), ceilings, graphs)
+        table, ceilings = learnt_from(frame, environments, self.config, graphs)
+        return self.fit_rows(table, ceilings, graphs)
 
     def fit_rows(
         self, table: pd.DataFrame, ceilings: Mapping[Device, Ceilings], graphs: Graphs | None = None
     ) -> Predictor:
-        """A copy fitted to :func:`training_rows`, or some of them."""
+        """A copy fitted to rows of :func:`learnt_from`, or some of them."""
         config = self.config
         by_totals = Law(config.pooled_width, config.level_width, config.noise)
         form = (
@@ -203,6 +200,25 @@ def training_rows(frame: pd.DataFrame, config: PredictionConfig) -> pd.DataFrame
     return table.reset_index(drop=True)
 
 
+def learnt_from(
+    frame: pd.DataFrame,
+    environments: Mapping[str, Environment],
+    config: PredictionConfig,
+    graphs: Graphs | None = None,
+) -> tuple[pd.DataFrame, dict[Device, Ceilings]]:
+    """:func:`training_rows` with their ``framework``, and the ceilings of their devices.
+
+    With ``graphs`` only those whose operators are known, with what they demand filled in.
+
+    Raises
+    ------
+    PredictionError
+        If there are none.
+    """
+    table = training_rows(frame, config) if graphs is None else graphs.known(training_rows(graphs.fill(frame), config))
+    return with_framework(table, environments), ceilings_of(table, environments)
+
+
 def with_framework(table: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.DataFrame:
     """Rows with ``framework``: PyTorch's version without its patch level, e.g. ``torch 2.4``."""
     known = {name: one.software.get("torch") for name, one in environments.items()}
@@ -225,9 +241,9 @@ def _age(framework: str) -> float:
     return 1000.0 * numbers[0] + numbers[-1] if numbers else -1.0
 
 
-def ceilings_of(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> dict[tuple[str, str], Ceilings]:
+def ceilings_of(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> dict[Device, Ceilings]:
     """Ceilings of each machine and device in the frame, measured ones first."""
-    found: dict[tuple[str, str], Ceilings] = {}
+    found: dict[Device, Ceilings] = {}
     for machine, device in frame[["machine_id", "device"]].astype("str").drop_duplicates().itertuples(index=False):
         there = [Ceilings.of(one, device) for one in environments.values() if one.machine_id == machine]
         found[machine, device] = max(there, key=lambda limit: limit.measured, default=Ceilings.of(None, device))

@@ -147,21 +147,18 @@ def _boosted(features: np.ndarray, error: np.ndarray, config: PredictionConfig) 
 
 
 def _forest(features: np.ndarray, error: np.ndarray, config: PredictionConfig) -> Any:
-    from sklearn.ensemble import ExtraTreesRegressor
-
-    model = ExtraTreesRegressor(
-        TREES, min_samples_leaf=LEAST_ROWS, max_features=SOME_FEATURES, random_state=config.seed, n_jobs=-1
-    )
-    return _fitted(model, features.astype(np.float32), error)
+    return _grown(features, error, TREES, LEAST_ROWS, config.seed)
 
 
 def _sized(features: np.ndarray, error: np.ndarray, config: PredictionConfig) -> Any:
+    return _grown(features, np.minimum(error, MAX_CORRECTION), SCALE_TREES, SCALE_LEAST_ROWS, config.seed)
+
+
+def _grown(features: np.ndarray, target: np.ndarray, trees: int, leaf: int, seed: int) -> Any:
     from sklearn.ensemble import ExtraTreesRegressor
 
-    model = ExtraTreesRegressor(
-        SCALE_TREES, min_samples_leaf=SCALE_LEAST_ROWS, max_features=SOME_FEATURES, random_state=config.seed, n_jobs=-1
-    )
-    return _fitted(model, features.astype(np.float32), np.minimum(error, MAX_CORRECTION))
+    model = ExtraTreesRegressor(trees, min_samples_leaf=leaf, max_features=SOME_FEATURES, random_state=seed, n_jobs=-1)
+    return _fitted(model, features.astype(np.float32), target)
 
 
 def _fitted(model: Any, features: np.ndarray, target: np.ndarray) -> Any:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labbench.prediction.config import PredictionConfig, PredictionError
+from labbench.prediction.features import joined, operator_graphs
 from labbench.prediction.residual import folds_by_group
 from labbench.words import count, listed
 
@@ -195,31 +196,8 @@ def architectures(table: pd.DataFrame) -> np.ndarray:
     in width alone are then one; that is stricter than need be, and on the safe side.
     """
     names = table["architecture"].to_numpy(str)
-    first = _joined(names, operator_graphs(table))
+    first = joined(names, operator_graphs(table))
     return np.array([first[name] for name in names])
-
-
-def operator_graphs(table: pd.DataFrame) -> np.ndarray:
-    """A number for each row that is equal where the operators of every class are as many; -1 where nobody counted."""
-    counts = [name for name in table if str(name).startswith("kernels_")]
-    if not counts:
-        return np.full(len(table), -1)
-    codes = table.groupby(counts, sort=False).ngroup().to_numpy()
-    return np.where(np.isfinite(table["kernels"].to_numpy(float)), codes, -1)
-
-
-def _joined(names: np.ndarray, shared: np.ndarray) -> dict[str, str]:
-    """Each name to the first of all those that are connected to it by something shared (not -1)."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    known, name = np.unique(names, return_inverse=True)
-    told = shared >= 0
-    size = len(known) + int(shared.max(initial=-1)) + 1
-    edges = coo_matrix((np.ones(told.sum()), (name[told], len(known) + shared[told])), shape=(size, size))
-    part = connected_components(edges, directed=False)[1][: len(known)]
-    first = {label: str(one) for one, label in zip(known[::-1], part[::-1], strict=True)}
-    return {str(one): first[label] for one, label in zip(known, part, strict=True)}
 
 
 def device_names(table: pd.DataFrame) -> np.ndarray:
