@@ -14,8 +14,9 @@ operator. A model of seven billion parameters takes seconds and no memory.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from labbench.cells import Workload
+    from labbench.runtimes.step import TrainingStep
     from labbench.zoo.base import Model
 
 PRECISION_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
@@ -89,7 +91,30 @@ def of(workload: Workload) -> dict[str, Footprint]:
 
 
 def _counted(workload: Workload) -> dict[str, Footprint]:
-    """Build a resolved workload's model on fake tensors and count its calls."""
+    """Count the calls of a resolved workload."""
+    scale = 1.0 if workload.mode == "training" else PRECISION_BYTES[workload.precision] / PRECISION_BYTES["fp32"]
+    with calls(workload) as found:
+        return {name: _scaled(one.counted(), scale) for name, one in found.items()}
+
+
+@dataclass(frozen=True)
+class Call:
+    """Something that can be run on fake tensors: a program of a model, or a training step that is not the first."""
+
+    module: torch.nn.Module
+    run: Callable[[], Any]
+    step: TrainingStep | None = None
+
+    def counted(self) -> Footprint:
+        """What it demands."""
+        live = Live()
+        with live.training(self.step) if self.step else nullcontext():
+            return count(self.module, self.run, live)
+
+
+@contextmanager
+def calls(workload: Workload) -> Iterator[dict[str, Call]]:
+    """Calls of a resolved workload by series, to be run within the context: on fake tensors, without gradients in inference."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from transformers.initialization import no_init_weights
@@ -103,14 +128,14 @@ def _counted(workload: Workload) -> dict[str, Footprint]:
         with no_init_weights(), any_value(0.0):
             model = zoo.build(counted_in)
         if training:
-            return {"step": _counted_step(model, counted_in)}
+            step = _second_step(model, counted_in)
+            yield {"step": Call(step.module, step, step)}
+            return
         with torch.no_grad():
-            found = {
-                program.name: count(program.module, partial(program.module, *program.inputs))
+            yield {
+                program.name: Call(program.module, partial(program.module, *program.inputs))
                 for program in model.programs
             }
-    scale = PRECISION_BYTES[workload.precision] / PRECISION_BYTES["fp32"]
-    return {name: _scaled(footprint, scale) for name, footprint in found.items()}
 
 
 def where_they_are() -> Any:
@@ -136,8 +161,8 @@ def any_value(value: float) -> Any:
     return AnyValue()
 
 
-def _counted_step(model: Model, workload: Workload) -> Footprint:
-    """Footprint of the second training step: the first one makes the optimizer's state.
+def _second_step(model: Model, workload: Workload) -> TrainingStep:
+    """A training step that ran once: the first one makes the optimizer's state.
 
     A loss that looks at values (CTC, Hungarian matching) cannot be computed without any; the sum of the outputs stands
     for it, which leaves out the little that the loss itself costs.
@@ -158,9 +183,7 @@ def _counted_step(model: Model, workload: Workload) -> Footprint:
         step = TrainingStep(replace(model, training=training), Platform(), workload)
         step.module.eval()  # masks drawn at random depend on values too
         step()
-    live = Live()
-    with live.training(step):
-        return count(step.module, step, live)
+    return step
 
 
 def _output_sum(module: Any, outputs: Any, batch: Any) -> torch.Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -273,42 +274,50 @@ class Domain:
 
     def refusals(self, frame: pd.DataFrame) -> list[str | None]:
         """Why a row cannot be predicted at all, or ``None``."""
-        reasons: list[str | None] = []
-        for row in frame[[*CONFIGURATION, *TOTALS]].itertuples():
-            if (row.machine_id, row.platform) not in self.ranges:
-                known = ", ".join(sorted({platform for _, platform in self.ranges}))
-                reasons.append(
-                    f"nothing was measured on {row.platform} of machine {row.machine_id} (measured: {known})"
-                )
-            elif not np.isfinite([getattr(row, name) for name in TOTALS]).all():
-                reasons.append("its footprint is not known: labbench.footprint could not count this workload")
-            else:
-                reasons.append(None)
-        return reasons
+        counted = np.isfinite(frame[list(TOTALS)].to_numpy(float, na_value=np.nan)).all(axis=1)
+        reasons = np.full(len(frame), None, object)
+        reasons[~counted] = NOT_COUNTED
+        known = ", ".join(sorted({platform for _, platform in self.ranges}))
+        for (machine, platform), rows in rows_by(frame, PLATFORM):
+            if (machine, platform) not in self.ranges:
+                reasons[rows] = f"nothing was measured on {platform} of machine {machine} (measured: {known})"
+        return list(reasons)
 
     def departures(self, frame: pd.DataFrame) -> list[str | None]:
         """Why a prediction for a row leaves the measured domain, or ``None`` where it does not."""
-        largest = largest_shares(frame)
-        rows = frame[[*CONFIGURATION, *TOTALS]].itertuples()
-        return [self._departure(row, {name: largest[name][i] for name in largest}) for i, row in enumerate(rows)]
+        found: dict[int, list[str]] = defaultdict(list)
 
-    def _departure(self, row: Any, shares: dict[str, float]) -> str | None:
-        platform = (row.machine_id, row.platform)
-        if platform not in self.ranges or not np.isfinite(row.flops):
-            return None
-        found = []
-        if (*platform, row.precision, row.mode) not in self.configurations:
-            found.append(f"{row.precision} {row.mode} was never measured on {row.platform}")
-        for name, (low, high) in self.ranges[platform].items():
-            value = float(getattr(row, name))
-            if value > high * self.config.domain_factor:
-                found.append(f"{value / high:.1f} times the most {NAMES[name]} measured there")
-            elif value * self.config.domain_factor < low:
-                found.append(f"{low / max(value, 1e-30):.1f} times fewer {NAMES[name]} than any measured there")
-        for name, here in shares.items():
-            if here > self.config.domain_share and not self.shares[platform].get(name, 0.0) > 0:
-                found.append(f"operators of class {name} ({here:.0%} of its work) were never measured there")
-        return "; ".join(found) or None
+        def note(rows: np.ndarray, values: np.ndarray, limit: float, text: str) -> None:
+            for row, value in zip(rows[values > limit], values[values > limit], strict=True):
+                found[row].append(text.format(value))
+
+        shares = largest_shares(frame)
+        totals = {name: frame[name].to_numpy(float, na_value=np.nan) for name in TOTALS}
+        for (machine, platform, precision, mode), everywhere in rows_by(frame, CONFIGURATION):
+            rows = everywhere[np.isfinite(totals["flops"][everywhere])]
+            there = (machine, platform)
+            if there not in self.ranges:
+                continue
+            if (*there, precision, mode) not in self.configurations:
+                note(rows, np.ones(len(rows)), 0, f"{precision} {mode} was never measured on {platform}")
+            for name, (low, high) in self.ranges[there].items():
+                value, factor, what = totals[name][rows], self.config.domain_factor, NAMES[name]
+                note(rows, value / high, factor, f"{{:.1f}} times the most {what} measured there")
+                note(
+                    rows, low / np.maximum(value, 1e-30), factor, f"{{:.1f}} times fewer {what} than any measured there"
+                )
+            for name, share in shares.items():
+                if not self.shares[there].get(name, 0.0) > 0:
+                    text = f"operators of class {name} ({{:.0%}} of its work) were never measured there"
+                    note(rows, share[rows], self.config.domain_share, text)
+        return ["; ".join(found[row]) if row in found else None for row in range(len(frame))]
 
 
+def rows_by(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+    """Each combination of texts in some columns and the positions of the rows that have it."""
+    for key, rows in frame[list(columns)].astype("str").groupby(list(columns), sort=False).indices.items():
+        yield key, np.asarray(rows)
+
+
+NOT_COUNTED = "its footprint is not known: labbench.footprint could not count this workload"
 NAMES = {"flops": "FLOPs", "bytes": "bytes", "kernels": "kernels"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TRAFFIC = ("read_bytes", "weight_bytes", "written_bytes")
 SCALED = ("flops", *TRAFFIC, "m", "groups")  # may grow with the batch
 ALIKE = ("n", "k", "window", "stride", "width", "count")  # do not
-WORKLOAD_KEY = ("model", "mode", "precision", "image_size", "seq_len", "frames", "audio_s")
+WORKLOAD_KEY = ("model", "mode", "series", "precision", "image_size", "seq_len", "frames", "audio_s")
 FUSING = (
     "compile",
     "onnxruntime",
@@ -71,14 +71,34 @@ class Graphs:
         return [name for name in WORKLOAD_KEY if name in self.operators]
 
     @cached_property
-    def _places(self) -> Mapping[tuple[tuple[str, ...], bool], np.ndarray]:
+    def _places(self) -> dict[tuple[tuple[str, ...], bool], np.ndarray]:
         grouped = self.operators.groupby([*self.key, "fused"], sort=False, dropna=False).indices
         return {(_texts(key[:-1]), bool(key[-1])): rows for key, rows in grouped.items()}
 
+    @cached_property
+    def _numbers(self) -> dict[tuple[tuple[str, ...], bool], int]:
+        return {place: number for number, place in enumerate(self._places)}
+
+    @cached_property
+    def _rows(self) -> list[np.ndarray]:
+        return list(self._places.values())
+
     def number(self, frame: pd.DataFrame) -> np.ndarray:
         """Of each row of a store's frame a number for its graph, -1 where its operators are not known."""
-        numbers = {place: number for number, place in enumerate(self._places)}
-        return np.array([numbers.get(place, -1) for place in self._asked(frame)], int)
+        missing = [name for name in self.key if name not in frame]
+        if missing:
+            raise PredictionError(f"the frame lacks {', '.join(missing)}, by which operators are looked up")
+        asked = frame[self.key].assign(fused=fuses(frame))
+        alike = asked.groupby(list(asked), sort=False, dropna=False, observed=True).ngroup().to_numpy()
+        first = np.unique(alike, return_index=True)[1]
+        keys = asked.iloc[first].itertuples(index=False, name=None)
+        return np.array([self._numbers.get((_texts(key[:-1]), bool(key[-1])), -1) for key in keys], int)[alike]
+
+    def calls(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+        """Operators of each different call that a frame's rows make, as :meth:`at` gives them, and which call each row makes."""
+        made = np.column_stack([self.number(frame), frame["batch_size"].to_numpy(float)])
+        _, first, call = np.unique(made, axis=0, return_index=True, return_inverse=True)
+        return self.at(frame.iloc[first]), call
 
     def at(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Operators of each row of a store's frame at its batch size: a row each, with ``row``, its position in the frame.
@@ -88,13 +108,12 @@ class Graphs:
         PredictionError
             If the operators of a row are not known.
         """
-        asked = self._asked(frame)
-        unknown = sorted({str(key) for key, fused in asked if (key, fused) not in self._places})
-        if unknown:
-            raise PredictionError(
-                f"the operators of {unknown[0]} are not known ({len(unknown)} such workloads): trace them"
-            )
-        found = [self._places[place] for place in asked]
+        number = self.number(frame)
+        if (number < 0).any():
+            unknown = frame[number < 0].drop_duplicates(self.key)
+            first = ", ".join(text for text in _texts(tuple(unknown.iloc[0][self.key])) if text)
+            raise PredictionError(f"the operators of {first} are not known ({len(unknown)} such workloads): trace them")
+        found = [self._rows[one] for one in number]
         index = np.concatenate(found) if found else np.zeros(0, int)
         row = np.repeat(np.arange(len(frame)), [len(rows) for rows in found])
         batch = frame["batch_size"].to_numpy(float)[row]
@@ -165,14 +184,6 @@ class Graphs:
         graphs = of_workload.agg(lambda hashes: hash(tuple(sorted(hashes))))
         models = graphs.index.get_level_values("model") if len(self.key) > 1 else graphs.index
         return joined(models.to_numpy(str), np.unique(graphs, return_inverse=True)[1])
-
-    def _asked(self, frame: pd.DataFrame) -> list[tuple[tuple[str, ...], bool]]:
-        """Of each row, where its operators are looked up."""
-        missing = [name for name in self.key if name not in frame]
-        if missing:
-            raise PredictionError(f"the frame lacks {', '.join(missing)}, by which operators are looked up")
-        keys = zip(*(frame[name].tolist() for name in self.key), strict=True)
-        return [(_texts(key), joins) for key, joins in zip(keys, fuses(frame).tolist(), strict=True)]
 
 
 def by_sample(batches: tuple[int, int], fewer: Iterable[Operator], more: Iterable[Operator]) -> pd.DataFrame:

@@ -59,45 +59,75 @@ Column = tuple[Coefficient, float, np.ndarray]  # name, prior standard deviation
 
 
 @dataclass(frozen=True)
-class Design:
-    """What the operators of some cells contribute.
+class Block:
+    """What one cause of cost of one kind of operators contributes to some calls.
 
     Attributes
     ----------
-    factors : sparse array, shape (contributions, coefficients)
-    cost_s : array, shape (contributions,)
-        At the ceiling, all equal operators of a call together.
-    row, part : array, shape (contributions,)
-        Cell of each, ascending, and which column of :meth:`OperatorLaw.parts` it adds to.
+    coefficients : array of int, shape (q,)
+    values : array, shape (contributions, q)
+        What each contribution has of them.
+    amount : array, shape (contributions,)
+        FLOPs, bytes, launches or, of the call itself, seconds; of all equal operators of a call together.
+    call : array, shape (contributions,)
+        To which it belongs, ascending.
+    column : int
+        Of :meth:`OperatorLaw.parts`.
+    """
+
+    coefficients: np.ndarray
+    values: np.ndarray
+    amount: np.ndarray
+    call: np.ndarray
+    column: int
+
+
+@dataclass(frozen=True)
+class Design:
+    """Cells as the law sees them. Cells with the same operators at the same batch size share a call.
+
+    Attributes
+    ----------
+    blocks : list of Block
+    call : array, shape (cells,)
+    second : array, shape (cells, columns)
+        Seconds, at the ceiling, of one unit of the amounts in each column.
     configurations, pools : list of tuple
         Names of each cell's law and of the pool that it belongs to.
     """
 
-    factors: Any
-    cost_s: np.ndarray
-    row: np.ndarray
-    part: np.ndarray
+    blocks: list[Block]
+    call: np.ndarray
+    second: np.ndarray
     configurations: list[Key]
     pools: list[Key]
 
     def __len__(self) -> int:
-        return len(self.configurations)
+        return len(self.call)
 
     def take(self, rows: np.ndarray | Sequence[int]) -> Design:
         """Some of the cells, in the order asked for."""
         rows = np.asarray(rows, int)
-        start, stop = np.searchsorted(self.row, rows), np.searchsorted(self.row, rows, side="right")
-        lengths = stop - start
-        before = np.cumsum(lengths) - lengths
-        index = np.repeat(start - before, lengths) + np.arange(lengths.sum())
-        return Design(
-            self.factors[index],
-            self.cost_s[index],
-            np.repeat(np.arange(len(rows)), lengths),
-            self.part[index],
-            [self.configurations[row] for row in rows],
-            [self.pools[row] for row in rows],
-        )
+        configurations, pools = ([names[row] for row in rows] for names in (self.configurations, self.pools))
+        return Design(self.blocks, self.call[rows], self.second[rows], configurations, pools)
+
+    def contributions(self, coefficients: int) -> tuple[Any, np.ndarray, np.ndarray]:
+        """Of all cells: factors (sparse, shape (contributions, coefficients)), cost at the ceiling in seconds, and the cell."""
+        from scipy import sparse
+
+        factors, cost, cell = [], [], []
+        for block in self.blocks:
+            start, stop = (np.searchsorted(block.call, self.call, side) for side in ("left", "right"))
+            lengths = stop - start
+            index = np.repeat(start - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+            here = np.repeat(np.arange(len(self)), lengths)
+            values = block.values[index].astype(float)
+            row, place = np.nonzero(values)
+            shape = (len(index), coefficients)
+            factors.append(sparse.csr_array((values[row, place], (row, block.coefficients[place])), shape=shape))
+            cost.append(block.amount[index] * self.second[here, block.column])
+            cell.append(here)
+        return sparse.vstack(factors, format="csr"), np.concatenate(cost), np.concatenate(cell)
 
 
 @dataclass(frozen=True)
@@ -131,14 +161,16 @@ class OperatorLaw:
     @classmethod
     def of(cls, frame: pd.DataFrame, graphs: Graphs, ceilings: Mapping[Device, Ceilings], noise: float) -> OperatorLaw:
         """With a coefficient for whatever the operators of training rows have; their values are still to be fitted."""
-        frame = frame[graphs.number(frame) >= 0]
-        operators = graphs.at(frame)
+        operators, call = graphs.calls(frame[graphs.number(frame) >= 0])
+        cells = np.bincount(call)
         found: dict[Coefficient, float] = {CALL: KIND}
-        for these, _, _, columns in _contributions(operators, np.ones(len(operators)), 1.0, 1.0):
-            for name, width, value in columns:
-                rows = operators["row"].to_numpy()[these[value != 0]]
-                if width != NAME or len(np.unique(rows)) >= LEAST_SHARE * len(frame):
-                    found[name] = width
+        for _, these, _, _, columns in _contributions(operators):
+            calls = operators["row"].to_numpy()[these]
+            found |= {
+                name: width
+                for name, width, value in columns
+                if width != NAME or cells[np.unique(calls[value != 0])].sum() >= LEAST_SHARE * len(call)
+            }
         return cls(graphs, ceilings, noise, coefficients=found, kinds=tuple(sorted(operators["kind"].unique())))
 
     def known(self, frame: pd.DataFrame) -> np.ndarray:
@@ -147,41 +179,28 @@ class OperatorLaw:
 
     def design(self, frame: pd.DataFrame) -> Design:
         """What the operators of a frame's cells contribute."""
-        from scipy import sparse
-
-        operators = self.graphs.at(frame)
-        row = operators["row"].to_numpy()
-        peak, bandwidth, dispatch_s = limits(frame, self.ceilings)
+        operators, call = self.graphs.calls(frame)
+        row, count = operators["row"].to_numpy(), operators["count"].to_numpy(float)
         place = {name: number for number, name in enumerate(self.coefficients)}
-        kind = operators["kind"].map({name: number for number, name in enumerate(self.kinds)}).fillna(len(self.kinds))
-        count = operators["count"].to_numpy(float)
-        blocks, costs, rows, parts = [], [], [], []
-        for these, cost, part, columns in _contributions(operators, peak[row], bandwidth[row], dispatch_s[row]):
+        kinds = {kind: number for number, kind in enumerate(self.kinds)}
+        blocks = []
+        for kind, these, amount, cause, columns in _contributions(operators):
             known = [(place[name], value) for name, _, value in columns if name in place]
-            values = np.column_stack([value for _, value in known]) if known else np.zeros((len(these), 0))
-            local, column = np.nonzero(values)
-            number = np.array([number for number, _ in known], int)
-            blocks.append(
-                sparse.csr_array(
-                    (values[local, column], (local, number[column])), shape=(len(these), len(self.coefficients))
-                )
-            )
-            costs.append(cost * count[these])
-            rows.append(row[these])
-            parts.append(kind.to_numpy(int)[these] * len(COST) + part)
-        cells = np.arange(len(frame))
-        call = sparse.csr_array(
-            (np.ones(len(frame)), (cells, np.full(len(frame), place[CALL]))), shape=(len(frame), len(place))
-        )
-        blocks, costs, rows = [*blocks, call], [*costs, np.full(len(frame), CALL_S)], [*rows, cells]
-        parts.append(np.full(len(frame), self._columns - 1))
-        row = np.concatenate(rows)
-        order = np.argsort(row, kind="stable")
+            values = np.zeros((len(these), len(known)), np.float32)
+            for number, (_, value) in enumerate(known):
+                values[:, number] = value
+            coefficients = np.array([number for number, _ in known], int)
+            column = kinds.get(kind, len(kinds)) * len(COST) + cause
+            blocks.append(Block(coefficients, values, amount * count[these], row[these], column))
+        calls = np.arange(call.max(initial=-1) + 1)
+        ones = np.ones((len(calls), 1), np.float32)
+        blocks.append(Block(np.array([place[CALL]]), ones, np.full(len(calls), CALL_S), calls, self._columns - 1))
+        peak, bandwidth, dispatch_s = limits(frame, self.ceilings)
+        of_kind = np.column_stack([1 / peak, 1 / bandwidth, dispatch_s])
         return Design(
-            sparse.vstack(blocks, format="csr")[order],
-            np.concatenate(costs)[order],
-            row[order],
-            np.concatenate(parts)[order],
+            blocks,
+            call,
+            np.hstack([np.tile(of_kind, len(kinds) + 1), np.ones((len(frame), 1))]),
             labels(frame, VERSIONED),
             list(zip(frame["device"].astype("str").str.split(":").str[0], fuses(frame), strict=True)),
         )
@@ -199,15 +218,17 @@ class OperatorLaw:
 
         width = np.array(list(self.coefficients.values()))
         fitted: dict[Key, np.ndarray] = {}
-        workers = Parallel(n_jobs=-1 if len(design.cost_s) > MANY_CONTRIBUTIONS else 1)
+        many = sum(len(block.amount) for block in design.blocks) > MANY_CONTRIBUTIONS
+        workers = Parallel(n_jobs=-1 if many else 1)
         for pool, members in rows_of(design.pools).items():
             names = rows_of([design.configurations[row] for row in members])
             cells = {name: np.array(members)[rows] for name, rows in names.items()}
+            terms = {name: design.take(rows).contributions(len(width)) for name, rows in cells.items()}
             centre, spread = np.zeros(len(width)), width
             start: dict[Key, np.ndarray] = {}
             for _ in range(ROUNDS):
                 found = workers(
-                    delayed(_factors)(design.take(rows), target[rows], centre, spread, self.noise, start.get(name))
+                    delayed(fit_factors)(*terms[name], target[rows], centre, spread, self.noise, start.get(name))
                     for name, rows in cells.items()
                 )
                 start = {name: factors for name, (factors, _) in zip(cells, found, strict=True)}
@@ -225,15 +246,20 @@ class OperatorLaw:
 
         Cells of a configuration that was not fitted are priced by their pool, and, if that was not fitted either, at the ceilings.
         """
+        places = zip(design.configurations, design.pools, strict=True)
+        laws = [next((name for name in names if name in self.log_factors), ()) for names in places]
         out = np.zeros((len(design), self._columns))
-        places = [(*names, *pool) for names, pool in zip(design.configurations, design.pools, strict=True)]
-        for rows in rows_of(places).values():
-            names = design.configurations[rows[0]], design.pools[rows[0]]
-            factors = next((self.log_factors[name] for name in names if name in self.log_factors), None)
-            part = design.take(rows)
-            seconds = part.cost_s if factors is None else part.cost_s * np.exp(part.factors @ factors)
-            flat = np.bincount(part.row * self._columns + part.part, seconds, len(rows) * self._columns)
-            out[rows] = flat.reshape(len(rows), self._columns)
+        for name, cells in rows_of(laws).items():
+            theta = self.log_factors.get(name, np.zeros(len(self.coefficients))).astype(np.float32)
+            calls, cell = np.unique(design.call[cells], return_inverse=True)
+            asked = np.zeros(len(design.blocks[-1].amount), bool)  # the last block has one contribution a call
+            asked[calls] = True
+            amount = np.zeros((self._columns, len(asked)))
+            for block in design.blocks:
+                rows = np.flatnonzero(asked[block.call])
+                scaled = block.amount[rows] * np.exp(block.values[rows] @ theta[block.coefficients])
+                amount[block.column] += np.bincount(block.call[rows], scaled, len(asked))
+            out[cells] = amount.T[calls][cell] * design.second[cells]
         return out
 
     def features(self, frame: pd.DataFrame) -> OperatorFeatures:
@@ -244,12 +270,6 @@ class OperatorLaw:
     @property
     def _columns(self) -> int:
         return (len(self.kinds) + 1) * len(COST) + 1
-
-
-def _factors(
-    cells: Design, target: np.ndarray, centre: np.ndarray, width: np.ndarray, noise: float, start: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    return fit_factors(cells.factors, cells.cost_s, cells.row, target, centre, width, noise, start)
 
 
 @dataclass(frozen=True)
@@ -268,8 +288,9 @@ class OperatorFeatures:
 
     def table(self, frame: pd.DataFrame) -> np.ndarray:
         """Sizes of products weighed by their FLOPs, totals, and indicators, shape (cells, q)."""
-        operators = self.graphs.at(frame)
+        operators, call = self.graphs.calls(frame)
         row, count = operators["row"].to_numpy(), operators["count"].to_numpy(float)
+        calls = call.max(initial=-1) + 1
         flops, moved = (
             operators["flops"].to_numpy(float) * count,
             operators[list(TRAFFIC)].sum(axis=1).to_numpy() * count,
@@ -277,7 +298,7 @@ class OperatorFeatures:
         products = np.where(operators["kind"].isin(PRODUCTS), flops, 0.0)
 
         def total(value: np.ndarray) -> np.ndarray:
-            return np.bincount(row, value, len(frame))
+            return np.bincount(row, value, calls)
 
         def mean(value: np.ndarray, weight: np.ndarray) -> np.ndarray:
             return np.asarray(total(value * weight) / np.maximum(total(weight), 1.0))
@@ -290,20 +311,19 @@ class OperatorFeatures:
         for name in ("n", "k"):
             size = operators[name].to_numpy(float)
             columns += [mean((size % 8 == 0).astype(float), products), mean((size <= 64).astype(float), products)]
-        batch = np.maximum(frame["batch_size"].to_numpy(float), 1.0)
+        batch = np.ones(calls)
+        batch[call] = np.maximum(frame["batch_size"].to_numpy(float), 1.0)
         sums = [np.log(total(value) + 1.0) for value in (moved, flops, count)]
         width = np.log2(np.maximum(operators["width"].to_numpy(float), 1.0))
         columns += [sums[0] - np.log(batch), sums[1] - np.log(batch), sums[2], sums[1] - sums[0], sums[0] - sums[2]]
         columns += [mean(width, moved), np.log2(batch)]
         texts = {column: frame[column].astype("str").to_numpy(object) for column, _ in self.names}
-        return np.column_stack([*columns, *(texts[column] == value for column, value in self.names)]).astype(float)
+        named = [texts[column] == value for column, value in self.names]
+        return np.column_stack([np.column_stack(columns)[call], *named]).astype(float)
 
 
-def _contributions(
-    operators: pd.DataFrame, peak: np.ndarray, bandwidth: np.ndarray | float, dispatch_s: np.ndarray | float
-) -> Iterator[tuple[np.ndarray, np.ndarray, int, list[Column]]]:
-    """Of each kind of operator and cause of cost: which operators, the cost of one at the ceiling, the cause, what scales it."""
-    peak, bandwidth, dispatch_s = (np.broadcast_to(limit, len(operators)) for limit in (peak, bandwidth, dispatch_s))
+def _contributions(operators: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, np.ndarray, int, list[Column]]]:
+    """Of each kind of operator and cause of cost: which operators, the amount of one, the cause, what scales its cost."""
     for kind, these in operators.reset_index(drop=True).groupby("kind", sort=True):
         index = these.index.to_numpy()
         one = np.ones(len(these))
@@ -319,18 +339,18 @@ def _contributions(
             shape = [*_ramps(size, "n"), *_ramps(size, "k"), *_ramps(size, "m"), *_misfits(size), *window]
             shape += _ramps(size, "groups") if kind in BATCHED else []
             columns = _named([((), KIND, one), *shape], kind, "arithmetic")
-            yield index, these["flops"].to_numpy(float) / peak[index], 0, columns
+            yield kind, index, these["flops"].to_numpy(float), 0, columns
         shape = [*_ramps(size, "width"), *_ramps(size, "bytes"), *window, *names]
         for direction in TRAFFIC:
             moved = these[direction].to_numpy(float)
             some = np.flatnonzero(moved > 0)
             columns = [((kind, direction), KIND, one), *_named(shape, kind, "traffic")]
             picked = [(name, width, value[some]) for name, width, value in columns]
-            yield index[some], moved[some] / bandwidth[index[some]], 1, picked
-        yield index, dispatch_s[index], 2, _named([((), KIND, one), *names], kind, "launch")
+            yield kind, index[some], moved[some], 1, picked
+        yield kind, index, one, 2, _named([((), KIND, one), *names], kind, "launch")
         if kind == "resample":
-            alone = these["groups"].to_numpy(float) * ONE_BY_ONE * dispatch_s[index]
-            yield index, alone * (size["groups"] > 1), 2, _named([((), KIND, one)], kind, "image")
+            alone = size["groups"] * ONE_BY_ONE * (size["groups"] > 1)
+            yield kind, index, alone, 2, _named([((), KIND, one)], kind, "image")
 
 
 def _named(columns: Iterable[Column], *prefix: str) -> list[Column]:
