@@ -92,9 +92,13 @@ def of(workload: Workload) -> dict[str, Footprint]:
 
 def _counted(workload: Workload) -> dict[str, Footprint]:
     """Count the calls of a resolved workload."""
-    scale = 1.0 if workload.mode == "training" else PRECISION_BYTES[workload.precision] / PRECISION_BYTES["fp32"]
     with calls(workload) as found:
-        return {name: _scaled(one.counted(), scale) for name, one in found.items()}
+        return {name: _scaled(one.counted(), scale_of(workload)) for name, one in found.items()}
+
+
+def scale_of(workload: Workload) -> float:
+    """By how much bytes of a workload differ from what is counted: inference is counted in fp32."""
+    return 1.0 if workload.mode == "training" else PRECISION_BYTES[workload.precision] / PRECISION_BYTES["fp32"]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Footprints on disk: a count takes seconds and torch, and is the same every time until labbench or a framework changes.
 
     ~/.cache/labbench/footprints/VERSIONS/WORKLOAD.json
+    ~/.cache/labbench/operators/VERSIONS/WORKLOAD.parquet       (:mod:`labbench.prediction.tracing`)
 
 Only workloads of built-in families are kept: the source of a user's model is not known here, so nothing tells when
 it changes.
@@ -30,10 +31,10 @@ _ENTRY = TypeAdapter(dict[str, Footprint])
 
 def recall(workload: Workload) -> dict[str, Footprint] | None:
     """What was counted for a resolved workload by these very versions; ``None`` if nothing was, or it is damaged."""
-    if not _cacheable(workload):
+    if not cacheable(workload):
         return None
     try:
-        return _ENTRY.validate_json(_path(workload).read_bytes())
+        return _ENTRY.validate_json(path_of(workload).read_bytes())
     except (OSError, ValidationError):
         return None
 
@@ -42,26 +43,33 @@ def keep(workload: Workload, counted: Mapping[str, Footprint]) -> None:
     """Keep a count for the next process, if the workload is of a built-in family and the cache can be written."""
     from labbench.manifest import write_json
 
-    if not _cacheable(workload):
+    if not cacheable(workload):
         return
-    path = _path(workload)
+    path = path_of(workload)
     with contextlib.suppress(OSError):  # no space or no right to write: it is counted again
-        if not path.parent.exists():
-            path.parent.mkdir(parents=True)
-            _drop_old_versions(path.parent.parent)
+        make_room(path)
         write_json(path, {name: footprint.model_dump() for name, footprint in counted.items()})
 
 
-def _cacheable(workload: Workload) -> bool:
+def cacheable(workload: Workload) -> bool:
+    """Whether what is counted of a workload may be kept."""
     from labbench import zoo
 
     return zoo.is_built_in(workload.model)
 
 
-def _path(workload: Workload) -> Path:
+def path_of(workload: Workload, what: str = "footprints", suffix: str = ".json") -> Path:
+    """Where something that was counted of a resolved workload by these versions is kept."""
     from labbench.machine.ceilings import cache_folder
 
-    return cache_folder() / "footprints" / versions() / f"{content_id(workload.model_dump(exclude_none=True))}.json"
+    return cache_folder() / what / versions() / f"{content_id(workload.model_dump(exclude_none=True))}{suffix}"
+
+
+def make_room(path: Path) -> None:
+    """Make the folder of a file that is to be kept; the first one of new versions drops what is older than ``VERSIONS_KEPT``."""
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True)
+        _drop_old_versions(path.parent.parent)
 
 
 @cache

@@ -401,7 +401,8 @@ def _shape(label: str, name: str, args: Any, result: Any, *, backward: bool) -> 
         groups = left.shape[0] if batched else 1
         return {"kind": "bmm" if batched else "linear", "m": m, "n": n, "k": left.shape[-1], "groups": groups}
     if label == "pooling":
-        window = args[1] if len(args) > 1 and "pool2d" in name and "adaptive" not in name else ()
+        sizes = args[2:3] if backward else args[1:2]
+        window = sizes[0] if sizes and "pool2d" in name and "adaptive" not in name else ()
         if "upsample" not in name:
             return {"kind": label, "window": prod(window)}
         return {"kind": "resample", "groups": 1 if backward else _images_one_by_one(name, args[0])}

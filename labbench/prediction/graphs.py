@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from labbench.cells import TRAINING_FIELDS
 from labbench.prediction.config import PredictionError
 from labbench.prediction.features import joined
 
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 TRAFFIC = ("read_bytes", "weight_bytes", "written_bytes")
 SCALED = ("flops", *TRAFFIC, "m", "groups")  # may grow with the batch
 ALIKE = ("n", "k", "window", "stride", "width", "count")  # do not
-WORKLOAD_KEY = ("model", "mode", "series", "precision", "image_size", "seq_len", "frames", "audio_s")
+COLUMNS = ("name", "kind", "fused", *SCALED, *(f"{name}_fixed" for name in SCALED), *ALIKE)
+WORKLOAD_KEY = (
+    *("model", "mode", "series", "precision", "image_size", "seq_len", "frames", "audio_s", "kv_cache"),
+    *TRAINING_FIELDS,
+)
 FUSING = (
     "compile",
     "onnxruntime",
@@ -44,8 +49,7 @@ class Graphs:
     operators: pd.DataFrame = field(repr=False)
 
     def __post_init__(self) -> None:
-        needed = ["name", "kind", "fused", "model", *SCALED, *(f"{name}_fixed" for name in SCALED), *ALIKE]
-        missing = [name for name in needed if name not in self.operators]
+        missing = [name for name in ("model", *COLUMNS) if name not in self.operators]
         if missing:
             raise PredictionError(f"the table of operators lacks {', '.join(missing)}; see labbench.prediction.Graphs")
 
@@ -85,10 +89,7 @@ class Graphs:
 
     def number(self, frame: pd.DataFrame) -> np.ndarray:
         """Of each row of a store's frame a number for its graph, -1 where its operators are not known."""
-        missing = [name for name in self.key if name not in frame]
-        if missing:
-            raise PredictionError(f"the frame lacks {', '.join(missing)}, by which operators are looked up")
-        asked = frame[self.key].assign(fused=fuses(frame))
+        asked = frame.reindex(columns=self.key).assign(fused=fuses(frame))
         alike = asked.groupby(list(asked), sort=False, dropna=False, observed=True).ngroup().to_numpy()
         first = np.unique(alike, return_index=True)[1]
         keys = asked.iloc[first].itertuples(index=False, name=None)
@@ -221,8 +222,10 @@ def by_sample(batches: tuple[int, int], fewer: Iterable[Operator], more: Iterabl
 
 def _texts(key: tuple[object, ...]) -> tuple[str, ...]:
     """A key in which 224 and 224.0 are the same and whatever is missing is nothing."""
+    import pandas as pd
+
     return tuple(
-        "" if value is None or value != value else str(int(value) if isinstance(value, float) else value)
+        "" if pd.isna(value) else str(int(value) if isinstance(value, float) and value.is_integer() else value)
         for value in key
     )
 

@@ -50,6 +50,7 @@ class Features(Protocol):
         """Shape (n, q)."""
 
 
+CHUNK = 20_000  # rows predicted at a time, so that memory does not grow with the question
 MIN_FAMILIES = 3  # cross-fitting needs training families left when one is held out and one is scored
 
 
@@ -123,6 +124,15 @@ class Quantity:
         DataFrame
             ``point``, ``low``, ``high`` in the quantity's unit, and ``law``: the fitted law alone.
         """
+        import pandas as pd
+
+        # Cells with the same operators lie in one chunk, as far as they can: they share what is worked out about them.
+        order = np.lexsort((frame["batch_size"].to_numpy(float), frame["model"].to_numpy(str)))
+        chunks = [order[start : start + CHUNK] for start in range(0, max(len(order), 1), CHUNK)]
+        found = [self._predicted(frame.iloc[rows], corrected[rows], level) for rows in chunks]
+        return pd.concat(found).reindex(frame.index)
+
+    def _predicted(self, frame: pd.DataFrame, corrected: np.ndarray, level: float) -> pd.DataFrame:
         import pandas as pd
 
         parts = self.law.parts(self.law.design(frame))

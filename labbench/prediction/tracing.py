@@ -1,21 +1,37 @@
-"""Operators of workloads of the zoo, traced on fake tensors: nothing is run."""
+"""Operators of the zoo's workloads, traced on fake tensors when they are asked about: nothing is run.
+
+A trace of a built-in model is kept on disk beside the footprints, ``~/.cache/labbench/operators/VERSIONS/WORKLOAD.parquet``.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from labbench.prediction.graphs import by_sample
+from pydantic import ValidationError
+
+from labbench import footprint_cache, zoo
+from labbench.cells import Workload
+from labbench.config import ConfigError
+from labbench.prediction.graphs import COLUMNS, TRAFFIC, WORKLOAD_KEY, Graphs, by_sample
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
-    from labbench.cells import Workload
-
 BATCHES = (3, 5)
+PATIENCE_S = 2  # before progress is shown
+FIELDS = tuple(name for name in WORKLOAD_KEY if name in Workload.model_fields)
+WHOLE = ("seq_len", "image_size", "frames", "accumulation")  # numbers that a frame may hold as floats
 
 
 def trace(workload: Workload) -> pd.DataFrame:
-    """Operators of all series of a workload at any batch size, as they are written and as a compiler runs them."""
+    """Operators of all series of a resolved workload at any batch size, as they are written and as a compiler runs them.
+
+    Inference is traced in fp32, and the bytes of a narrower precision scaled as :mod:`labbench.footprint` does.
+    """
     import pandas as pd
 
     from labbench import footprint
@@ -33,4 +49,78 @@ def trace(workload: Workload) -> pd.DataFrame:
         parts.append(
             by_sample(BATCHES, *(fused(one, joined) for one in (fewer, more))).assign(fused=True, series=series)
         )
-    return pd.concat(parts, ignore_index=True)
+    table = pd.concat(parts, ignore_index=True)
+    moved = [*TRAFFIC, *(f"{name}_fixed" for name in TRAFFIC)]
+    table[moved] *= footprint.scale_of(workload)
+    return table
+
+
+class ZooGraphs(Graphs):
+    """Operators of the workloads of the zoo that it is asked about: what is not known yet is traced.
+
+    Attributes
+    ----------
+    why_not : dict
+        Workload that could not be traced to the reason.
+    """
+
+    def __init__(self) -> None:
+        import pandas as pd
+
+        super().__init__(pd.DataFrame(columns=[*COLUMNS, *FIELDS, "series"]))
+        self.__dict__.update(why_not={}, _asked=set())
+
+    def number(self, frame: pd.DataFrame) -> np.ndarray:
+        """See :meth:`Graphs.number`; -1 is left to what cannot be traced."""
+        self._learn(workloads_of(frame))
+        return super().number(frame)
+
+    def _learn(self, workloads: Iterable[Workload]) -> None:
+        import pandas as pd
+        from tqdm.auto import tqdm
+
+        new = [one for one in workloads if one not in self._asked]
+        found = []
+        for workload in tqdm(new, "operators", delay=PATIENCE_S, leave=False, disable=not new):
+            self._asked.add(workload)
+            try:
+                table = kept(workload)
+            except Exception as error:  # building and tracing a user's model may raise anything
+                self.why_not[workload] = f"{type(error).__name__}: {error}"
+            else:
+                found.append(table.assign(**{name: getattr(workload, name) for name in FIELDS}))
+        if found:
+            grown = pd.concat([self.operators, *found] if len(self.operators) else found, ignore_index=True)
+            self.__dict__ = {"operators": grown, "why_not": self.why_not, "_asked": self._asked}
+
+
+def workloads_of(frame: pd.DataFrame) -> list[Workload]:
+    """Different workloads of a frame's rows, whatever their batch size, that the zoo knows."""
+    import pandas as pd
+
+    asked = frame.reindex(columns=list(FIELDS)).astype(object).drop_duplicates()
+    found = []
+    for row in asked.to_dict("records"):
+        fields = {name: value for name, value in row.items() if not pd.isna(value)}
+        fields |= {name: int(fields[name]) for name in WHOLE if name in fields}
+        with contextlib.suppress(ConfigError, ValidationError):  # an imported model, of which the zoo knows nothing
+            found.append(zoo.resolve(Workload(**fields)))
+    return found
+
+
+def kept(workload: Workload) -> pd.DataFrame:
+    """:func:`trace`, or what is on disk of one by the same versions; of a user's model always a new trace."""
+    import pandas as pd
+
+    path = footprint_cache.path_of(workload, "operators", ".parquet") if footprint_cache.cacheable(workload) else None
+    if path is None:
+        return trace(workload)
+    with contextlib.suppress(OSError, ValueError):  # none yet, or a damaged one
+        return pd.read_parquet(path)
+    table = trace(workload)
+    with contextlib.suppress(OSError):  # no space or no right to write: it is traced again
+        footprint_cache.make_room(path)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        table.to_parquet(part)
+        part.replace(path)
+    return table
