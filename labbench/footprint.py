@@ -131,6 +131,7 @@ def calls(workload: Workload) -> Iterator[dict[str, Call]]:
     with FakeTensorMode(allow_non_fake_inputs=True), any_value(1.0), where_they_are():
         with no_init_weights(), any_value(0.0):
             model = zoo.build(counted_in)
+            _tie(model.module)
         if training:
             step = _second_step(model, counted_in)
             yield {"step": Call(step.module, step, step)}
@@ -140,6 +141,13 @@ def calls(workload: Workload) -> Iterator[dict[str, Call]]:
                 program.name: Call(program.module, partial(program.module, *program.inputs))
                 for program in model.programs
             }
+
+
+def _tie(module: torch.nn.Module) -> None:
+    """Make one of weights that a transformers model shares, which it does not do where none are initialized."""
+    for part in module.modules():
+        if hasattr(part, "tie_weights"):
+            part.tie_weights()
 
 
 def where_they_are() -> Any:

@@ -138,7 +138,9 @@ def _content(spec: ModuleSpec) -> str:
 def _find(model: str) -> tuple[Family, Size]:
     from labbench.config import unknown_name
 
-    for family in families().values():
+    from labbench.zoo import made
+
+    for family in (*families().values(), made.FAMILY):
         for name, size in family.sizes.items():
             if model == _name(family, name):
                 return family, size
@@ -152,8 +154,10 @@ def family_of(model: str) -> Family:
 
 def is_built_in(model: str) -> bool:
     """Whether a model's family is labbench's own, and no plugin has put another in its place."""
+    from labbench.zoo import made
+
     family = family_of(model)
-    return _built_in().get(family.name) is family
+    return {**_built_in(), made.FAMILY.name: made.FAMILY}.get(family.name) is family
 
 
 def resolve(workload: Workload) -> Workload:
