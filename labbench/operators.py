@@ -196,6 +196,12 @@ def _storage(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
+def _held(tensor: torch.Tensor) -> int:
+    """Bytes of a tensor, what is repeated by expanding counted once."""
+    once = (size for size, step in zip(tensor.shape, tensor.stride(), strict=True) if step)
+    return tensor.element_size() * prod(once) if tensor.numel() else 0
+
+
 def _watcher(found: list[Operator], weights: set[int], live: Live | None) -> Any:
     """A dispatch mode that notes every operator and shows ``live`` every tensor."""
     import torch
@@ -235,14 +241,14 @@ def _watcher(found: list[Operator], weights: set[int], live: Live | None) -> Any
             result: Any,
         ) -> None:
             label, backward = classify(name), name.endswith("_backward")
-            constant = sum(x.nbytes for x in inputs if _storage(x) in weights)
+            constant = sum(_held(x) for x in inputs if _storage(x) in weights)
             found.append(
                 Operator(
                     name=name,
                     label=label,
                     backward=backward,
                     flops=_flops(label, packet, args, kwargs, outputs, result, backward=backward),
-                    read_bytes=float(sum(x.nbytes for x in inputs) - constant),
+                    read_bytes=float(sum(_held(x) for x in inputs) - constant),
                     weight_bytes=float(constant),
                     written_bytes=float(sum(x.nbytes for x in outputs)),
                     width=inputs[0].shape[-1] if inputs and inputs[0].dim() else 1,

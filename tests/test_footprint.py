@@ -46,14 +46,22 @@ def test_a_grouped_convolution_is_counted_forward_and_backward():
     assert counted.by_class["convolution"].flops == 3 * forward
 
 
+def test_what_is_repeated_by_expanding_is_read_once():
+    rows, row = torch.ones(16, 4), torch.ones(4)
+    counted = footprint.count(torch.nn.Identity(), lambda: rows + row.expand(16, 4))
+    assert counted.bytes == 4 * (64 + 4 + 64)
+
+
 @pytest.mark.parametrize("family", list(zoo.families()))
 def test_every_family_is_counted_without_running_it(family):
-    work = Workload(model=zoo.smallest(family), batch_size=2)
+    work = zoo.resolve(Workload(model=zoo.smallest(family), batch_size=2))
+    held = sum(p.numel() for p in zoo.build(work).module.parameters())  # tied ones once
     for mode in ("inference", "training"):
         for name, counted in footprint.of(work.model_copy(update={"mode": mode})).items():
             assert counted.flops > 0, name
             assert counted.bytes > 0
             assert counted.kernels > 0
+            assert counted.parameters == held
             assert counted.flops == pytest.approx(sum(one.flops for one in counted.by_class.values()))
 
 
