@@ -87,6 +87,17 @@ class Graphs:
     def _rows(self) -> list[np.ndarray]:
         return list(self._places.values())
 
+    @cached_property
+    def _words(self) -> dict[str, pd.Categorical]:
+        import pandas as pd
+
+        return {name: pd.Categorical(self.operators[name].astype(object)) for name in ("name", "kind")}
+
+    @cached_property
+    def _numeric(self) -> dict[str, np.ndarray]:
+        names = (*ALIKE, *SCALED, *(f"{name}_fixed" for name in SCALED))
+        return {name: self.operators[name].to_numpy(float) for name in names}
+
     def number(self, frame: pd.DataFrame) -> np.ndarray:
         """Of each row of a store's frame a number for its graph, -1 where its operators are not known."""
         asked = frame.reindex(columns=self.key).assign(fused=fuses(frame))
@@ -98,8 +109,11 @@ class Graphs:
     def calls(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
         """Operators of each different call that a frame's rows make, as :meth:`at` gives them, and which call each row makes."""
         made = np.column_stack([self.number(frame), frame["batch_size"].to_numpy(float)])
-        _, first, call = np.unique(made, axis=0, return_index=True, return_inverse=True)
-        return self.at(frame.iloc[first]), call
+        asked, last = made.tobytes(), self.__dict__.get("_last")
+        if last is None or last[0] != asked:  # what a law and a residual ask one after the other is worked out once
+            _, first, call = np.unique(made, axis=0, return_index=True, return_inverse=True)
+            last = self.__dict__["_last"] = (asked, (self.at(frame.iloc[first]), call))
+        return last[1]
 
     def at(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Operators of each row of a store's frame at its batch size: a row each, with ``row``, its position in the frame.
@@ -109,6 +123,8 @@ class Graphs:
         PredictionError
             If the operators of a row are not known.
         """
+        import pandas as pd
+
         number = self.number(frame)
         if (number < 0).any():
             unknown = frame[number < 0].drop_duplicates(self.key)
@@ -118,44 +134,43 @@ class Graphs:
         index = np.concatenate(found) if found else np.zeros(0, int)
         row = np.repeat(np.arange(len(frame)), [len(rows) for rows in found])
         batch = frame["batch_size"].to_numpy(float)[row]
-        table = self.operators.iloc[index]
-        out = table[["name", "kind", *ALIKE]].reset_index(drop=True)
-        for name in SCALED:
-            value = table[name].to_numpy(float) * batch + table[f"{name}_fixed"].to_numpy(float)
-            out[name] = np.maximum(value, 0.0)
-        return out.assign(row=row)
+        texts = {name: self._words[name].take(index) for name in ("name", "kind")}
+        alike = {name: self._numeric[name][index] for name in ALIKE}
+        scaled = {
+            name: np.maximum(self._numeric[name][index] * batch + self._numeric[f"{name}_fixed"][index], 0.0)
+            for name in SCALED
+        }
+        return pd.DataFrame({**texts, **alike, **scaled, "row": row})
 
     def fill(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame with FLOPs, bytes and kernels, in all and of each kind of operator, where they are known and it has none."""
-        import pandas as pd
-
         known = self.number(frame) >= 0
         lacking = frame["flops"].isna().to_numpy() if "flops" in frame else np.ones(len(frame), bool)
         wanted = np.flatnonzero(known & lacking)
         out = frame.reset_index(drop=True).copy()
         if not len(wanted):
             return out
-        operators = self.at(out.iloc[wanted])
+        operators, call = self.calls(out.iloc[wanted])
         count = operators["count"].to_numpy(float)
         each = {
-            "flops": operators["flops"] * count,
-            "bytes": operators[list(TRAFFIC)].sum(axis=1) * count,
+            "flops": operators["flops"].to_numpy() * count,
+            "bytes": operators[list(TRAFFIC)].to_numpy().sum(axis=1) * count,
             "kernels": count,
         }
-        table = pd.DataFrame(each).assign(row=wanted[operators["row"]], kind=operators["kind"])
-        for name in each:
-            of_kind = table.pivot_table(name, "row", "kind", "sum", fill_value=0.0)
-            for column, values in (
-                (name, of_kind.sum(axis=1)),
-                *((f"{name}_{kind}", of_kind[kind]) for kind in of_kind),
-            ):
-                filled = (
+        kinds = operators["kind"].cat.categories
+        place = operators["row"].to_numpy() * len(kinds) + operators["kind"].cat.codes.to_numpy()
+        size = (call.max() + 1, len(kinds))
+        for name, value in each.items():
+            of_kind = np.bincount(place, value, size[0] * size[1]).reshape(size)
+            filled = {name: of_kind.sum(axis=1), **{f"{name}_{kind}": of_kind[:, i] for i, kind in enumerate(kinds)}}
+            for column, values in filled.items():
+                held = (
                     out[column].to_numpy(float, na_value=np.nan, copy=True)
                     if column in out
                     else np.full(len(out), np.nan)
                 )
-                filled[values.index] = values
-                out[column] = filled
+                held[wanted] = values[call]
+                out[column] = held
         return out
 
     def known(self, frame: pd.DataFrame) -> pd.DataFrame:

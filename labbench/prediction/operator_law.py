@@ -324,14 +324,18 @@ class OperatorFeatures:
 
 def _contributions(operators: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, np.ndarray, int, list[Column]]]:
     """Of each kind of operator and cause of cost: which operators, the amount of one, the cause, what scales its cost."""
-    for kind, these in operators.reset_index(drop=True).groupby("kind", sort=True):
+    import pandas as pd
+
+    spelt = operators["name"].cat
+    named, texts = pd.factorize(spelt.categories.str.rstrip("_"), sort=True)  # in place or not
+    named = named[spelt.codes.to_numpy()]
+    for kind, these in operators.groupby("kind", sort=True, observed=True):
         index = these.index.to_numpy()
         one = np.ones(len(these))
         size = {name: these[name].to_numpy(float) for name in ("n", "k", "m", "groups", "window", "width")}
         size["bytes"] = sum((these[name].to_numpy(float) for name in TRAFFIC), np.zeros(len(these)))
-        plain = these["name"].str.rstrip("_").to_numpy(object)
-        told = [] if kind in PRODUCTS else sorted(set(plain))
-        names: list[Column] = [((kind, name), NAME, (plain == name).astype(float)) for name in told]
+        told = [] if kind in PRODUCTS else np.unique(named[index])
+        names: list[Column] = [((kind, texts[one]), NAME, (named[index] == one).astype(float)) for one in told]
         window: list[Column] = []
         if kind in WINDOWED:
             window = [*_ramps(size, "window"), (("strided",), SHAPE, (these["stride"] > 1).to_numpy(float))]

@@ -137,7 +137,6 @@ def _content(spec: ModuleSpec) -> str:
 
 def _find(model: str) -> tuple[Family, Size]:
     from labbench.config import unknown_name
-
     from labbench.zoo import made
 
     for family in (*families().values(), made.FAMILY):

@@ -1,8 +1,8 @@
 """Made networks: operators in random mixtures, from which a predictor learns what a platform charges for each.
 
-``made-7`` is drawn with seed 7: a convolutional network, a transformer, or one step of a decoder, small, of random widths, depths and
-kinds of blocks. Nobody asks how fast they run; but sixteen families tell little about the operators of a seventeenth, and these have
-no family resemblance to it. ``labbench run --model $(labbench models made)`` is not needed: `labbench calibrate` measures them.
+``made-7`` is drawn with seed 7: a convolutional network, a transformer, or one step of a decoder, small, of random widths, depths
+and kinds of blocks. Nobody asks how fast they run; but sixteen families tell little about the operators of a seventeenth, and these
+mix them anew. They are not listed with the zoo's models: ``labbench run --model made-0 made-1 ...`` measures them.
 """
 
 from __future__ import annotations
@@ -33,5 +33,11 @@ def _made(size: Size, work: Workload) -> Model:
 
 
 FAMILY = Family(
-    "made", "made networks", "calibration", "made", {str(seed): Size({"seed": seed}) for seed in range(COUNT)}, {}, _made
+    "made",
+    "made networks",
+    "calibration",
+    "made",
+    {str(seed): Size({"seed": seed}) for seed in range(COUNT)},
+    {},
+    _made,
 )
