@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from labbench.records import Footprint
     from labbench.store import Store
 
-SERIES_COLUMNS = ("series", "flops", "bytes", "kernels", "parameters", "activation_bytes")
+PEAKS = {"tensor_peak_bytes": "peak_bytes", "tensor_peak_cpu_bytes": "peak_cpu_bytes"}  # as footprints call them
+SERIES_COLUMNS = ("series", "flops", "bytes", "kernels", "parameters", "activation_bytes", *PEAKS)
 MEASURED_AS = ("items_per_call", "throughput_unit")
 
 
@@ -92,7 +93,7 @@ def missing(frame: pd.DataFrame) -> pd.DataFrame:
     platform = [*PLATFORM, "device", "device_name", "runtime", "world_size", "threads"]
     offered = known[[*platform, "mode", "precision"]].drop_duplicates([*PLATFORM, "mode", "precision"])
     by_class = [name for name in known if str(name).startswith(("flops_", "bytes_", "kernels_"))]
-    columns = [*WORKLOAD, "primary", *SERIES_COLUMNS, *MEASURED_AS, *by_class]
+    columns = [*WORKLOAD, "primary", *(name for name in SERIES_COLUMNS if name in known), *MEASURED_AS, *by_class]
     demanded = known[["machine_id", *columns]].drop_duplicates(["machine_id", *WORKLOAD, "series"])
     pairs = demanded.merge(offered, on=["machine_id", "mode", "precision"])
     seen = frame[[*PLATFORM, *WORKLOAD]].drop_duplicates()
@@ -154,6 +155,7 @@ def _columns(demand: Footprint | None) -> dict[str, float]:
     if demand is None:
         return dict.fromkeys((*TOTALS, "parameters", "activation_bytes"), np.nan)
     row = {name: getattr(demand, name) for name in (*TOTALS, "parameters", "activation_bytes")}
+    row |= {column: getattr(demand, name) for column, name in PEAKS.items()}
     for name, operators in demand.by_class.items():
         row |= {f"{total}_{name}": getattr(operators, total) for total in TOTALS}
     return row

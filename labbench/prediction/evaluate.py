@@ -12,6 +12,7 @@ from labbench.prediction import leaks
 from labbench.prediction.baselines import LATENCY_BASELINES, MEMORY_BASELINES, Baseline
 from labbench.prediction.config import PredictionConfig
 from labbench.prediction.features import (
+    HELD,
     MEMORY,
     PER_CLASS,
     PLATFORM,
@@ -20,6 +21,7 @@ from labbench.prediction.features import (
     Ceilings,
     Device,
 )
+from labbench.prediction.graphs import WORKLOAD_KEY
 from labbench.prediction.predictor import Predictor, learnt_from
 from labbench.prediction.splits import SPLITS, folds
 
@@ -35,8 +37,19 @@ FIXED_CHOICE = "best fixed platform"
 WITHIN = (0.10, 0.15, 0.25)
 # What predictor and baselines look at: folds of a narrow table are taken in a third of the time.
 LEARNT_FROM = (
-    *(*WORKLOAD, *PLATFORM, "device", "runtime", "framework", "series", "primary", "architecture", "group", "cell_key"),
-    *(*TOTALS, "parameters", "activation_bytes", "latency_s", MEMORY),
+    *(
+        *WORKLOAD,
+        *WORKLOAD_KEY,
+        *PLATFORM,
+        "device",
+        "runtime",
+        "framework",
+        "primary",
+        "architecture",
+        "group",
+        "cell_key",
+    ),
+    *(*TOTALS, "parameters", "activation_bytes", *HELD, "latency_s", MEMORY),
 )
 DESCRIBED = (
     *(*WORKLOAD, *PLATFORM, "device", "device_name", "runtime", "family", "group", "series", "record_id", "cell_id"),

@@ -40,7 +40,10 @@ BYTES_PER_VALUE = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 # Classes that a runtime executes one by one; of the others it fuses or drops as many as it can.
 DENSE = ("matmul", "convolution", "attention")
 LATENCY_TERMS = ("compute", "traffic", "dense operators", "other operators", "call")
-MEMORY_TERMS = ("weights", "activations", "runtime")
+MEMORY_TERMS = ("weights", "tensors", "attention scores", "operators", "runtime")
+HELD = ("held_weight_bytes", "held_tensor_bytes", "held_score_bytes", "held_operators")
+EXPORTING = ("onnxruntime", "openvino")  # runtimes that hold each program with weights of its own
+OPERATOR_BYTES = 1e4  # start of what a runtime takes for each operator; learnt
 NAMED = ("machine_id", "platform", "precision", "mode", "series")  # texts among the residual's features
 
 
@@ -113,7 +116,7 @@ def prepare(frame: pd.DataFrame) -> pd.DataFrame:
     table["group"] = table["family"].map(joined(table["family"].to_numpy(str), operator_graphs(table)))
     cell = ["record_id"] if "record_id" in table else [name for name in (*PLATFORM, *WORKLOAD) if name in table]
     table["cell_key"] = table.groupby(cell, dropna=False, observed=True).ngroup()
-    return table
+    return table if set(HELD) <= set(table) else table.assign(**_held(table))
 
 
 def operator_graphs(table: pd.DataFrame) -> np.ndarray:
@@ -174,17 +177,41 @@ def latency_terms(frame: pd.DataFrame, ceilings: Mapping[Device, Ceilings]) -> n
 
 
 def memory_terms(frame: pd.DataFrame, ceilings: Mapping[Device, Ceilings]) -> np.ndarray:
-    """Bytes that each term would hold at its start value, shape (n, 3): ``MEMORY_TERMS``."""
+    """Bytes that each term would hold at its start value, shape (n, 5): ``MEMORY_TERMS``."""
     del ceilings  # memory has none; the signature is latency_terms'
-    largest = frame.groupby("cell_key")[["parameters", "activation_bytes"]].transform("max")
-    width = frame["precision"].astype("str").map(BYTES_PER_VALUE).fillna(4).to_numpy(float)
-    return np.column_stack(
-        [
-            largest["parameters"].to_numpy(float, na_value=np.nan) * width,
-            largest["activation_bytes"].to_numpy(float, na_value=np.nan),
-            np.full(len(frame), RUNTIME_BYTES),
-        ]
+    held = [frame[name].to_numpy(float) for name in HELD]
+    held[3] = held[3] * OPERATOR_BYTES
+    return np.column_stack([*held, np.full(len(frame), RUNTIME_BYTES)])
+
+
+def _held(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """What a cell's worker holds, from the footprints of all its series: ``HELD``.
+
+    Weights are those of the module, but exporting runtimes hold what each operator of each program reads: tied weights as often as
+    they are used. Tensors are the most that live at one time beside the weights, scores those of the largest attention, which some
+    runtimes write out.
+    """
+    import pandas as pd
+
+    def column(name: str) -> np.ndarray:
+        return table[name].to_numpy(float, na_value=np.nan) if name in table else np.full(len(table), np.nan)
+
+    def of_cell(value: np.ndarray, how: str) -> np.ndarray:
+        return pd.Series(value).groupby(table["cell_key"].to_numpy()).transform(how).to_numpy(float)
+
+    own = column("parameters") * table["precision"].astype("str").map(BYTES_PER_VALUE).fillna(4).to_numpy(float)
+    uses = of_cell(column("weight_use_bytes"), "sum")
+    exported = table["runtime"].astype("str").isin(EXPORTING).to_numpy() & (uses > 0)
+    on_cpu = table["device"].astype("str").to_numpy(object) == "cpu"
+    peak = np.where(on_cpu, column("tensor_peak_cpu_bytes"), column("tensor_peak_bytes"))
+    tensors = np.where(np.isfinite(peak), np.maximum(peak - own, 0.0), column("activation_bytes"))
+    held = (
+        np.where(exported, uses, of_cell(own, "max")),
+        of_cell(tensors, "max"),
+        np.nan_to_num(of_cell(column("score_bytes"), "max")),
+        of_cell(column("kernels"), "sum"),
     )
+    return dict(zip(HELD, held, strict=True))
 
 
 @dataclass(frozen=True)

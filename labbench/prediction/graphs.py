@@ -27,6 +27,7 @@ WORKLOAD_KEY = (
     *("model", "mode", "series", "precision", "image_size", "seq_len", "frames", "audio_s", "kv_cache"),
     *TRAINING_FIELDS,
 )
+SCORE_BYTES = 4  # of an attention score that is written out
 FUSING = (
     "compile",
     "onnxruntime",
@@ -143,14 +144,36 @@ class Graphs:
         return pd.DataFrame({**texts, **alike, **scaled, "row": row})
 
     def fill(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The frame with FLOPs, bytes and kernels, in all and of each kind of operator, where they are known and it has none."""
-        known = self.number(frame) >= 0
-        lacking = frame["flops"].isna().to_numpy() if "flops" in frame else np.ones(len(frame), bool)
-        wanted = np.flatnonzero(known & lacking)
+        """The frame with what is known of its rows' operators.
+
+        FLOPs, bytes and kernels, in all and of each kind of operator, where it has none; ``weight_use_bytes``, weights as often as
+        operators use them, and ``score_bytes``, the scores of the largest attention.
+        """
+        known = np.flatnonzero(self.number(frame) >= 0)
         out = frame.reset_index(drop=True).copy()
-        if not len(wanted):
+        if not len(known):
             return out
-        operators, call = self.calls(out.iloc[wanted])
+        operators, call = self.calls(out.iloc[known])
+        lacking = out["flops"].isna().to_numpy() if "flops" in out else np.ones(len(out), bool)
+
+        def set_to(column: str, values: np.ndarray, where: np.ndarray) -> None:
+            held = (
+                out[column].to_numpy(float, na_value=np.nan, copy=True) if column in out else np.full(len(out), np.nan)
+            )
+            held[known[where]] = values[call[where]]
+            out[column] = held
+
+        everywhere, size = np.ones(len(known), bool), call.max() + 1
+        row = operators["row"].to_numpy()
+        scores = np.zeros(size)
+        attention = np.flatnonzero(operators["kind"] == "attention")
+        m, n, groups = (operators[name].to_numpy()[attention] for name in ("m", "n", "groups"))
+        np.maximum.at(scores, row[attention], m * n * groups * SCORE_BYTES)
+        set_to("score_bytes", scores, everywhere)
+        used = operators["weight_bytes"].to_numpy() * operators["count"].to_numpy()
+        set_to("weight_use_bytes", np.bincount(row, used, size), everywhere)
+        if not lacking[known].any():
+            return out
         count = operators["count"].to_numpy(float)
         each = {
             "flops": operators["flops"].to_numpy() * count,
@@ -158,19 +181,12 @@ class Graphs:
             "kernels": count,
         }
         kinds = operators["kind"].cat.categories
-        place = operators["row"].to_numpy() * len(kinds) + operators["kind"].cat.codes.to_numpy()
-        size = (call.max() + 1, len(kinds))
+        place = row * len(kinds) + operators["kind"].cat.codes.to_numpy()
         for name, value in each.items():
-            of_kind = np.bincount(place, value, size[0] * size[1]).reshape(size)
-            filled = {name: of_kind.sum(axis=1), **{f"{name}_{kind}": of_kind[:, i] for i, kind in enumerate(kinds)}}
-            for column, values in filled.items():
-                held = (
-                    out[column].to_numpy(float, na_value=np.nan, copy=True)
-                    if column in out
-                    else np.full(len(out), np.nan)
-                )
-                held[wanted] = values[call]
-                out[column] = held
+            of_kind = np.bincount(place, value, size * len(kinds)).reshape(size, len(kinds))
+            set_to(name, of_kind.sum(axis=1), lacking[known])
+            for number, kind in enumerate(kinds):
+                set_to(f"{name}_{kind}", of_kind[:, number], lacking[known])
         return out
 
     def known(self, frame: pd.DataFrame) -> pd.DataFrame:

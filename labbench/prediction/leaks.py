@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labbench.prediction.config import PredictionError
-from labbench.prediction.features import CONFIGURATION, PER_CLASS, TOTALS, operator_graphs
+from labbench.prediction.features import CONFIGURATION, HELD, PER_CLASS, TOTALS, operator_graphs
 from labbench.words import count
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Fewest rows of which a feature in the target's order is no chance: measured latencies are off by a per cent or so, and
 # that is enough to put neighbours among thirty honest rows out of order.
 ORDERED_ROWS = 30
-SIZES = (*TOTALS, "parameters", "activation_bytes")
+SIZES = (*TOTALS, "parameters", "activation_bytes", *HELD)
 
 
 def _alike(*names: str) -> Callable[[pd.DataFrame, str], np.ndarray]:
