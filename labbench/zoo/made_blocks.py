@@ -12,7 +12,9 @@ from torch.nn import functional
 
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, nn.Sigmoid)
 HEAD_WIDTHS = (16, 32, 64)
-MOST_ELEMENTS = 2**16  # of a sequence's activations: length x width
+WINDOWS = (8, 7, 4, 3, 2, 1)
+LENGTHS = (16, 50, 64, 128, 197, 256, 384, 512, 1024, 1500)
+MOST_ELEMENTS = 2**17  # of a sequence's activations: length x width
 
 
 @dataclass
@@ -58,6 +60,37 @@ class Flat(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Shape stays."""
         return self.body(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
+
+
+class Windows(nn.Module):
+    """The same, for bodies that look at one window of the image at a time; windows are shifted by half of their side."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Shape stays."""
+        batch, width, height, _ = x.shape
+        side = next(one for one in WINDOWS if height % one == 0)
+        count = height // side
+        shifted = x.roll((-(side // 2), -(side // 2)), (2, 3)).view(batch, width, count, side, count, side)
+        found = self.body(shifted.permute(0, 2, 4, 3, 5, 1).reshape(-1, side * side, width))
+        whole = found.view(batch, count, count, side, side, width).permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
+        return whole.roll((side // 2, side // 2), (2, 3))
+
+
+class Resize(nn.Module):
+    """Interpolates images to another size."""
+
+    def __init__(self, factor: float, mode: str) -> None:
+        super().__init__()
+        self.factor, self.mode = factor, mode
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Batch x channels x height x width."""
+        size = [int(side * self.factor) for side in x.shape[2:]]
+        return functional.interpolate(x, size=size, mode=self.mode, align_corners=False)
 
 
 class RMSNorm(nn.Module):
@@ -152,9 +185,10 @@ def convolutions(width: int, draw: Random) -> nn.Module:
 
     def layer(inputs: int, outputs: int, size: int, groups: int = 1, last: bool = False) -> list[nn.Module]:
         convolution = nn.Conv2d(inputs, outputs, size, padding=size // 2, groups=groups, bias=False)
-        return [convolution, nn.BatchNorm2d(outputs), *([] if last else [act()])]
+        return [convolution, calm(outputs), *([] if last else [act()])]
 
-    kind = draw.choice(["plain", "bottleneck", "separable", "spatial", "tokens"])
+    calm = draw.choice([nn.BatchNorm2d, nn.BatchNorm2d, nn.BatchNorm2d, lambda outputs: nn.GroupNorm(8, outputs)])
+    kind = draw.choice(["plain", "bottleneck", "separable", "spatial", "tokens", "windows"])
     if kind == "plain":
         size = draw.choice([1, 3, 3, 5])
         return Residual(nn.Sequential(*layer(width, width, size), *layer(width, width, size, last=True)))
@@ -173,6 +207,8 @@ def convolutions(width: int, draw: Random) -> nn.Module:
         mixed = nn.Conv2d(width, width, size, padding=size // 2, groups=width)
         tokens = nn.Sequential(norm(width, draw), perceptron(width, draw))
         return Residual(nn.Sequential(mixed, ChannelsLast(tokens)), torch.ones(width, 1, 1))
+    if kind == "windows":
+        return Windows(transformer(width, draw))
     return Residual(Flat(nn.Sequential(norm(width, draw), perceptron(width, draw))))
 
 
@@ -184,6 +220,8 @@ class Images(nn.Module):
         width, patch = draw.choice([16, 32, 48, 64, 96]), draw.choice([2, 4, 4])
         stem = draw.choice([patch, 7])
         layers: list[nn.Module] = [nn.Conv2d(3, width, stem, stride=patch, padding=(stem - patch + 1) // 2)]
+        if draw.random() < 0.3:
+            layers.insert(0, Resize(2 ** draw.choice([-1, 1]), draw.choice(["bilinear", "bicubic"])))
         stages = draw.choice([2, 3])
         for stage in range(stages):
             layers += [convolutions(width, draw) for _ in range(draw.choice([1, 2, 3]))]
@@ -204,27 +242,52 @@ class Images(nn.Module):
         return Output(self.head(self.body(image).mean((2, 3))))
 
 
-class Tokens(nn.Module):
-    """A transformer of token ids or, through convolutions along the time, of a signal's features."""
+class Wave(nn.Module):
+    """Convolutions along the time that make tokens of a signal's features or of the signal itself."""
 
-    def __init__(self, draw: Random, classes: int, width: int, length: int, features: int) -> None:
+    def __init__(self, draw: Random, inputs: int, width: int) -> None:
         super().__init__()
-        self.features = features
-        if features:
-            self.stem: nn.Module = nn.Sequential(
-                nn.Conv1d(features, width, 3, padding=1), nn.GELU(), nn.Conv1d(width, width, 3, stride=2, padding=1)
-            )
+        if inputs > 1:
+            layers = [nn.Conv1d(inputs, width, 3, padding=1), nn.GELU(), nn.Conv1d(width, width, 3, 2, 1), nn.GELU()]
         else:
-            self.stem = nn.Embedding(draw.choice([1000, 8000, 30000]), width)
-        self.place = nn.Parameter(torch.zeros(length, width))
+            layers = [nn.Conv1d(1, width, 10, 5, bias=False), nn.GroupNorm(width, width), nn.GELU()]
+            for _ in range(draw.choice([2, 3, 4])):
+                layers += [nn.Conv1d(width, width, 3, 2, bias=False), nn.GELU()]
+        self.layers = nn.Sequential(*layers)
+        size = draw.choice([15, 31, 127])
+        self.place = nn.Conv1d(width, width, size, padding=size // 2, groups=16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Batch x inputs x time to batch x length x width."""
+        found = self.layers(x)
+        return (found + functional.gelu(self.place(found))).transpose(1, 2)
+
+
+class Words(nn.Module):
+    """Token ids and their places."""
+
+    def __init__(self, vocabulary: int, width: int, length: int) -> None:
+        super().__init__()
+        self.embedding, self.place = nn.Embedding(vocabulary, width), nn.Parameter(torch.zeros(length, width))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Batch x length to batch x length x width."""
+        return self.embedding(ids) + self.place
+
+
+class Tokens(nn.Module):
+    """A transformer of what a stem makes of its input."""
+
+    def __init__(self, draw: Random, classes: int, stem: nn.Module, width: int) -> None:
+        super().__init__()
+        self.stem = stem
         self.body = nn.Sequential(*(transformer(width, draw) for _ in range(draw.choice([1, 2, 3]))))
         self.norm, self.head = norm(width, draw), nn.Linear(width, classes)
         self.everywhere = draw.random() < 0.5  # classes of every position, then their mean
 
     def forward(self, x: torch.Tensor) -> Output:
-        """Batch x length, or batch x features x 2 length."""
-        found = self.stem(x).transpose(1, 2) if self.features else self.stem(x)
-        found = self.norm(self.body(found + self.place))
+        """Whatever the stem takes."""
+        found = self.norm(self.body(self.stem(x)))
         return Output(self.head(found).mean(1) if self.everywhere else self.head(found[:, 0]))
 
 
@@ -257,14 +320,17 @@ def images(draw: Random, batch: int, classes: int) -> tuple[nn.Module, dict[str,
 
 
 def tokens(draw: Random, batch: int, classes: int) -> tuple[nn.Module, dict[str, Any]]:
-    """A transformer and its input."""
+    """A transformer and its input: ids, features of a signal or a signal."""
     width = draw.choice([64, 128, 192, 256, 384, 512, 768])
-    length = draw.choice([size for size in (16, 50, 64, 128, 197, 256, 384, 512) if size * width <= MOST_ELEMENTS])
-    features = draw.choice([0, 0, 40, 80])
-    module = Tokens(draw, classes, width, length, features)
-    if features:
-        return module, {"x": torch.randn(batch, features, 2 * length)}
-    return module, {"x": torch.randint(0, module.stem.num_embeddings, (batch, length))}
+    length = draw.choice([size for size in LENGTHS if size * width <= MOST_ELEMENTS])
+    kind = draw.choice(["ids", "ids", "features", "signal"])
+    if kind == "ids":
+        vocabulary = draw.choice([1000, 8000, 30000])
+        x = torch.randint(0, vocabulary, (batch, length))
+        return Tokens(draw, classes, Words(vocabulary, width, length), width), {"x": x}
+    inputs = draw.choice([40, 80]) if kind == "features" else 1
+    x = torch.randn(batch, inputs, 2 * length if inputs > 1 else 20 * length)
+    return Tokens(draw, classes, Wave(draw, inputs, width), width), {"x": x}
 
 
 def step(draw: Random, batch: int, classes: int) -> tuple[nn.Module, dict[str, Any]]:
