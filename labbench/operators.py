@@ -11,7 +11,7 @@ convolution and a pointwise one do not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,10 @@ REDUCING = {"linalg_vector_norm": "reduction"}  # costs what a sum does, whateve
 CAST = "_to_copy"  # to another precision, of half or twice the bytes
 SECTOR_BYTES = 32  # that a GPU reads at once, of whatever it needs
 SAME_SIZE = 0.01  # normalization writes its statistics too
+VIEWS = {  # to their kind
+    **dict.fromkeys(("permute", "transpose", "t"), "transpose"),
+    **dict.fromkeys(("slice", "select", "split", "split_with_sizes", "unbind", "chunk", "narrow"), "slice"),
+}
 FREE = ("empty", "detach", "lift_fresh", "_unsafe_view", "alias", "is_same_size", "sym_size", "_local_scalar_dense")
 
 
@@ -108,7 +112,9 @@ class Operator:
         return self.read_bytes + self.weight_bytes + self.written_bytes
 
 
-def watch(call: Callable[[], Any], module: torch.nn.Module | None = None, live: Live | None = None) -> list[Operator]:
+def watch(
+    call: Callable[[], Any], module: torch.nn.Module | None = None, live: Live | None = None, *, views: bool = False
+) -> list[Operator]:
     """Operators of ``call()``, in order.
 
     Parameters
@@ -119,10 +125,12 @@ def watch(call: Callable[[], Any], module: torch.nn.Module | None = None, live: 
         Whose parameters and buffers count as weights.
     live : Live, optional
         Follows the tensors.
+    views : bool
+        Whether transposing and slicing count as operators, too: PyTorch only makes a view, exported programs copy.
     """
     found: list[Operator] = []
     weights = set() if module is None else {_storage(x) for x in (*module.parameters(), *module.buffers())}
-    with _watcher(found, weights, live) as watcher, _whole_attention(watcher):
+    with _watcher(found, weights, live, VIEWS if views else {}) as watcher, _whole_attention(watcher):
         call()
     return found
 
@@ -202,7 +210,7 @@ def _held(tensor: torch.Tensor) -> int:
     return tensor.element_size() * prod(once) if tensor.numel() else 0
 
 
-def _watcher(found: list[Operator], weights: set[int], live: Live | None) -> Any:
+def _watcher(found: list[Operator], weights: set[int], live: Live | None, views: Mapping[str, str]) -> Any:
     """A dispatch mode that notes every operator and shows ``live`` every tensor."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -223,6 +231,8 @@ def _watcher(found: list[Operator], weights: set[int], live: Live | None) -> Any
                 for tensor in (*inputs, *outputs):
                     live.see(tensor)
             name = func._schema.name.removeprefix("aten::")
+            if func.is_view and name in views and not self.muted and not any(_storage(x) in weights for x in inputs):
+                found.append(_viewed(name, views[name], inputs, outputs))
             if self.muted or func.is_view or name.startswith(FREE) or func.namespace != "aten":
                 return result
             if live and classify(name) == "convolution":
@@ -258,6 +268,13 @@ def _watcher(found: list[Operator], weights: set[int], live: Live | None) -> Any
             )
 
     return Watcher()
+
+
+def _viewed(name: str, kind: str, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> Operator:
+    """What a view would be if it were copied."""
+    size = float(sum(_held(x) for x in outputs))
+    width = inputs[0].shape[-1] if inputs[0].dim() else 1
+    return Operator(name, "copy", kind, False, 0.0, size, 0.0, size, width=width)
 
 
 class _Remembered:

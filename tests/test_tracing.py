@@ -8,7 +8,7 @@ from torch import nn
 
 from labbench import footprint, zoo
 from labbench.cells import Workload
-from labbench.operators import watch
+from labbench.operators import VIEWS, watch
 from labbench.prediction import tracing
 from labbench.prediction.graphs import TRAFFIC
 from labbench.prediction.tracing import ZooGraphs
@@ -37,6 +37,7 @@ def rows(*workloads, runtime="eager"):
 def test_operators_add_up_to_the_footprint_at_batch_sizes_that_were_not_traced(workload):
     graphs, frame = ZooGraphs(), rows(workload)
     operators = graphs.at(frame)
+    operators = operators[~operators["kind"].isin(VIEWS.values())]  # which footprints do not count
     count = operators["count"]
     for row, demand in enumerate(footprint.of(workload).values()):
         these = operators["row"] == row
@@ -85,3 +86,11 @@ def test_the_window_of_pooling_is_the_same_backwards():
     seen = watch(lambda: nn.functional.max_pool2d(image, 3).sum().backward())
     assert [one.window for one in seen if one.label == "pooling"] == [9, 9]
     assert np.prod([one.window for one in seen]) == 81
+
+
+def test_views_are_told_as_what_copying_them_would_move():
+    image, layer = torch.ones(2, 8, 4, 4), nn.Linear(8, 3)
+    seen = watch(lambda: layer(image.permute(0, 2, 3, 1)[:, :2]), layer, views=True)
+    told = {one.kind: one.written_bytes for one in seen if one.kind in VIEWS.values()}
+    assert told == {"transpose": 4 * 256, "slice": 4 * 128}  # and not the weight, which is transposed once and for all
+    assert not [one for one in watch(lambda: image.permute(0, 2, 3, 1)) if one.kind in VIEWS.values()]

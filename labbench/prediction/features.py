@@ -26,6 +26,7 @@ LEVELS = (("machine_id",), PLATFORM, CONFIGURATION)
 TOTALS = ("flops", "bytes", "kernels")
 PER_CLASS = tuple(f"{total}_" for total in TOTALS)  # what the columns of an operator class begin with
 MEMORY = "memory_increase_bytes"
+MADE = "made"  # family of networks that are measured only to learn from (:mod:`labbench.zoo.made`)
 Device = tuple[str, str]  # machine id and device
 TRAINS_ON = ("measured", "imported")  # provenances: a prediction or a simulation never becomes training data
 
@@ -97,7 +98,8 @@ def prepare(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with ``family``, ``group`` and ``cell_key`` added, and zeros for operator classes that are not there.
 
     A ``group`` is what a split must not tear apart: a family, or families that share an operator graph. Llama and Qwen2, say,
-    differ in name only: with one of them in the training part the other is no unseen model.
+    differ in name only: with one of them in the training part the other is no unseen model. Made networks are no family: each is
+    drawn anew.
     """
     missing = [name for name in ("model", *CONFIGURATION, *TOTALS) if name not in frame]
     if missing:
@@ -113,7 +115,8 @@ def prepare(frame: pd.DataFrame) -> pd.DataFrame:
     table["family"] = table["model"].astype("str").map(family_of)
     by_class = [name for name in table.columns.astype(str) if name.startswith(PER_CLASS)]
     table[by_class] = table[by_class].fillna(0.0).astype(float)
-    table["group"] = table["family"].map(joined(table["family"].to_numpy(str), operator_graphs(table)))
+    table["group"] = table["family"].where(table["family"] != MADE, table["architecture"])
+    table["group"] = table["group"].map(joined(table["group"].to_numpy(str), operator_graphs(table)))
     cell = ["record_id"] if "record_id" in table else [name for name in (*PLATFORM, *WORKLOAD) if name in table]
     table["cell_key"] = table.groupby(cell, dropna=False, observed=True).ngroup()
     return table if set(HELD) <= set(table) else table.assign(**_held(table))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labbench.prediction.config import PredictionConfig, PredictionError
-from labbench.prediction.features import joined, operator_graphs
+from labbench.prediction.features import MADE, joined, operator_graphs
 from labbench.prediction.residual import folds_by_group
 from labbench.words import count, listed
 
@@ -87,6 +87,14 @@ def folds(
     return list(SPLITS[name].folds(table, environments, config, probes))
 
 
+def _of_models(groups: np.ndarray, table: pd.DataFrame, config: PredictionConfig) -> Iterator[Fold]:
+    """Groups of models left out in turn. Made networks, which nobody asks about, are always trained on."""
+    made = table["family"].to_numpy(str) == MADE
+    asked = np.flatnonzero(~made)
+    for train, test in folds_by_group(groups[asked], config.max_folds, config.seed):
+        yield np.sort(np.concatenate([asked[train], np.flatnonzero(made)])), asked[test]
+
+
 def _random(
     table: pd.DataFrame, environments: Mapping[str, Environment], config: PredictionConfig, probes: int
 ) -> Iterator[Fold]:
@@ -101,7 +109,7 @@ def _architecture(
     del environments, probes
     groups = architectures(table)
     _several(groups, "architecture", "architectures", "measure models of other families with `labbench run`")
-    return folds_by_group(groups, config.max_folds, config.seed)
+    return _of_models(groups, table, config)
 
 
 def _family(
@@ -110,7 +118,7 @@ def _family(
     del environments, probes
     groups = table["group"].to_numpy(str)
     _several(groups, "family", "model families", "measure models of other families with `labbench run`")
-    return folds_by_group(groups, config.max_folds, config.seed)
+    return _of_models(groups, table, config)
 
 
 def _device(

@@ -40,7 +40,7 @@ def trace(workload: Workload) -> pd.DataFrame:
     seen = []
     for batch in BATCHES:
         with footprint.calls(workload.model_copy(update={"batch_size": batch})) as found:
-            seen.append({name: watch(one.run, one.module) for name, one in found.items()})
+            seen.append({name: watch(one.run, one.module, views=True) for name, one in found.items()})
     parts = []
     for series in seen[0]:
         fewer, more = (one[series] for one in seen)
