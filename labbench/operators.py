@@ -179,6 +179,18 @@ def _fuses(before: Operator, after: Operator) -> bool:
     return any(abs(ratio / width - 1) <= SAME_SIZE for width in ((0.5, 1.0, 2.0) if any(casts) else (1.0,)))
 
 
+def folded(operators: Sequence[Operator]) -> list[bool]:
+    """Of each operator whether exporting runtimes make it part of the convolution before it: batch norms and activations."""
+    found: list[bool] = []
+    before: Operator | None = None
+    for one in operators:
+        alike = before is not None and abs(before.written_bytes / max(one.written_bytes, 1.0) - 1) <= SAME_SIZE
+        joins_it = alike and (one.kind == "batch_norm" or one.label == "activation") and not one.backward
+        found.append(bool(joins_it and before and before.label == "convolution"))
+        before = before if found[-1] else one
+    return found
+
+
 def table(operators: Iterable[Operator]) -> pd.DataFrame:
     """A row for each different operator, with the ``count`` of equal ones beside the fields of :class:`Operator`."""
     import pandas as pd

@@ -8,7 +8,7 @@ from torch import nn
 
 from labbench import footprint, zoo
 from labbench.cells import Workload
-from labbench.operators import VIEWS, watch
+from labbench.operators import VIEWS, folded, watch
 from labbench.prediction import tracing
 from labbench.prediction.graphs import TRAFFIC
 from labbench.prediction.tracing import ZooGraphs
@@ -94,3 +94,10 @@ def test_views_are_told_as_what_copying_them_would_move():
     told = {one.kind: one.written_bytes for one in seen if one.kind in VIEWS.values()}
     assert told == {"transpose": 4 * 256, "slice": 4 * 128}  # and not the weight, which is transposed once and for all
     assert not [one for one in watch(lambda: image.permute(0, 2, 3, 1)) if one.kind in VIEWS.values()]
+
+
+def test_exporting_runtimes_fold_norms_and_activations_into_convolutions():
+    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.ReLU()).eval()
+    seen = watch(lambda: body(torch.ones(2, 3, 8, 8)), body)
+    assert [one.kind for one, gone in zip(seen, folded(seen), strict=True) if gone] == ["batch_norm", "activation"]
+    assert not any(folded([one for one in seen if one.label != "convolution"]))

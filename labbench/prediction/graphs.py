@@ -12,7 +12,7 @@ import numpy as np
 
 from labbench.cells import TRAINING_FIELDS
 from labbench.prediction.config import PredictionError
-from labbench.prediction.features import joined
+from labbench.prediction.features import EXPORTING, joined
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,11 +28,10 @@ WORKLOAD_KEY = (
     *TRAINING_FIELDS,
 )
 SCORE_BYTES = 4  # of an attention score that is written out
-FUSING = (
-    "compile",
-    "onnxruntime",
-    "openvino",
-)  # what a runtime's name begins with if it fuses operators that follow one another
+FUSING = ("compile", "openvino")  # what a runtime's name begins with if it fuses arithmetic that follows one another
+
+
+Place = tuple[tuple[str, ...], tuple[bool, ...]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,8 @@ class Graphs:
     operators : DataFrame
         One row for each different operator of a workload: ``name``, ``kind``, ``SCALED`` (what each sample adds) and
         ``SCALED`` with ``_fixed`` (what there is besides), ``ALIKE``; ``fused``: as a compiler runs them, or as they are written;
-        and those of ``WORKLOAD_KEY`` that tell the workloads apart. Other columns are left alone.
+        ``exported`` (where exporting runtimes are told apart): without what they fold into convolutions; and those of
+        ``WORKLOAD_KEY`` that tell the workloads apart. Other columns are left alone.
     """
 
     operators: pd.DataFrame = field(repr=False)
@@ -76,12 +76,19 @@ class Graphs:
         return [name for name in WORKLOAD_KEY if name in self.operators]
 
     @cached_property
-    def _places(self) -> dict[tuple[tuple[str, ...], bool], np.ndarray]:
-        grouped = self.operators.groupby([*self.key, "fused"], sort=False, dropna=False).indices
-        return {(_texts(key[:-1]), bool(key[-1])): rows for key, rows in grouped.items()}
+    def _places(self) -> dict[Place, np.ndarray]:
+        grouped = self.operators.groupby([*self.key, *self._ways], sort=False, dropna=False).indices
+        return {self._place(key): rows for key, rows in grouped.items()}
 
     @cached_property
-    def _numbers(self) -> dict[tuple[tuple[str, ...], bool], int]:
+    def _ways(self) -> list[str]:
+        return [name for name in ("fused", "exported") if name in self.operators]
+
+    def _place(self, key: tuple[object, ...]) -> Place:
+        return _texts(key[: len(self.key)]), tuple(map(bool, key[len(self.key) :]))
+
+    @cached_property
+    def _numbers(self) -> dict[Place, int]:
         return {place: number for number, place in enumerate(self._places)}
 
     @cached_property
@@ -101,11 +108,12 @@ class Graphs:
 
     def number(self, frame: pd.DataFrame) -> np.ndarray:
         """Of each row of a store's frame a number for its graph, -1 where its operators are not known."""
-        asked = frame.reindex(columns=self.key).assign(fused=fuses(frame))
+        ways = {"fused": fuses(frame), "exported": exports(frame)}
+        asked = frame.reindex(columns=self.key).assign(**{name: ways[name] for name in self._ways})
         alike = asked.groupby(list(asked), sort=False, dropna=False, observed=True).ngroup().to_numpy()
         first = np.unique(alike, return_index=True)[1]
         keys = asked.iloc[first].itertuples(index=False, name=None)
-        return np.array([self._numbers.get((_texts(key[:-1]), bool(key[-1])), -1) for key in keys], int)[alike]
+        return np.array([self._numbers.get(self._place(key), -1) for key in keys], int)[alike]
 
     def calls(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
         """Operators of each different call that a frame's rows make, as :meth:`at` gives them, and which call each row makes."""
@@ -210,7 +218,7 @@ class Graphs:
         """
         import pandas as pd
 
-        written = self.operators[~self.operators["fused"].astype(bool)]
+        written = self.operators[~self.operators[self._ways].astype(bool).any(axis=1)]
         shape = pd.util.hash_pandas_object(written[["kind", *SCALED, *ALIKE]].round(3), index=False)
         of_workload = shape.groupby([written[name] for name in self.key], dropna=False)
         graphs = of_workload.agg(lambda hashes: hash(tuple(sorted(hashes))))
@@ -264,3 +272,8 @@ def _texts(key: tuple[object, ...]) -> tuple[str, ...]:
 def fuses(frame: pd.DataFrame) -> np.ndarray:
     """Whether the runtime of each row joins operators that follow one another into one kernel."""
     return frame["runtime"].astype("str").str.startswith(FUSING).to_numpy(bool)
+
+
+def exports(frame: pd.DataFrame) -> np.ndarray:
+    """Whether the runtime of each row runs programs exported from PyTorch."""
+    return frame["runtime"].astype("str").isin(EXPORTING).to_numpy(bool)

@@ -8,8 +8,8 @@ bandwidth, and a launch; each times a factor that is a product of what its kind 
 ``cost_c`` is the cost at the ceiling, ``a_c`` a sparse row: ones for its kind and name, ramps in the log of its sizes, flags for
 sizes that fill no tile. As in :mod:`labbench.prediction.law` the factors are fitted in the log with Gaussian priors, so they are
 positive, and one that the data do not speak about stays where configurations like it have it. Configurations are pooled by how
-they execute (device type and fusing or not): each is fitted, the fits are averaged by how much each knows of a coefficient, and
-each is fitted again about that mean (empirical Bayes, two rounds).
+they execute (device type, fusing or not, exported or not): each is fitted, the fits are averaged by how much each knows of a
+coefficient, and each is fitted again about that mean (empirical Bayes, two rounds).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labbench.prediction.features import CALL_S, VERSIONED, Ceilings, Device, limits
-from labbench.prediction.graphs import TRAFFIC, fuses
+from labbench.prediction.graphs import TRAFFIC, exports, fuses
 from labbench.prediction.law import Key, fit_factors, labels, rows_of
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ class OperatorLaw:
             call,
             np.hstack([np.tile(of_kind, len(kinds) + 1), np.ones((len(frame), 1))]),
             labels(frame, VERSIONED),
-            list(zip(frame["device"].astype("str").str.split(":").str[0], fuses(frame), strict=True)),
+            list(zip(frame["device"].astype("str").str.split(":").str[0], fuses(frame), exports(frame), strict=True)),
         )
 
     def fit(self, design: Design, target: np.ndarray) -> OperatorLaw:

@@ -28,14 +28,14 @@ WHOLE = ("seq_len", "image_size", "frames", "accumulation")  # numbers that a fr
 
 
 def trace(workload: Workload) -> pd.DataFrame:
-    """Operators of all series of a resolved workload at any batch size, as they are written and as a compiler runs them.
+    """Operators of all series of a resolved workload at any batch size, as they are written and as runtimes join them.
 
     Inference is traced in fp32, and the bytes of a narrower precision scaled as :mod:`labbench.footprint` does.
     """
     import pandas as pd
 
     from labbench import footprint
-    from labbench.operators import fused, joins, watch
+    from labbench.operators import folded, fused, joins, watch
 
     seen = []
     for batch in BATCHES:
@@ -43,12 +43,18 @@ def trace(workload: Workload) -> pd.DataFrame:
             seen.append({name: watch(one.run, one.module, views=True) for name, one in found.items()})
     parts = []
     for series in seen[0]:
-        fewer, more = (one[series] for one in seen)
-        joined = joins(more)
-        parts.append(by_sample(BATCHES, fewer, more).assign(fused=False, series=series))
-        parts.append(
-            by_sample(BATCHES, *(fused(one, joined) for one in (fewer, more))).assign(fused=True, series=series)
-        )
+        calls = [one[series] for one in seen]
+        into = folded(calls[-1])
+        for exported in (False, True) if workload.mode == "inference" else (False,):
+            left = (
+                [[one for one, gone in zip(call, into, strict=True) if not gone] for call in calls]
+                if exported
+                else calls
+            )
+            joined = joins(left[-1])
+            for compiled in (False, True):
+                these = [fused(call, joined) for call in left] if compiled else left
+                parts.append(by_sample(BATCHES, *these).assign(fused=compiled, exported=exported, series=series))
     table = pd.concat(parts, ignore_index=True)
     moved = [*TRAFFIC, *(f"{name}_fixed" for name in TRAFFIC)]
     table[moved] *= footprint.scale_of(workload)
@@ -67,7 +73,7 @@ class ZooGraphs(Graphs):
     def __init__(self) -> None:
         import pandas as pd
 
-        super().__init__(pd.DataFrame(columns=[*COLUMNS, *FIELDS, "series"]))
+        super().__init__(pd.DataFrame(columns=[*COLUMNS, *FIELDS, "series", "exported"]))
         self.__dict__.update(why_not={}, _asked=set())
 
     def number(self, frame: pd.DataFrame) -> np.ndarray:
