@@ -85,6 +85,10 @@ def cells(names, batches=(1, 8, 64), runtime="eager"):
     ))  # fmt: skip
 
 
+# Its operators are not known; of the second one at least the totals are.
+STRANGERS = made_frame(record("y16"), record("z16", demand=footprint(1)))
+
+
 # Mixed precision without a device
 
 
@@ -141,6 +145,12 @@ def test_unknown_operators_are_named():
         GRAPHS.at(frame)
     with pytest.raises(PredictionError, match="trace them"):
         GRAPHS.known(frame)
+
+
+def test_a_store_of_other_models_is_refused_with_the_way_out():
+    sized = Graphs(GRAPHS.operators.assign(image_size=32))  # which the rows of texts do not have
+    with pytest.raises(PredictionError, match=r"\(--graphs\) has none of the 2 models to learn from: trace them"):
+        sized.known(STRANGERS)
 
 
 def test_a_table_without_shapes_is_refused():
@@ -215,10 +225,6 @@ def test_a_predictor_that_knows_operators_beats_one_that_knows_totals():
     ]
     assert errors[0] < min(0.15, errors[1])
     assert of_operators["provenance"].eq("predicted").all()
-
-
-# Its operators are not known; of the second one at least the totals are.
-STRANGERS = made_frame(record("y16"), record("z16", demand=footprint(1)))
 
 
 def test_a_workload_whose_operators_are_not_known_is_refused_with_the_reason():

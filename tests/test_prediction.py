@@ -364,6 +364,7 @@ def test_a_forecast_is_marked_as_predicted_and_a_guess_as_such(fitted):
     assert "calibrated" not in table["reason"].iloc[1]
     assert "1 of 2 predictions lie inside" in forecast_sentence(predicted)
     assert fit_sentence(fitted).startswith("The 90 % interval of a latency reaches from the prediction divided by")
+    assert "It comes from a fitted roofline; what was learnt besides did not help" in fit_sentence(fitted)
 
 
 def test_every_method_has_a_curve_of_errors(validated):

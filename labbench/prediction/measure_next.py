@@ -62,11 +62,11 @@ class Plan:
         if not self.cells:
             return "Nothing is left to measure within the budget."
         last = self.table.iloc[-1]
+        which = f"{count(len(self.cells), 'cell')} of {len(self.open)} in about {last['spent_s'] / 60:.1f} min"
+        if np.isnan(self.error):
+            return f"{which}: a first look, for nothing is known yet of where they run."
         about = "error" if self.question == "error" else "error where the choice hangs on it"
-        return (
-            f"{count(len(self.cells), 'cell')} of {len(self.open)} in about {last['spent_s'] / 60:.1f} min: the expected "
-            f"{about} falls from {percent(self.error)} to {percent(last['expected_error'])}."
-        )
+        return f"{which}: the expected {about} falls from {percent(self.error)} to {percent(last['expected_error'])}."
 
 
 def plan(

@@ -24,7 +24,8 @@ from labbench.prediction.features import (
 )
 from labbench.prediction.law import Law, TermLaw, labels
 from labbench.prediction.operator_law import OperatorLaw
-from labbench.prediction.quantity import Quantity
+from labbench.prediction.quantity import MIN_FAMILIES, Quantity
+from labbench.words import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -197,8 +198,13 @@ def training_rows(frame: pd.DataFrame, config: PredictionConfig) -> pd.DataFrame
     table = table[(table["status"] == "ok") & table["provenance"].isin(TRAINS_ON) & table["latency_s"].notna()]
     if "noise" in table and len(table):
         loud = table["noise"].isin(config.ignore)
-        if loud.all():
-            raise PredictionError(f"all {len(table)} measured series are {' or '.join(config.ignore)}: measure again")
+        quiet = table.loc[~loud, "group"].nunique()
+        if loud.all() or quiet < MIN_FAMILIES <= table["group"].nunique():
+            raise PredictionError(
+                f"{loud.sum()} of {len(table)} measured series are {' or '.join(config.ignore)}, and the others are of "
+                f"{count(quiet, 'model family', 'model families')}: measure again when the machine is quieter, or learn from all "
+                'of them, "ignore": [] in the configuration of `labbench fit --config FILE`'
+            )
         table = table[~loud]
     if table.empty:
         raise PredictionError("no measured cell with status ok to learn from; measure some with `labbench run`")
