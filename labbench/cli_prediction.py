@@ -158,7 +158,7 @@ def _predict(options: Any) -> int:
     from labbench import zoo
     from labbench.campaign import resolve
     from labbench.config import ConfigError
-    from labbench.prediction import predict_cells
+    from labbench.prediction import predict_cells, with_threads
     from labbench.prediction.card import load
     from labbench.prediction.report import forecast_sentence, forecast_table
     from labbench.store import Store
@@ -176,6 +176,7 @@ def _predict(options: Any) -> int:
         if not getattr(options, name):
             setattr(options, name, sorted(measured[name].astype("str").unique()))
     asked = resolve(grid(options).cells())
+    asked = asked if options.threads else with_threads(asked, measured)
     predicted = predict_cells(store, asked, predictor=saved.predictor if saved else None)
     print_frame(predicted if options.json else forecast_table(predicted), options.json)
     if not options.json:

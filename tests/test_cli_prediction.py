@@ -84,6 +84,18 @@ def test_predict_uses_a_kept_predictor_and_keeps_what_it_says_only_if_asked(labb
     assert "predicted" not in labbench("show", "--store", store)[1]
 
 
+def test_threads_that_are_not_named_are_those_that_were_measured(labbench, tmp_path):
+    one = [
+        record(f"{family}-tiny", "eager", law_seconds(footprint(i), "eager"), demand=footprint(i), threads=1)
+        for i, family in enumerate(FAMILIES)
+    ]
+    asked = ("predict", "--model", "bert-tiny", "--batch-size", 2, "--store", stored(tmp_path / "s.h5", *one), "--json")
+    [row] = json.loads(labbench(*asked)[1])
+    assert (row["platform"], row["latency_s"] > 0) == ("cpu/eager·1t", True)
+    [row] = json.loads(labbench(*asked, "--threads", 3)[1])
+    assert (row["platform"], row["latency_s"]) == ("cpu/eager·3t", None)
+
+
 def test_predictions_are_not_kept_without_the_name_of_a_predictor(labbench, full):
     status, _, err = labbench("predict", "--model", "bert-tiny", "--store", full[0], "--save")
     assert status == 2

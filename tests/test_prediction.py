@@ -21,6 +21,7 @@ from labbench.prediction import (
     evaluate,
     missing,
     score,
+    with_threads,
 )
 from labbench.prediction.conformal import radius
 from labbench.prediction.features import prepare
@@ -121,6 +122,13 @@ def test_a_new_model_on_a_measured_platform_is_predicted_with_an_interval(fitted
     )
     assert (row["provenance"], row["out_of_domain"], row["level"]) == ("predicted", False, 0.9)
     assert row["reason"] is None
+
+
+def test_cells_are_asked_about_with_the_threads_that_were_measured():
+    measured = made_frame(record(threads=1), record(threads=2), record(runtime="onnxruntime"))
+    asked = [Cell.of(model="bert-tiny", runtime=runtime) for runtime in ("eager", "onnxruntime", "openvino")]
+    labels = [cell.platform.label for cell in with_threads(asked, measured)]
+    assert labels == ["cpu/eager·1t", "cpu/eager·2t", "cpu/onnxruntime", "cpu/openvino"]
 
 
 def test_a_platform_that_was_never_measured_gets_a_reason_and_no_number(fitted):

@@ -229,7 +229,7 @@ costs = st.lists(
 )  # seconds, bytes, batch size
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(costs)
 def test_a_front_is_never_empty_and_who_dominates_is_on_no_count_worse(cells):
     frame = made_frame(*[

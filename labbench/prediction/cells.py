@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from labbench.cells import Cell
 from labbench.prediction.config import PredictionError
 from labbench.prediction.features import PLATFORM, TOTALS, WORKLOAD
 from labbench.prediction.predictor import Predictor
@@ -14,7 +15,7 @@ from labbench.prediction.predictor import Predictor
 if TYPE_CHECKING:
     import pandas as pd
 
-    from labbench.cells import Cell, Workload
+    from labbench.cells import Workload
     from labbench.prediction.config import PredictionConfig
     from labbench.records import Footprint
     from labbench.store import Store
@@ -78,6 +79,25 @@ def _counted(workload: Workload) -> tuple[dict[str, Footprint | None], str | Non
         return {"step" if workload.mode == "training" else "forward": None}, (
             f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
         )
+
+
+def with_threads(cells: Iterable[Cell], measured: pd.DataFrame) -> list[Cell]:
+    """Each cell with every number of threads that something was measured with on its device and runtime; as it is, if nothing was.
+
+    Parameters
+    ----------
+    cells : iterable of Cell
+    measured : DataFrame
+        ``Store.latest()``, or some of its rows.
+    """
+    ran: dict[tuple[str, str], set[int]] = {}  # 0: as many as there are
+    for device, runtime, threads in _texts_of(measured, "device", "runtime", "threads_asked"):
+        ran.setdefault((device, runtime), set()).add(int(threads) if threads.isdigit() else 0)
+    return [
+        Cell(workload=cell.workload, platform=cell.platform.model_copy(update={"threads": threads or None}))
+        for cell in cells
+        for threads in sorted(ran.get((cell.platform.device, cell.platform.runtime), {cell.platform.threads or 0}))
+    ]
 
 
 def missing(frame: pd.DataFrame) -> pd.DataFrame:
@@ -148,7 +168,11 @@ def predict_cells(
 
 def _places(table: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Machine, device and runtime of each row."""
-    return list(table[["machine_id", "device", "runtime"]].astype("str").itertuples(index=False, name=None))
+    return _texts_of(table, "machine_id", "device", "runtime")
+
+
+def _texts_of(table: pd.DataFrame, *names: str) -> list[tuple[str, ...]]:
+    return list(table[list(names)].astype("str").itertuples(index=False, name=None))
 
 
 def _columns(demand: Footprint | None) -> dict[str, float]:

@@ -185,7 +185,7 @@ def _open_cells(frame: pd.DataFrame, machine_id: str, asked: Iterable[Cell] | No
     if not any(open_):
         raise PredictionError(
             f"nothing is missing on machine {machine_id}: every workload was measured, or tried, on each of its platforms; name "
-            "further cells, e.g. --model bert-base --batch-size 2 16"
+            "further cells, e.g. `labbench measure-next --budget 10m --model bert-base --batch-size 2 16`"
         )
     rows = rows.reset_index(drop=True).assign(cell=cells)[open_]
     return rows.loc[~rows["cell"].map(lambda cell: cell.id).duplicated()].reset_index(drop=True)

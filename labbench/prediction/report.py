@@ -35,7 +35,7 @@ def data_sentence(
     nominal = [f"{device} of {machine}" for (machine, device), limit in ceilings.items() if not limit.measured]
     text = (
         f"{len(table)} measured series of {table['model'].nunique()} models in {table['family'].nunique()} families "
-        f"({table['group'].nunique()} distinct by operator graph) on {table['platform'].nunique()} platforms of "
+        f"({table['group'].nunique()} distinct by operator graph) on {count(table['platform'].nunique(), 'platform')} of "
         f"{count(table['machine_id'].nunique(), 'machine')}."
     )
     text += f" {left_out} series were left out: the machine was not quiet enough." if left_out else ""
