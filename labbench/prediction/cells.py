@@ -90,9 +90,12 @@ def with_threads(cells: Iterable[Cell], measured: pd.DataFrame) -> list[Cell]:
     measured : DataFrame
         ``Store.latest()``, or some of its rows.
     """
+    import pandas as pd
+
     ran: dict[tuple[str, str], set[int]] = {}  # 0: as many as there are
-    for device, runtime, threads in _texts_of(measured, "device", "runtime", "threads_asked"):
-        ran.setdefault((device, runtime), set()).add(int(threads) if threads.isdigit() else 0)
+    for place in measured[["device", "runtime", "threads_asked"]].drop_duplicates().itertuples():
+        threads = 0 if pd.isna(place.threads_asked) else int(place.threads_asked)
+        ran.setdefault((str(place.device), str(place.runtime)), set()).add(threads)
     return [
         Cell(workload=cell.workload, platform=cell.platform.model_copy(update={"threads": threads or None}))
         for cell in cells
@@ -168,11 +171,7 @@ def predict_cells(
 
 def _places(table: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Machine, device and runtime of each row."""
-    return _texts_of(table, "machine_id", "device", "runtime")
-
-
-def _texts_of(table: pd.DataFrame, *names: str) -> list[tuple[str, ...]]:
-    return list(table[list(names)].astype("str").itertuples(index=False, name=None))
+    return list(table[["machine_id", "device", "runtime"]].astype("str").itertuples(index=False, name=None))
 
 
 def _columns(demand: Footprint | None) -> dict[str, float]:

@@ -128,7 +128,7 @@ def plot_doubt(plan: Plan, *, ax: Axes | None = None) -> Axes:
             facecolor="white", edgecolor=[color], linewidth=1.3, label=name,
         )  # fmt: skip
     ax.set_yticks(range(len(order)), order)
-    ax.set(xlabel="error to expect of its prediction (%)", xlim=(0, None))
+    ax.set(xlabel="error to expect of its prediction (%)", xlim=(0, 105 * table["doubt"].max() if len(table) else None))
     legend_above(ax)
     return ax
 
