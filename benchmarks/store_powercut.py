@@ -22,6 +22,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,8 +229,12 @@ def sessions(records: int) -> list[Session]:
     ]
 
 
-def replay(session: Session) -> dict[str, object]:
-    """Record a session, cut its power everywhere, and count what is wrong."""
+def replay(session: Session, every: int = 1) -> dict[str, object]:
+    """Record a session, cut its power everywhere, and count what is wrong.
+
+    With ``every`` only at the first, and each so-many-th, of the cuts of one kind: after one kind of operation, with the same fate
+    of another kind.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "session"
         folder.mkdir()
@@ -241,9 +246,15 @@ def replay(session: Session) -> dict[str, object]:
         unopenable = lost = wrong = cuts = 0
         total = len(recorder.operations) + 1
         with tqdm(total=total, desc=session.name, unit=" places", disable=None, leave=False) as bar:
+            done = (None, *recorder.operations)
+            of_kind: Counter[tuple[type, str]] = Counter()
             for cut in crashes(recorder.operations, recorder.files):
-                cuts += 1
                 bar.update(cut.after - bar.n)
+                kind = type(done[cut.after]), cut.variant.partition("(")[0]
+                of_kind[kind] += 1
+                if of_kind[kind] % every != 1 % every:
+                    continue
+                cuts += 1
                 if cut.key not in seen:
                     write_folder(restart, cut.files)
                     seen[cut.key] = session.look(restart)

@@ -15,7 +15,7 @@ UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 def add(command: Command, store: Option, json: Option) -> None:
     """Add the command to the parser."""
     from labbench.cli import cells
-    from labbench.cli_prediction import config_option
+    from labbench.cli_prediction import config_option, plugin_option
 
     sub = command(
         "measure-next",
@@ -33,7 +33,7 @@ def add(command: Command, store: Option, json: Option) -> None:
     config_option(sub)
     sub.add_argument("--dry-run", action="store_true", help="only say which, in what order, and why")
     sub.add_argument("--protocol", default="quick", help="quick, standard or thorough (default: %(default)s)")
-    sub.add_argument("--plugin", nargs="+", default=[], metavar="FILE", help="files or modules that register models")
+    plugin_option(sub)
     sub.add_argument("--no-progress", action="store_true", help="say nothing until the summary")
     cells(sub)
     store(sub)

@@ -55,6 +55,7 @@ def add(command: Command, store: Option, as_json: Option) -> None:
         "labbench predict --model bert-base --runtime eager openvino --batch-size 1 8",
     )
     cells(predict)
+    plugin_option(predict)
     predict.add_argument(
         "--predictor",
         metavar="NAME",
@@ -105,6 +106,11 @@ def config_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="a prediction_model_config.json")
 
 
+def plugin_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--plugin``."""
+    parser.add_argument("--plugin", nargs="+", default=[], metavar="FILE", help="files or modules that register models")
+
+
 def _graphs_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--graphs",
@@ -149,11 +155,12 @@ def _fit(options: Any) -> int:
 
 
 def _predict(options: Any) -> int:
+    from labbench import zoo
     from labbench.campaign import resolve
     from labbench.config import ConfigError
-    from labbench.prediction import predict_cells
+    from labbench.prediction import predict_cells, with_threads
     from labbench.prediction.card import load
-    from labbench.prediction.report import forecast_table
+    from labbench.prediction.report import forecast_sentence, forecast_table
     from labbench.store import Store
 
     if options.save and not options.predictor:
@@ -161,6 +168,7 @@ def _predict(options: Any) -> int:
             "--save keeps predictions, which must name the predictor they are of: `labbench fit --name NAME`, then "
             "`labbench predict --predictor NAME --save ...`"
         )
+    zoo.load_plugins(options.plugin)
     saved = load(options.predictor) if options.predictor else None
     store = Store(options.store)
     measured = store.latest(status="ok", provenance="measured")
@@ -168,8 +176,11 @@ def _predict(options: Any) -> int:
         if not getattr(options, name):
             setattr(options, name, sorted(measured[name].astype("str").unique()))
     asked = resolve(grid(options).cells())
+    asked = asked if options.threads else with_threads(asked, measured)
     predicted = predict_cells(store, asked, predictor=saved.predictor if saved else None)
     print_frame(predicted if options.json else forecast_table(predicted), options.json)
+    if not options.json:
+        print(forecast_sentence(predicted))
     if options.save and saved:
         from labbench.prediction.as_records import as_records
         from labbench.words import count

@@ -6,15 +6,12 @@ import time
 
 import pytest
 from made import ENVIRONMENT, study
+from shell import labbench, process
 from test_analysis import timed
 from test_store import filled, make_record
 
 from labbench import cells, cli, cli_store, importers
 from labbench.store import Store
-
-
-def labbench(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "labbench.cli", *map(str, arguments)], capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -57,7 +54,7 @@ def test_options_of_cells_are_the_fields_of_cells():
 
 
 def test_show_gives_tables_and_json(path):
-    assert "cpu/openvino" in labbench("show", "--store", path).stdout
+    assert "cpu/openvino" in process("show", "--store", path).stdout
     assert "2 records: 1 ok, 1 failed" in labbench("show", "--matrix", "--store", path).stdout
     rows = json.loads(labbench("show", "--store", path, "--status", "ok", "--json").stdout)
     assert sorted(row["runtime"] for row in rows) == ["eager", "openvino"]
@@ -68,7 +65,6 @@ def test_compare_gives_verdicts(path):
     assert row["verdict"] == "faster"
 
 
-@pytest.mark.slow
 def test_a_prediction_is_made_for_every_runtime_that_was_measured_unless_one_is_named(tmp_path):
     with Store(tmp_path / "s.h5", writable=True) as store:
         for record in study(runtimes=("eager", "onnxruntime")):
@@ -147,9 +143,15 @@ def test_schema_prints_the_json_schema():
         (["run", "--config", "x.json", "--model", "bert-tiny"], "exclude each other"),
     ],
 )
-def test_a_mistake_is_one_line_that_says_the_way_out(arguments, hint, tmp_path):
+def test_a_mistake_is_one_line_that_says_the_way_out(arguments, hint):
     run = labbench(*arguments)
     assert run.returncode in (1, 2)
     assert hint in run.stderr
-    assert "Traceback" not in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_a_shell_gets_the_line_the_status_and_no_traceback():
+    run = process("show", "--store", "nowhere.h5")
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith("labbench: no database at nowhere.h5")
+    assert len(run.stderr.splitlines()) == 1

@@ -1,13 +1,13 @@
 import json
 
+import pandas as pd
 import pytest
-import torch
 from made import ENVIRONMENT, FAMILIES, LAWS, footprint, law_seconds, record, study
 
 from labbench import cli, cli_prediction, zoo
 from labbench.cli import main
 from labbench.prediction import splits
-from labbench.records import PROVENANCES
+from labbench.records import PROVENANCES, Noise
 from labbench.store import Store
 
 STUDY = study()
@@ -82,6 +82,18 @@ def test_predict_uses_a_kept_predictor_and_keeps_what_it_says_only_if_asked(labb
     _, out, _ = labbench("show", "--provenance", "predicted", "--store", store)
     assert "predicted" in out
     assert "predicted" not in labbench("show", "--store", store)[1]
+
+
+def test_threads_that_are_not_named_are_those_that_were_measured(labbench, tmp_path):
+    one = [
+        record(f"{family}-tiny", "eager", law_seconds(footprint(i), "eager"), demand=footprint(i), threads=1)
+        for i, family in enumerate(FAMILIES)
+    ]
+    asked = ("predict", "--model", "bert-tiny", "--batch-size", 2, "--store", stored(tmp_path / "s.h5", *one), "--json")
+    [row] = json.loads(labbench(*asked)[1])
+    assert (row["platform"], row["latency_s"] > 0) == ("cpu/eager·1t", True)
+    [row] = json.loads(labbench(*asked, "--threads", 3)[1])
+    assert (row["platform"], row["latency_s"]) == ("cpu/eager·3t", None)
 
 
 def test_predictions_are_not_kept_without_the_name_of_a_predictor(labbench, full):
@@ -161,20 +173,65 @@ def test_an_unknown_device_gets_a_reason_and_no_number(labbench, full):
     assert row["latency_s"] is None
 
 
-def test_a_model_that_cannot_be_traced_gets_the_cause_and_the_others_are_answered(labbench, full):
-    class Odd(torch.nn.Module):
-        def forward(self, x):
-            return torch.from_numpy(x.numpy())  # leaves torch, where nobody can count
+ODD = """
+import torch
+from labbench import zoo
 
-    zoo.register_module("odd-net", Odd, lambda batch: (torch.randn(batch, 4),))
-    status, out, _ = labbench(
-        "predict", "--model", "odd-net", "bert-tiny", "--runtime", "eager", "--store", full[0], "--json"
-    )
+class Odd(torch.nn.Module):
+    def forward(self, x):
+        return torch.from_numpy(x.numpy())  # leaves torch, where nobody can count
+
+zoo.register_module("odd-net", Odd, lambda batch: (torch.randn(batch, 4),))
+"""
+
+
+def test_a_model_that_cannot_be_traced_gets_the_cause_and_the_others_are_answered(
+    labbench, full, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(zoo, "_PLUGINS", [])
+    (tmp_path / "odd.py").write_text(ODD)
+    asked = ("--plugin", "odd.py", "--model", "odd-net", "bert-tiny", "--runtime", "eager", "--predictor", full[1])
+    status, out, _ = labbench("predict", *asked, "--store", full[0], "--json")
     assert status == 0
     odd, good = json.loads(out)
     assert odd["latency_s"] is None
     assert "could not count this workload (" in odd["reason"]
     assert good["latency_s"] > 0
+    _, out, _ = labbench("predict", *asked, "--store", full[0])
+    assert f"1 have no prediction, such as odd-net at batch 1 on cpu/eager: {odd['reason']}." in out
+
+
+def test_a_predictor_asked_for_another_machine_gives_a_reason_and_no_number(labbench, full, tmp_path):
+    store = stored(tmp_path / "s.h5", record(machine_id="m7"))
+    asked = ("predict", "--model", "bert-tiny", "--predictor", full[1], "--store", store)
+    _, out, _ = labbench(*asked)
+    assert "nothing was measured on cpu/eager of machine m7 (measured: cpu/compile, cpu/eager, cpu/onnxruntime)" in out
+    [row] = json.loads(labbench(*asked, "--json")[1])
+    assert row["latency_s"] is None
+
+
+def test_a_table_of_operators_that_is_none_is_said_to_be_none(labbench, full, tmp_path):
+    (tmp_path / "text.parquet").write_text("no parquet")
+    pd.DataFrame({"model": ["bert-tiny"]}).to_parquet(tmp_path / "poor.parquet")
+    for name, words in (
+        ("nowhere", "no table of operators nowhere.parquet; docs/operators.md says"),
+        ("text", "text.parquet: no table of operators: "),
+        ("poor", "poor.parquet: no table of operators: the table of operators lacks name, kind"),
+    ):
+        for command in ("fit", "evaluate"):
+            status, out, err = labbench(command, "--store", full[0], "--graphs", f"{name}.parquet")
+            assert (status, out, len(err.splitlines())) == (1, "", 1)
+            assert words in err
+
+
+def test_where_the_machine_was_never_quiet_the_way_out_is_told(labbench, tmp_path):
+    loud = [one.model_copy(update={"noise": Noise(verdict="unstable")}) for one in STUDY[2:]]
+    store = stored(tmp_path / "s.h5", *STUDY[:2], *loud)
+    status, _, err = labbench("fit", "--store", store)
+    assert status == 1
+    assert "34 of 36 measured series are unstable, and the others are of 1 model family: measure again when" in err
+    (tmp_path / "c.json").write_text('{"ignore": []}')  # the other way out
+    assert labbench("fit", "--store", store, "--config", "c.json", "--no-evaluate")[0] == 0
 
 
 @pytest.mark.parametrize("command", [["fit"], ["evaluate"], ["predict", "--model", "bert-tiny", "--runtime", "eager"]])

@@ -1,22 +1,16 @@
-import json
 import subprocess
 import sys
 
 import matplotlib as mpl
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from made import ENVIRONMENT, made_frame, record, study
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select, WebDriverWait
-from test_jupyterlab import RUN_ALL, RUN_S, STARTED_S, jupyterlab, problems
 
 import labbench
 from labbench.explorer import FACTS, QUANTITIES, explore, points, sortable_table
 from labbench.plots import plot_points
 from labbench.store import Store
-from tests.browser import chromium, look
 
 mpl.use("Agg")
 
@@ -84,48 +78,3 @@ def test_a_table_of_very_many_rows_says_how_many_it_shows():
     html = sortable_table(points(made_frame(*[record(batch_size=size) for size in range(1, 302)])))
     assert "200 of 301 rows" in html
     assert html.count("<tr") == 201
-
-
-# --- in JupyterLab ----------------------------------------------------------------------------------------------------
-
-TEXTS = "return [...document.querySelectorAll('table.labbench tbody tr')].map(r => r.cells[arguments[0]].innerText)"
-HEADS = "return [...document.querySelectorAll('table.labbench thead th')].map(h => h.innerText.trim())"
-
-
-@pytest.mark.slow
-def test_in_jupyterlab_a_choice_redraws_and_a_header_sorts_by_mouse_and_keyboard(tmp_path):
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
-    slow_first = [
-        record("bert-tiny", "eager", 0.2),
-        record("bert-tiny", "compile", 0.03),
-        record("vit-tiny", "eager", 1.5),
-    ]
-    with Store(folder / "s.h5", writable=True) as store:
-        store.extend(slow_first, [ENVIRONMENT])
-    cells = [nbformat.v4.new_code_cell("import labbench\nlabbench.explore('s.h5')")]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "n.ipynb")
-    with jupyterlab(folder, tmp_path / "state") as address, chromium(tmp_path / "profile") as driver:
-        url, token = address.split("|")
-        look(driver, 1280)
-        driver.set_script_timeout(RUN_S)
-        driver.get(f"{url}doc/tree/n.ipynb?token={token}&reset")
-        wait = WebDriverWait(driver, STARTED_S)
-        wait.until(lambda _: driver.execute_script("return window.jupyterapp !== undefined"))
-        result = json.loads(driver.execute_async_script(RUN_ALL))
-        assert "error" not in result, result
-        assert problems(result["cells"]) == []
-        headers = "table.labbench thead button.sort"
-        wait.until(lambda _: driver.find_elements("css selector", headers), "the script of the table ran")
-        at = driver.execute_script(HEADS).index("latency (ms)")
-        assert driver.execute_script(TEXTS, at) == ["200", "30", "1500"]
-        driver.find_elements("css selector", headers)[at].click()
-        assert driver.execute_script(TEXTS, at) == ["30", "200", "1500"]
-        driver.find_elements("css selector", headers)[at].send_keys(Keys.ENTER)
-        assert driver.execute_script(TEXTS, at) == ["1500", "200", "30"]
-        before = driver.find_element("css selector", ".jp-OutputArea img").get_attribute("src")
-        models = Select(driver.find_element("css selector", "select[multiple]"))
-        models.deselect_by_visible_text("bert-tiny")
-        wait.until(lambda _: driver.execute_script(TEXTS, at) == ["1500"], "the choice did not arrive")
-        assert driver.find_element("css selector", ".jp-OutputArea img").get_attribute("src") != before

@@ -1,8 +1,6 @@
 """Histories with known truth: seeded noise, injected shifts, outliers, bad input, and the command for CI."""
 
 import json
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree
@@ -10,6 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from shell import labbench, process
 from test_ratio import simulated
 from test_store import make_record, make_series
 
@@ -412,12 +411,6 @@ def test_machines_are_not_held_against_each_other():
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def labbench(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "labbench.cli", "regressions", *map(str, arguments)], capture_output=True, text=True
-    )
-
-
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     """One cell that slowed by 22 % with torch, one that did not, one that fails now; the first runs pinned as v1."""
@@ -435,18 +428,18 @@ def path(tmp_path_factory):
 
 
 def test_the_command_fails_on_a_regression_and_names_its_cause(path):
-    run = labbench("--store", path, "--baseline", "v1")
+    run = process("regressions", "--store", path, "--baseline", "v1")
     assert run.returncode == 1, run.stderr
     assert "2 regressions against baseline v1" in run.stdout
     assert "torch 2.12.0 → 2.13.0" in run.stdout
-    assert labbench("--store", path).returncode == 1
+    assert labbench("regressions", "--store", path).returncode == 1
 
 
 def test_the_command_passes_where_nothing_regressed(path):
-    run = labbench("--store", path, "--model", "same", "--fail-on", "5%")
+    run = labbench("regressions", "--store", path, "--model", "same", "--fail-on", "5%")
     assert (run.returncode, run.stderr) == (0, "")
     assert "No regression against the run before" in run.stdout
-    assert labbench("--store", path, "--model", "slow|er", "--fail-on", "0.3").returncode == 0
+    assert labbench("regressions", "--store", path, "--model", "slow|er", "--fail-on", "0.3").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -464,7 +457,7 @@ def test_the_command_passes_where_nothing_regressed(path):
     ],
 )
 def test_wrong_use_is_status_2_and_says_the_way_out(path, arguments, told):
-    run = labbench("--store", path, *arguments)
+    run = labbench("regressions", "--store", path, *arguments)
     assert run.returncode == 2
     assert told in run.stderr
     assert "Traceback" not in run.stderr
@@ -476,13 +469,13 @@ def test_where_nothing_can_be_judged_the_status_is_3(tmp_path, name):
         pytest.skip("these can be judged")
     with Store(tmp_path / "s.h5", writable=True) as store:
         store.extend(POOR[name], ENVIRONMENTS.values())
-    run = labbench("--store", tmp_path / "s.h5")
+    run = labbench("regressions", "--store", tmp_path / "s.h5")
     assert (run.returncode, run.stderr) == (3, "")
     assert run.stdout.strip().endswith(".")
 
 
 def test_junit_is_valid_with_a_case_a_cell(path, tmp_path):
-    run = labbench("--store", path, "--format", "junit", "--output", tmp_path / "r.xml")
+    run = labbench("regressions", "--store", path, "--format", "junit", "--output", tmp_path / "r.xml")
     assert run.returncode == 1
     assert "2 regressions" in run.stdout
     assert [one.name for one in tmp_path.iterdir()] == ["r.xml"]
@@ -504,27 +497,27 @@ def test_a_cell_that_is_not_judged_is_a_skipped_case():
 
 
 def test_markdown_has_a_verdict_and_a_table(path):
-    text = labbench("--store", path, "--format", "markdown").stdout
+    text = labbench("regressions", "--store", path, "--format", "markdown").stdout
     lines = text.splitlines()
     assert lines[0] == "### labbench: regressed"
     rows = [line for line in lines if line.startswith("|")]
     assert len(rows) == 4
     assert "slow\\|er" in text
     assert len({row.replace("\\|", "").count("|") for row in rows}) == 1
-    passed = labbench("--store", path, "--model", "same", "--format", "markdown").stdout
+    passed = labbench("regressions", "--store", path, "--model", "same", "--format", "markdown").stdout
     assert passed.startswith("### labbench: no regression")
     assert "| what |" not in passed
 
 
 def test_json_is_the_table(path):
-    run = labbench("--store", path, "--json")
+    run = labbench("regressions", "--store", path, "--json")
     rows = {row["model"]: row for row in json.loads(run.stdout)}
     assert {name: row["regressed"] for name, row in rows.items()} == {"slow|er": True, "same": False, "broken": True}
     assert run.returncode == 1
 
 
 def test_help_tells_the_exit_status_and_the_formats_are_those_there_are():
-    assert "3  nothing could be judged" in labbench("--help").stdout
+    assert "3  nothing could be judged" in labbench("regressions", "--help").stdout
     assert set(cli_history.FORMATS) == set(regression_formats.FORMATS)
 
 

@@ -3,13 +3,13 @@
 import matplotlib as mpl
 import pandas as pd
 import pytest
-from made import ENVIRONMENT, made_frame, record, study
+from made import ENVIRONMENT, ENVIRONMENTS, made_frame, record, study
 
 from labbench.analysis import sentences
 from labbench.analysis.compare import compare, fastest, summary
 from labbench.cells import Cell
 from labbench.plots import plot_latency
-from labbench.prediction import predict_cells
+from labbench.prediction import PredictionError, Predictor, predict_cells
 from labbench.records import Record, Series
 from labbench.selection import Requirements, select
 from labbench.store import Store
@@ -54,6 +54,11 @@ def test_a_mean_is_called_a_mean():
     assert "hollow: imported" in label
     assert "mean where no median is known" in label
     assert "mean" not in plot_latency(made_frame(record())).get_xlabel()
+
+
+def test_rows_without_a_footprint_are_told_where_to_get_one():
+    with pytest.raises(PredictionError, match=r"no model family .* 2 rows had no footprint, which --graphs gives"):
+        Predictor().fit(made_frame(*ROWS), ENVIRONMENTS)
 
 
 @pytest.mark.slow

@@ -9,13 +9,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import made
 import nbformat
 import psutil
 import pytest
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from labbench.store import Store
 from tests.browser import chromium, look
 
 pytestmark = pytest.mark.slow
@@ -44,6 +48,16 @@ const done = arguments[arguments.length - 1];
   return { kernel: panel.sessionContext.kernelDisplayName, cells };
 })().then((value) => done(JSON.stringify(value)), (error) => done(JSON.stringify({ error: String(error) })));
 """
+
+
+class Lab(NamedTuple):
+    """A running JupyterLab, and a browser to look at it."""
+
+    folder: Path
+    url: str
+    token: str
+    driver: Chrome
+    wait: WebDriverWait
 
 
 @contextmanager
@@ -97,19 +111,15 @@ def _address(server: subprocess.Popen[bytes], runtime: Path, log: Path) -> str:
     return str(WebDriverWait(None, STARTED_S).until(listening, log.read_text()))
 
 
-def run_all(folder: Path, name: str, state: Path) -> dict[str, Any]:
+def run_all(lab: Lab, name: str) -> dict[str, Any]:
     """Open a notebook, run all its cells, and read the cells as JupyterLab then holds them."""
-    with jupyterlab(folder, state) as address, chromium(state / "profile") as driver:
-        url, token = address.split("|")
-        look(driver, 1280)
-        driver.set_script_timeout(RUN_S)
-        driver.get(f"{url}doc/tree/{name}?token={token}&reset")
-        WebDriverWait(driver, STARTED_S).until(
-            lambda _: driver.execute_script("return window.jupyterapp !== undefined"), "JupyterLab did not start"
-        )
-        result = json.loads(driver.execute_async_script(RUN_ALL))
-        assert "error" not in result, result
-        return result
+    lab.driver.get(f"{lab.url}doc/tree/{name}?token={lab.token}&reset")
+    lab.wait.until(
+        lambda _: lab.driver.execute_script("return window.jupyterapp !== undefined"), "JupyterLab did not start"
+    )
+    result = json.loads(lab.driver.execute_async_script(RUN_ALL))
+    assert "error" not in result, result
+    return result
 
 
 def problems(cells: list[dict[str, Any]]) -> list[str]:
@@ -127,31 +137,64 @@ def problems(cells: list[dict[str, Any]]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the notebooks beside a small measured store, as in a checkout after a study."""
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One server for all tests, on a copy of the notebooks beside a small store, as in a checkout after a study."""
     study = tmp_path_factory.mktemp("study")
-    shutil.copytree(NOTEBOOKS, study / "notebooks")
-    grid = ["--model", "bert-tiny", "vit-tiny", "--runtime", "eager", "onnxruntime", "--batch-size", "1"]
-    store = ["--protocol", "quick", "--store", str(study / "data" / "study.h5")]
-    subprocess.run([sys.executable, "-m", "labbench.cli", "run", *grid, *store], check=True, timeout=RUN_S)
-    return study / "notebooks"
+    folder = shutil.copytree(NOTEBOOKS, study / "notebooks")
+    (study / "data").mkdir()
+    with Store(study / "data" / "study.h5", writable=True) as store:
+        store.extend(made.study(), [made.ENVIRONMENT])
+    with jupyterlab(folder, study / "state") as address, chromium(study / "profile") as driver:
+        look(driver, 1280)
+        driver.set_script_timeout(RUN_S)
+        yield Lab(folder, *address.split("|"), driver, WebDriverWait(driver, STARTED_S))
+
+
+def written(lab: Lab, name: str, *sources: str) -> str:
+    """A notebook of these cells in the server's folder; its name."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), lab.folder / name)
+    return name
 
 
 @pytest.mark.parametrize("name", OPENED)
-def test_a_notebook_runs_in_jupyterlab_without_error(folder, tmp_path, name):
-    assert (folder / name).is_file(), f"{name} is missing"
-    result = run_all(folder, name, tmp_path / "state")
+def test_a_notebook_runs_in_jupyterlab_without_error(lab, name):
+    assert (lab.folder / name).is_file(), f"{name} is missing"
+    result = run_all(lab, name)
     assert problems(result["cells"]) == []
     assert any(cell["cell_type"] == "code" for cell in result["cells"])
 
 
-def test_an_error_and_a_cell_that_did_not_run_would_be_seen(tmp_path):
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
-    cells = [nbformat.v4.new_code_cell(source) for source in ("1 + 1", "1 / 0", "2")]
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}}),
-        folder / "bad.ipynb",
-    )
-    result = run_all(folder, "bad.ipynb", tmp_path / "state")
+def test_an_error_and_a_cell_that_did_not_run_would_be_seen(lab):
+    result = run_all(lab, written(lab, "bad.ipynb", "1 + 1", "1 / 0", "2"))
     assert problems(result["cells"]) == ["cell 2: ZeroDivisionError: division by zero", "cell 3 did not run"]
+
+
+TEXTS = "return [...document.querySelectorAll('table.labbench tbody tr')].map(r => r.cells[arguments[0]].innerText)"
+HEADS = "return [...document.querySelectorAll('table.labbench thead th')].map(h => h.innerText.trim())"
+
+
+def test_in_the_explorer_a_choice_redraws_and_a_header_sorts_by_mouse_and_keyboard(lab):
+    slow_first = [
+        made.record("bert-tiny", "eager", 0.2),
+        made.record("bert-tiny", "compile", 0.03),
+        made.record("vit-tiny", "eager", 1.5),
+    ]
+    with Store(lab.folder / "s.h5", writable=True) as store:
+        store.extend(slow_first, [made.ENVIRONMENT])
+    result = run_all(lab, written(lab, "n.ipynb", "import labbench\nlabbench.explore('s.h5')"))
+    assert problems(result["cells"]) == []
+    driver, headers = lab.driver, "table.labbench thead button.sort"
+    lab.wait.until(lambda _: driver.find_elements("css selector", headers), "the script of the table ran")
+    at = driver.execute_script(HEADS).index("latency (ms)")
+    assert driver.execute_script(TEXTS, at) == ["200", "30", "1500"]
+    driver.find_elements("css selector", headers)[at].click()
+    assert driver.execute_script(TEXTS, at) == ["30", "200", "1500"]
+    driver.find_elements("css selector", headers)[at].send_keys(Keys.ENTER)
+    assert driver.execute_script(TEXTS, at) == ["1500", "200", "30"]
+    before = driver.find_element("css selector", ".jp-OutputArea img").get_attribute("src")
+    models = Select(driver.find_element("css selector", "select[multiple]"))
+    models.deselect_by_visible_text("bert-tiny")
+    lab.wait.until(lambda _: driver.execute_script(TEXTS, at) == ["1500"], "the choice did not arrive")
+    assert driver.find_element("css selector", ".jp-OutputArea img").get_attribute("src") != before

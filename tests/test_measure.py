@@ -37,8 +37,7 @@ def hostile_campaign(tmp_path_factory):
     path = tmp_path_factory.mktemp("hostile") / "study.h5"
     protocol = FAST.model_copy(
         update={
-            "call_timeout_s": 10.0,
-            "prepare_timeout_s": 20.0,
+            "call_timeout_s": 5.0,
             "memory_limit_bytes": 2 * GIB,
             "prepare_concurrency": 1,
         }
@@ -53,7 +52,7 @@ def hostile_campaign(tmp_path_factory):
     ("key", "status", "hint"),
     [
         (("segfaults", "eager", 1), "failed", "SIGSEGV"),
-        (("sleeps", "eager", 1), "timeout", "no answer within 20 s"),
+        (("sleeps", "eager", 1), "timeout", "no answer within 5"),
         (("allocates", "eager", 1), "out_of_memory", "over its limit of 2.00 GiB"),
         (("raises", "eager", 1), "failed", "cannot count to three"),
         (("honest", "lies", 1), "failed", "differs from eager fp32"),
@@ -262,12 +261,12 @@ def test_estimates_lie_within_their_intervals_and_the_data(values, rounds):
 def test_the_interval_of_the_median_covers_it_at_about_its_level():
     rng = np.random.default_rng(1)
     hits = 0
-    for _ in range(200):
+    for _ in range(100):
         offsets = rng.normal(0, 0.05, 20).repeat(5)  # rounds differ, samples within them little
         values = np.exp(offsets + rng.normal(0, 0.01, 100))
         [median] = stats.quantiles(values, [0] * 100, np.arange(20).repeat(5), (0.5,))
         hits += median.ci_low <= 1 <= median.ci_high
-    assert hits >= 174  # 95 % nominal; 87 % would be 200 draws' bad luck or a wrong interval
+    assert hits >= 85  # 95 % nominal; fewer would be 100 draws' bad luck (1 in 27,000) or a wrong interval
 
 
 def test_too_few_samples_never_satisfy_the_stopping_rule():

@@ -66,9 +66,10 @@ def test_cells_cost_what_like_cells_took():
 @pytest.mark.slow
 def test_a_platform_that_nothing_is_known_of_gets_one_first_look():
     asked = [Cell.of(model=model, task="t", runtime="openvino") for model in ("vit-tiny", "bert-tiny")]
-    table = planned(asked=list(map(_resolved, asked))).table
-    assert len(table) == 1
-    assert table["reason"].iloc[0].startswith("a first look: nothing was measured on cpu/openvino")
+    found = planned(asked=list(map(_resolved, asked)))
+    assert len(found.table) == 1
+    assert found.table["reason"].iloc[0].startswith("a first look: nothing was measured on cpu/openvino")
+    assert "1 cell of 2 in about 0.1 min: a first look, for nothing is known yet" in str(found)
 
 
 def _resolved(cell):

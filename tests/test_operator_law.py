@@ -4,12 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made import ENVIRONMENT, ENVIRONMENTS, made_frame, record
+from made import ENVIRONMENT, ENVIRONMENTS, footprint, made_frame, record
 from torch import nn
 
 from labbench.autocast import autocast
 from labbench.operators import Operator, fused, joins, watch
 from labbench.prediction import Graphs, PredictionConfig, PredictionError, Predictor
+from labbench.prediction.card import load, save
+from labbench.prediction.drift import drift
 from labbench.prediction.features import Ceilings
 from labbench.prediction.graphs import by_sample
 from labbench.prediction.operator_law import COST, OperatorLaw
@@ -83,6 +85,10 @@ def cells(names, batches=(1, 8, 64), runtime="eager"):
     ))  # fmt: skip
 
 
+# Its operators are not known; of the second one at least the totals are.
+STRANGERS = made_frame(record("y16"), record("z16", demand=footprint(1)))
+
+
 # Mixed precision without a device
 
 
@@ -139,6 +145,12 @@ def test_unknown_operators_are_named():
         GRAPHS.at(frame)
     with pytest.raises(PredictionError, match="trace them"):
         GRAPHS.known(frame)
+
+
+def test_a_store_of_other_models_is_refused_with_the_way_out():
+    sized = Graphs(GRAPHS.operators.assign(image_size=32))  # which the rows of texts do not have
+    with pytest.raises(PredictionError, match=r"\(--graphs\) has none of the 2 models to learn from: trace them"):
+        sized.known(STRANGERS)
 
 
 def test_a_table_without_shapes_is_refused():
@@ -217,10 +229,17 @@ def test_a_predictor_that_knows_operators_beats_one_that_knows_totals():
 
 def test_a_workload_whose_operators_are_not_known_is_refused_with_the_reason():
     predictor = Predictor().fit(cells(list(NETWORKS)), ENVIRONMENTS, GRAPHS)
-    found = predictor.predict(pd.concat([cells(["b48"], (8,)), made_frame(record("z16"))], ignore_index=True))
-    assert np.isfinite(found["latency_s"].iloc[0])
-    assert np.isnan(found["latency_s"].iloc[1])
-    assert "footprint" in found["reason"].iloc[1]
+    found = predictor.predict(pd.concat([cells(["b48"], (8,)), STRANGERS], ignore_index=True))
+    assert found["latency_s"].notna().tolist() == [True, False, False]
+    assert found["reason"].iloc[1:].str.contains("its operators are not in the table").all()
+
+
+def test_what_a_predictor_cannot_price_counts_neither_in_its_card_nor_as_drift(tmp_path):
+    known = cells(list(NETWORKS))
+    frame = pd.concat([known, STRANGERS], ignore_index=True)
+    card = save(Predictor(PredictionConfig(residual="none")).fit(frame, ENVIRONMENTS, GRAPHS), tmp_path / "p", frame)
+    assert (card.data.rows, card.data.models) == (len(known), len(NETWORKS))
+    assert drift(load(tmp_path / "p"), frame).table.empty
 
 
 # What the law leaves over

@@ -21,6 +21,7 @@ from labbench.prediction import (
     evaluate,
     missing,
     score,
+    with_threads,
 )
 from labbench.prediction.conformal import radius
 from labbench.prediction.features import prepare
@@ -121,6 +122,13 @@ def test_a_new_model_on_a_measured_platform_is_predicted_with_an_interval(fitted
     )
     assert (row["provenance"], row["out_of_domain"], row["level"]) == ("predicted", False, 0.9)
     assert row["reason"] is None
+
+
+def test_cells_are_asked_about_with_the_threads_that_were_measured():
+    measured = made_frame(record(threads=1), record(threads=2), record(runtime="onnxruntime"))
+    asked = [Cell.of(model="bert-tiny", runtime=runtime) for runtime in ("eager", "onnxruntime", "openvino")]
+    labels = [cell.platform.label for cell in with_threads(asked, measured)]
+    assert labels == ["cpu/eager·1t", "cpu/eager·2t", "cpu/onnxruntime", "cpu/openvino"]
 
 
 def test_a_platform_that_was_never_measured_gets_a_reason_and_no_number(fitted):
@@ -364,6 +372,7 @@ def test_a_forecast_is_marked_as_predicted_and_a_guess_as_such(fitted):
     assert "calibrated" not in table["reason"].iloc[1]
     assert "1 of 2 predictions lie inside" in forecast_sentence(predicted)
     assert fit_sentence(fitted).startswith("The 90 % interval of a latency reaches from the prediction divided by")
+    assert "It comes from a fitted roofline; what was learnt besides did not help" in fit_sentence(fitted)
 
 
 def test_every_method_has_a_curve_of_errors(validated):

@@ -8,7 +8,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import ENVIRONMENT, made_frame, record
 from test_imported_rows import imported
@@ -229,6 +229,7 @@ costs = st.lists(
 )  # seconds, bytes, batch size
 
 
+@settings(max_examples=30, deadline=None)
 @given(costs)
 def test_a_front_is_never_empty_and_who_dominates_is_on_no_count_worse(cells):
     frame = made_frame(*[

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import shell
 from test_history import NEW, OLD, START, run, tables
 from test_store import ENVIRONMENT, make_record
 
 import labbench
+from labbench import zoo
 from labbench.analysis import history, history_report
 from labbench.analysis.regressions import compared, regressions
 from labbench.campaign import Campaign, resolve
@@ -25,9 +27,11 @@ from labbench.config import ConfigError
 from labbench.measure import group
 from labbench.measure.interpreter import Interpreter
 from labbench.measure.protocol import preset
+from labbench.registry import Registry
 from labbench.store import Store
 
-FAST = preset("quick", processes=2, min_time_s=0.02, max_time_s=0.1, round_s=0.01, warmup_max_s=0.1)
+QUICK = {"min_time_s": 0.02, "max_time_s": 0.1, "round_s": 0.01, "warmup_max_s": 0.1}
+FAST = preset("quick", processes=2, **QUICK)
 PACKAGE = """
 import ctypes
 
@@ -67,17 +71,28 @@ def campaign(reference, tmp_path_factory):
     (folder / "house.py").write_text(PACKAGE.format(fragile="x + 1"))
     path = folder / "study.h5"
     config = folder / "config.json"
-    changes = FAST.model_dump(include={"processes", "min_time_s", "max_time_s", "round_s", "warmup_max_s"})
     grid = {"axes": {"model": ["steady", "fragile"], "threads": [1]}}
-    config.write_text(json.dumps({"grids": [grid], "protocol_changes": changes}))
-    command = [sys.executable, "-m", "labbench.cli", "run", "--config", config, "--store", path, "--no-progress"]
-    command += ["--plugin", "house", "--reference", reference]
-    root = Path(labbench.__file__).parents[1]
-    environment = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{root}"}
-    ran = [
-        subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, cwd=folder)
-        for _ in range(2)
+    config.write_text(json.dumps({"grids": [grid], "protocol": "quick", "protocol_changes": QUICK}))
+    command = [
+        "run",
+        "--config",
+        config,
+        "--store",
+        path,
+        "--no-progress",
+        "--plugin",
+        "house",
+        "--reference",
+        reference,
     ]
+    with pytest.MonkeyPatch.context() as here:
+        root = Path(labbench.__file__).parents[1]
+        here.setenv("PYTHONPATH", f"{folder}{os.pathsep}{root}")
+        here.syspath_prepend(folder)
+        here.setattr(zoo, "_PLUGINS", [])
+        here.setattr(zoo, "_REGISTERED", Registry("model"))
+        ran = [shell.labbench(*command), shell.process(*command)]  # here, where a server of workers may run already
+    sys.modules.pop("house")
     assert [one.returncode for one in ran] == [0, 0], ran[0].stderr + ran[1].stderr
     return Store(path), [one.stdout for one in ran]
 
@@ -156,7 +171,7 @@ def test_no_worker_outlives_a_campaign_that_was_killed(reference, tmp_path):
                 os.kill(os.getpid(), signal.SIGKILL)
 
         cells = resolve([Cell.of(model="bert-tiny", threads=1)])
-        list(group.measure(cells, preset("quick"), threads=1, reference=Interpreter({str(reference)!r}), on_stage=stage))
+        list(group.measure(cells, preset("quick", **{QUICK}), threads=1, reference=Interpreter({str(reference)!r}), on_stage=stage))
     """
     killed = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True, timeout=120

@@ -100,7 +100,7 @@ records = st.builds(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(records, max_size=6), st.integers(0, 6))
 def test_records_come_back_exactly_from_journal_and_file(tmp_path_factory, items, split):
     path = tmp_path_factory.mktemp("store") / "s.h5"

@@ -188,12 +188,13 @@ def few(path: Path, fold: bool) -> tuple[Any, ...]:
 
 
 @pytest.mark.slow
-def test_wrong_bits_are_noticed_or_harmless(path):
+@pytest.mark.parametrize("flips", [150, pytest.param(1000, marks=pytest.mark.full)])
+def test_wrong_bits_are_noticed_or_harmless(path, flips):
     expected = few(path, fold=True)
     data = path.read_bytes()
     rng = random.Random(0)
     noticed = 0
-    for _ in range(500):
+    for _ in range(flips):
         place = rng.randrange(len(data))
         damaged = bytearray(data)
         damaged[place] ^= 1 << rng.randrange(8)
@@ -202,7 +203,7 @@ def test_wrong_bits_are_noticed_or_harmless(path):
             assert read_everything(path) == expected, f"byte {place}"
         except StoreError:
             noticed += 1
-    assert noticed > 100
+    assert noticed > flips / 5
 
 
 def test_wrong_bits_in_the_journal_are_noticed(path):
@@ -211,8 +212,8 @@ def test_wrong_bits_in_the_journal_are_noticed(path):
     data = place.read_bytes().rstrip(b"\0")
     last = data.rindex(b"\n", 0, len(data) - 1) + 1
     rng = random.Random(0)
-    heads = [8 * at + bit for at in (data.index(b"\n") + 1, last) for bit in range(8 * journal.HEADER)]
-    for bit in [*heads, *(rng.randrange(8 * len(data)) for _ in range(500 - len(heads)))]:
+    heads = [8 * at + bit for at in (data.index(b"\n") + 1, last) for bit in range(0, 8 * journal.HEADER, 3)]
+    for bit in [*heads, *(rng.randrange(8 * len(data)) for _ in range(80))]:
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
         place.write_bytes(damaged)
@@ -259,7 +260,7 @@ def test_a_damaged_file_of_schema_1_is_an_error_of_the_store(path, damage):
     data = (Path(__file__).parent / "frozen" / "store_v1.h5").read_bytes()
     rng = random.Random(1)
     found: Counter[str] = Counter()
-    for _ in range(50):
+    for _ in range(25):
         damaged = bytearray(data)
         if damage == "flips":  # where the structure is rather than the values: the second half
             damaged[rng.randrange(len(data) // 2, len(data))] ^= 1 << rng.randrange(8)
@@ -268,8 +269,8 @@ def test_a_damaged_file_of_schema_1_is_an_error_of_the_store(path, damage):
         path.write_bytes(damaged)
         found[what_reading_gives(path)] += 1
     assert found["another error"] == 0
-    assert found["StoreError"] > 10
-    assert found["crash"] <= (5 if damage == "flips" else 0)
+    assert found["StoreError"] > 5
+    assert found["crash"] <= (3 if damage == "flips" else 0)
 
 
 def test_a_file_that_was_cut_short_is_refused_wherever_the_cut(path):

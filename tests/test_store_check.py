@@ -55,7 +55,7 @@ def test_one_wrong_bit_anywhere_costs_nothing(tmp_path, whole):
     data, records = whole
     path, noticed = tmp_path / "s.h5", 0
     rng = random.Random(1)
-    for _ in range(200):
+    for _ in range(60):
         place = rng.randrange(len(data))
         damaged = bytearray(data)
         damaged[place] ^= 1 << rng.randrange(8)
@@ -64,7 +64,7 @@ def test_one_wrong_bit_anywhere_costs_nothing(tmp_path, whole):
         assert saved(report) == records, f"byte {place}: {report}"
         assert len(report.contents.environments) == len(report.contents.baselines) == 1
         noticed += not report.ok
-    assert noticed > 150  # the others hit bytes that nothing reads
+    assert noticed > 45  # the others hit bytes that nothing reads
 
 
 def test_many_wrong_bits_never_give_a_wrong_record_and_what_is_lost_is_listed(tmp_path, whole):

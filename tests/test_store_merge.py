@@ -40,7 +40,7 @@ def same(*many: Contents) -> bool:
 
 
 @given(databases(), databases(), databases())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 def test_union_is_idempotent_commutative_and_associative(a, b, c):
     assert same(union([a]), union([a, a]), union([a, union([a])]))
     assert same(union([a, b]), union([b, a]))
@@ -57,7 +57,7 @@ def filled(path, records, environments=(ENVIRONMENT,), fold=True):
 
 
 @given(st.permutations(range(3)))
-@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_merged_files_do_not_depend_on_order_or_repetition(tmp_path_factory, order):
     folder = tmp_path_factory.mktemp("merge")
     parts = [POOL[0:3], POOL[2:5], [POOL[5], POOL[0]]]
@@ -76,7 +76,7 @@ def test_merged_files_do_not_depend_on_order_or_repetition(tmp_path_factory, ord
 
 
 @given(databases(), databases(), databases())
-@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_files_may_be_merged_in_steps(tmp_path_factory, a, b, c):
     folder = tmp_path_factory.mktemp("steps")
 

@@ -121,17 +121,17 @@ def test_a_real_probe_dies_of_its_limit_and_a_real_search_finds_a_batch():
 
 # --- time to a target loss -----------------------------------------------------------------------------------------------
 
-EASY = {"target": 1.0, "limit_s": 10.0}
+EASY = {"target": 1.5, "limit_s": 10.0}
 
 
 @pytest.mark.slow
 def test_a_search_is_stored_and_goes_on_where_it_stopped(tmp_path):
     path = tmp_path / "study.log"
-    first = search_settings(study(path, "digits"), trials=3, progress=False, **EASY)
+    first = search_settings(study(path, "digits"), trials=2, progress=False, **EASY)
     again = study(path, "digits")
-    assert len(again.trials) == 3
-    more = search_settings(again, trials=5, progress=False, **EASY)
-    assert (first.trials, more.trials) == (3, 5)
+    assert len(again.trials) == 2
+    more = search_settings(again, trials=4, progress=False, **EASY)
+    assert (first.trials, more.trials) == (2, 4)
     assert more.spent_s > 0
     assert again.trials[0].params == {"log2_batch_size": 5, "learning_rate": 1e-3}
     assert trial_table(again)["batch_size"][0] == 32
@@ -158,7 +158,7 @@ def test_a_range_test_ends_where_the_loss_explodes_and_suggests_a_rate_below():
 
 @pytest.mark.slow
 def test_tuning_is_told_beside_the_usual_setting_and_random_search(tmp_path):
-    config = TuningConfig(trials=3, seeds=1, target_loss=1.0, limit_s=3)
+    config = TuningConfig(trials=2, seeds=1, target_loss=1.5, limit_s=3)
     found = studies.tune(config, tmp_path / "s.log")
     assert set(found.judged["setting"]) == {"usual", "tpe", "random"}
     assert "of the usual setting's time" in report.tuned(found)

@@ -176,26 +176,6 @@ zoo.register_config_dir("small-bert", {folder!r})
 """
 
 
-@pytest.mark.slow
-def test_a_users_own_module_and_config_folder_run_through_the_command_line(tmp_path: Path):
-    from transformers import BertConfig
-
-    folder = tmp_path / "config"
-    config = BertConfig(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, vocab_size=100
-    )
-    config.architectures = ["BertForMaskedLM"]
-    config.save_pretrained(folder)
-    plugin = tmp_path / "my_model.py"
-    plugin.write_text(OWN.format(folder=str(folder)))
-    command = [sys.executable, "-m", "labbench.cli", "run", "--plugin", str(plugin), "--model", "mine", "small-bert"]
-    command += ["--runtime", "eager", "onnxruntime", "--protocol", "quick", "--store", str(tmp_path / "s.h5")]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert "leaked" not in run.stderr  # semaphores of killed workers
-    assert "4 ok" in run.stdout, run.stdout + run.stderr
-
-
 PACKAGE = """
 import torch
 from labbench import zoo
@@ -215,7 +195,18 @@ ENTRY_POINTS = "[labbench.families]\none = their_models:FAMILY\ntwo = their_mode
 
 
 @pytest.mark.slow
-def test_families_of_an_installed_distribution_are_known_here_and_in_workers(tmp_path: Path):
+def test_what_users_bring_runs_through_the_command_line(tmp_path: Path):
+    """A module and a configuration folder that a plugin registers, and the families of an installed distribution."""
+    from transformers import BertConfig
+
+    folder = tmp_path / "config"
+    config = BertConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, vocab_size=100
+    )
+    config.architectures = ["BertForMaskedLM"]
+    config.save_pretrained(folder)
+    plugin = tmp_path / "my_model.py"
+    plugin.write_text(OWN.format(folder=str(folder)))
     site = tmp_path / "site"  # what pip leaves: the module, and a dist-info folder beside it
     info = site / "their_models-1.2.dist-info"
     info.mkdir(parents=True)
@@ -223,11 +214,13 @@ def test_families_of_an_installed_distribution_are_known_here_and_in_workers(tmp
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-models\nVersion: 1.2\n")
     (info / "entry_points.txt").write_text(ENTRY_POINTS)
     path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "labbench.cli", "run", "--model", "packed-small", "further"]
+    models = ["mine", "small-bert", "packed-small", "further"]
+    command = [sys.executable, "-m", "labbench.cli", "run", "--plugin", str(plugin), "--model", *models]
     command += ["--runtime", "eager", "onnxruntime", "--protocol", "quick", "--store", str(tmp_path / "s.h5")]
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
     assert run.returncode == 0, run.stderr
-    assert "4 ok" in run.stdout, run.stdout + run.stderr
+    assert "leaked" not in run.stderr  # semaphores of killed workers
+    assert "8 ok" in run.stdout, run.stdout + run.stderr
     [environment] = Store(tmp_path / "s.h5").environments().values()
     assert environment.software["model packed-small"] == "their-models 1.2"
 

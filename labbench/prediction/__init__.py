@@ -11,7 +11,7 @@ with a model card (:mod:`~labbench.prediction.card`) and held against what is me
 
 from __future__ import annotations
 
-from labbench.prediction.cells import candidates, missing, predict_cells
+from labbench.prediction.cells import candidates, missing, predict_cells, with_threads
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.evaluate import choice_regret, cross_validate, evaluate, score
 from labbench.prediction.graphs import Graphs
@@ -29,4 +29,5 @@ __all__ = [
     "missing",
     "predict_cells",
     "score",
+    "with_threads",
 ]

@@ -168,14 +168,14 @@ def save(
     from filelock import FileLock
 
     from labbench.manifest import write_text
-    from labbench.prediction.predictor import training_rows
+    from labbench.prediction.predictor import learnt_rows
 
     if not predictor.quantities:
         raise PredictionError(
             "the predictor is not fitted, so there is nothing to keep: call fit(frame, environments) first"
         )
     folder = folder_of(name)
-    table = training_rows(frame, predictor.config)
+    table = learnt_rows(frame, predictor.config, predictor.graphs)
     data = _data(table)
     stream = io.BytesIO()
     joblib.dump({"predictor": predictor, "record_ids": frozenset(table["record_id"].astype("str"))}, stream, compress=3)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from labbench.cells import Cell
 from labbench.prediction.config import PredictionError
 from labbench.prediction.features import PLATFORM, TOTALS, WORKLOAD
 from labbench.prediction.predictor import Predictor
@@ -14,7 +15,7 @@ from labbench.prediction.predictor import Predictor
 if TYPE_CHECKING:
     import pandas as pd
 
-    from labbench.cells import Cell, Workload
+    from labbench.cells import Workload
     from labbench.prediction.config import PredictionConfig
     from labbench.records import Footprint
     from labbench.store import Store
@@ -78,6 +79,28 @@ def _counted(workload: Workload) -> tuple[dict[str, Footprint | None], str | Non
         return {"step" if workload.mode == "training" else "forward": None}, (
             f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
         )
+
+
+def with_threads(cells: Iterable[Cell], measured: pd.DataFrame) -> list[Cell]:
+    """Each cell with every number of threads that something was measured with on its device and runtime; as it is, if nothing was.
+
+    Parameters
+    ----------
+    cells : iterable of Cell
+    measured : DataFrame
+        ``Store.latest()``, or some of its rows.
+    """
+    import pandas as pd
+
+    ran: dict[tuple[str, str], set[int]] = {}  # 0: as many as there are
+    for place in measured[["device", "runtime", "threads_asked"]].drop_duplicates().itertuples():
+        threads = 0 if pd.isna(place.threads_asked) else int(place.threads_asked)
+        ran.setdefault((str(place.device), str(place.runtime)), set()).add(threads)
+    return [
+        Cell(workload=cell.workload, platform=cell.platform.model_copy(update={"threads": threads or None}))
+        for cell in cells
+        for threads in sorted(ran.get((cell.platform.device, cell.platform.runtime), {cell.platform.threads or 0}))
+    ]
 
 
 def missing(frame: pd.DataFrame) -> pd.DataFrame:

@@ -79,7 +79,7 @@ def drift(saved: Saved, frame: pd.DataFrame) -> Drift:
     saved : Saved
         Of :func:`labbench.prediction.card.load`.
     frame : DataFrame
-        ``Store.latest()``; records that the predictor learnt from are left out.
+        ``Store.latest()``; records that the predictor learnt from are left out, and those whose operators it does not know.
 
     Returns
     -------
@@ -100,9 +100,9 @@ def drift(saved: Saved, frame: pd.DataFrame) -> Drift:
     """
     import pandas as pd
 
-    from labbench.prediction.predictor import training_rows
+    from labbench.prediction.predictor import learnt_rows
 
-    rows = training_rows(frame, saved.card.config)
+    rows = learnt_rows(frame, saved.card.config, saved.predictor.graphs)
     rows = rows[~rows["record_id"].astype("str").isin(saved.record_ids)].reset_index(drop=True)
     if rows.empty:
         return Drift(saved.card, pd.DataFrame(columns=list(_COLUMNS)), ())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DODGE = 0.12  # octaves between platforms that share a place on the axis
 MOST_ROWS = 40  # of models in a figure of doubts
+RATIOS = (0.5, 0.67, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2)  # ticks where less than two powers of two are shown
 BAND = 0.25  # the share of error that the shaded band of a figure stands for
 
 
@@ -127,7 +128,7 @@ def plot_doubt(plan: Plan, *, ax: Axes | None = None) -> Axes:
             facecolor="white", edgecolor=[color], linewidth=1.3, label=name,
         )  # fmt: skip
     ax.set_yticks(range(len(order)), order)
-    ax.set(xlabel="error to expect of its prediction (%)", xlim=(0, None))
+    ax.set(xlabel="error to expect of its prediction (%)", xlim=(0, 105 * table["doubt"].max() if len(table) else None))
     legend_above(ax)
     return ax
 
@@ -174,7 +175,9 @@ def plot_prediction_residuals(
     ax.set_yticks(range(len(names)), [short(name) for name in names])
     ax.set(xscale="log", ylim=(-0.7, len(names) - 0.3), xlabel="predicted / measured latency (1 is right)", ylabel="")
     low, high = (np.log2(limit) for limit in ax.get_xlim())
-    ax.set_xticks(2.0 ** np.arange(np.ceil(low), np.floor(high) + 1), minor=False)
+    ticks = 2.0 ** np.arange(np.ceil(low), np.floor(high) + 1)
+    ticks = ticks if len(ticks) > 2 else np.array([one for one in RATIOS if low <= np.log2(one) <= high])
+    ax.set_xticks(ticks, minor=False)
     ax.set_xticks([], minor=True)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.grid(axis="y", visible=False)
@@ -252,7 +255,12 @@ def plot_error_drivers(driven: pd.DataFrame, *, most: int = 15, ax: Axes | None 
     clear = ((table["low"] > 0) | (table["high"] < 0)).to_numpy()
     scatter(ax, table["correlation"].to_numpy(), table.index.to_numpy(), clear, color=color, size=34)
     ax.set_yticks(table.index, [short(name) for name in table["driver"]])
-    ax.set(xlim=(-1, 1), xlabel="rank correlation with the error: smaller ← 0 → larger", ylabel="")
+    ax.set(
+        xlim=(-1, 1),
+        xticks=np.linspace(-1, 1, 5),
+        xlabel="rank correlation with the error: smaller ← 0 → larger",
+        ylabel="",
+    )
     ax.grid(axis="y", visible=False)
     return ax
 

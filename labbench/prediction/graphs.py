@@ -13,6 +13,7 @@ import numpy as np
 from labbench.cells import TRAINING_FIELDS
 from labbench.prediction.config import PredictionError
 from labbench.prediction.features import EXPORTING, joined
+from labbench.words import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +68,10 @@ class Graphs:
 
         try:
             return cls(pd.read_parquet(path))
+        except FileNotFoundError:
+            raise PredictionError(
+                f"no table of operators {path}; docs/operators.md says how to make one (labbench.prediction.graphs.by_sample)"
+            ) from None
         except (OSError, ValueError) as error:
             raise PredictionError(f"{path}: no table of operators: {error}") from None
 
@@ -207,7 +212,10 @@ class Graphs:
         """
         found = frame[self.number(frame) >= 0].reset_index(drop=True)
         if found.empty:
-            raise PredictionError(f"the operators of none of {frame['model'].nunique()} models are known: trace them")
+            raise PredictionError(
+                f"the table of operators (--graphs) has none of the {count(frame['model'].nunique(), 'model')} to learn from: "
+                "trace them, or leave it out"
+            )
         model = found["model"].astype("str")
         return found.assign(architecture=model.map(self.twins()).fillna(model))
 

@@ -62,11 +62,11 @@ class Plan:
         if not self.cells:
             return "Nothing is left to measure within the budget."
         last = self.table.iloc[-1]
+        which = f"{count(len(self.cells), 'cell')} of {len(self.open)} in about {last['spent_s'] / 60:.1f} min"
+        if np.isnan(self.error):
+            return f"{which}: a first look, for nothing is known yet of where they run."
         about = "error" if self.question == "error" else "error where the choice hangs on it"
-        return (
-            f"{count(len(self.cells), 'cell')} of {len(self.open)} in about {last['spent_s'] / 60:.1f} min: the expected "
-            f"{about} falls from {percent(self.error)} to {percent(last['expected_error'])}."
-        )
+        return f"{which}: the expected {about} falls from {percent(self.error)} to {percent(last['expected_error'])}."
 
 
 def plan(
@@ -185,7 +185,7 @@ def _open_cells(frame: pd.DataFrame, machine_id: str, asked: Iterable[Cell] | No
     if not any(open_):
         raise PredictionError(
             f"nothing is missing on machine {machine_id}: every workload was measured, or tried, on each of its platforms; name "
-            "further cells, e.g. --model bert-base --batch-size 2 16"
+            "further cells, e.g. `labbench measure-next --budget 10m --model bert-base --batch-size 2 16`"
         )
     rows = rows.reset_index(drop=True).assign(cell=cells)[open_]
     return rows.loc[~rows["cell"].map(lambda cell: cell.id).duplicated()].reset_index(drop=True)

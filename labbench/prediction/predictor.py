@@ -24,7 +24,8 @@ from labbench.prediction.features import (
 )
 from labbench.prediction.law import Law, TermLaw, labels
 from labbench.prediction.operator_law import OperatorLaw
-from labbench.prediction.quantity import Quantity
+from labbench.prediction.quantity import MIN_FAMILIES, Quantity
+from labbench.words import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from labbench.records import Environment
 
 METHOD = "fitted roofline"
+UNTRACED = "its operators are not in the table that the predictor was fitted with (--graphs)"
 NOT_CALIBRATED = "outside what was measured, where the interval is not calibrated"
 
 
@@ -151,7 +153,11 @@ class Predictor:
 
         if self.domain is None:
             raise PredictionError("the predictor is not fitted: call fit(frame, environments) first")
-        reasons = {"refusal": self.domain.refusals(table), "departure": self.domain.departures(table)}
+        refusals = self.domain.refusals(table)
+        if self.graphs is not None:
+            known = self.graphs.number(table) >= 0
+            refusals = [one if told else UNTRACED for one, told in zip(refusals, known, strict=True)]
+        reasons = {"refusal": refusals, "departure": self.domain.departures(table)}
         return pd.DataFrame(reasons, index=table.index, dtype=object)
 
     def __str__(self) -> str:
@@ -192,8 +198,13 @@ def training_rows(frame: pd.DataFrame, config: PredictionConfig) -> pd.DataFrame
     table = table[(table["status"] == "ok") & table["provenance"].isin(TRAINS_ON) & table["latency_s"].notna()]
     if "noise" in table and len(table):
         loud = table["noise"].isin(config.ignore)
-        if loud.all():
-            raise PredictionError(f"all {len(table)} measured series are {' or '.join(config.ignore)}: measure again")
+        quiet = table.loc[~loud, "group"].nunique()
+        if loud.all() or quiet < MIN_FAMILIES <= table["group"].nunique():
+            raise PredictionError(
+                f"{loud.sum()} of {len(table)} measured series are {' or '.join(config.ignore)}, and the others are of "
+                f"{count(quiet, 'model family', 'model families')}: measure again when the machine is quieter, or learn from all "
+                'of them, "ignore": [] in the configuration of `labbench fit --config FILE`'
+            )
         table = table[~loud]
     if table.empty:
         raise PredictionError("no measured cell with status ok to learn from; measure some with `labbench run`")
@@ -206,17 +217,26 @@ def learnt_from(
     config: PredictionConfig,
     graphs: Graphs | None = None,
 ) -> tuple[pd.DataFrame, dict[Device, Ceilings]]:
-    """:func:`training_rows` with their ``framework``, and the ceilings of their devices.
-
-    With ``graphs`` only those whose operators are known, with what they demand filled in.
+    """:func:`learnt_rows` with their ``framework``, and the ceilings of their devices.
 
     Raises
     ------
     PredictionError
         If there are none.
     """
-    table = training_rows(frame, config) if graphs is None else graphs.known(training_rows(graphs.fill(frame), config))
+    table = learnt_rows(frame, config, graphs)
     return with_framework(table, environments), ceilings_of(table, environments)
+
+
+def learnt_rows(frame: pd.DataFrame, config: PredictionConfig, graphs: Graphs | None = None) -> pd.DataFrame:
+    """:func:`training_rows`; with ``graphs`` only those whose operators are known, with what they demand filled in.
+
+    Raises
+    ------
+    PredictionError
+        If there are none.
+    """
+    return training_rows(frame, config) if graphs is None else graphs.known(training_rows(graphs.fill(frame), config))
 
 
 def with_framework(table: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.DataFrame:

@@ -91,13 +91,16 @@ class Quantity:
             If fewer than three families are left.
         """
         y = frame[name].to_numpy(float, na_value=np.nan)
-        usable = form.known(frame) & np.isfinite(y) & (y > 0)
+        known = form.known(frame)
+        usable = known & np.isfinite(y) & (y > 0)
         frame, y = frame[usable].reset_index(drop=True), y[usable]
         groups = frame["group"].to_numpy(str)
         if len(set(groups)) < MIN_FAMILIES:
+            unknown = int((~known).sum())
             raise PredictionError(
                 f"{count(len(set(groups)), 'model family', 'model families')} with a footprint and a measured "
                 f"{name.split('_')[0]}; prediction needs {MIN_FAMILIES}: measure more with `labbench run`"
+                + (f"; {count(unknown, 'row')} had no footprint, which --graphs gives imported ones" if unknown else "")
             )
         design, features = form.design(frame), form.features(frame)
         law, table = form.fit(design, y), features.table(frame)

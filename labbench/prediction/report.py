@@ -35,7 +35,7 @@ def data_sentence(
     nominal = [f"{device} of {machine}" for (machine, device), limit in ceilings.items() if not limit.measured]
     text = (
         f"{len(table)} measured series of {table['model'].nunique()} models in {table['family'].nunique()} families "
-        f"({table['group'].nunique()} distinct by operator graph) on {table['platform'].nunique()} platforms of "
+        f"({table['group'].nunique()} distinct by operator graph) on {count(table['platform'].nunique(), 'platform')} of "
         f"{count(table['machine_id'].nunique(), 'machine')}."
     )
     text += f" {left_out} series were left out: the machine was not quiet enough." if left_out else ""
@@ -112,11 +112,16 @@ def fit_sentence(predictor: Predictor) -> str:
     """What was fitted: how far the interval reaches, and whether a learnt correction was worth its place."""
     latency = predictor.quantities["latency_s"]
     radius = latency.radius(predictor.config.level)
-    weight = latency.far.weight
-    learnt = f"corrects it with weight {weight:.2f}" if weight else "was dropped: it did not help"
+    law = "fitted roofline" if predictor.graphs is None else "law of operators"
+    learner, weight = latency.far.learner, latency.far.weight
+    learnt = (
+        f"{learner} corrects it with weight {weight:.2f}"
+        if learner
+        else "what was learnt besides did not help and was dropped"
+    )
     return (
         f"The {radius.level:.0%} interval of a latency reaches from the prediction divided by {np.exp(radius.value):.1f} to "
-        f"the prediction times {np.exp(radius.value):.1f}. Gradient boosting {learnt}."
+        f"the prediction times {np.exp(radius.value):.1f}. It comes from a {law}; {learnt}."
     ).replace("%", " %")
 
 

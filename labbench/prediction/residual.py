@@ -91,6 +91,13 @@ class Residual:
         typical = float(np.median(foretold))
         return cls(model, weight, _sized(features, left, config), left / foretold, groups, typical)
 
+    @property
+    def learner(self) -> str | None:
+        """What corrects, in words; None where nothing does."""
+        if self.model is None:
+            return None
+        return "gradient boosting" if self.scale is None else "forests"
+
     def correction(self, features: np.ndarray) -> np.ndarray:
         """To be added to the log of the law's prediction, shape (n,)."""
         if self.model is None or not len(features):

@@ -20,8 +20,12 @@ class Segfaults(torch.nn.Module):
 
 
 class Sleeps(torch.nn.Module):
+    calls = 0
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        time.sleep(3600)
+        self.calls += 1
+        if self.calls > 3:
+            time.sleep(3600)
         return x
 
 
