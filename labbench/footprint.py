@@ -145,8 +145,10 @@ def calls(workload: Workload) -> Iterator[dict[str, Call]]:
 
 def _tie(module: torch.nn.Module) -> None:
     """Make one of weights that a transformers model shares, which it does not do where none are initialized."""
+    from transformers import PreTrainedModel
+
     for part in module.modules():
-        if hasattr(part, "tie_weights"):
+        if isinstance(part, PreTrainedModel):
             part.tie_weights()
 
 

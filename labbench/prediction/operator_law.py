@@ -334,7 +334,7 @@ def _contributions(operators: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, n
         one = np.ones(len(these))
         size = {name: these[name].to_numpy(float) for name in ("n", "k", "m", "groups", "window", "width")}
         size["bytes"] = sum((these[name].to_numpy(float) for name in TRAFFIC), np.zeros(len(these)))
-        told = [] if kind in PRODUCTS else np.unique(named[index])
+        told = np.unique(named[index] if kind not in PRODUCTS else [])
         names: list[Column] = [((kind, texts[one]), NAME, (named[index] == one).astype(float)) for one in told]
         window: list[Column] = []
         if kind in WINDOWED:

@@ -70,6 +70,9 @@ class ZooGraphs(Graphs):
         Workload that could not be traced to the reason.
     """
 
+    why_not: dict[Workload, str]
+    _asked: set[Workload]
+
     def __init__(self) -> None:
         import pandas as pd
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -160,7 +161,8 @@ class Attention(nn.Module):
 
 def norm(width: int, draw: Random) -> nn.Module:
     """Of tokens."""
-    return draw.choice([nn.LayerNorm, nn.LayerNorm, RMSNorm])(width)
+    kinds: list[Callable[[int], nn.Module]] = [nn.LayerNorm, nn.LayerNorm, RMSNorm]
+    return draw.choice(kinds)(width)
 
 
 def perceptron(width: int, draw: Random) -> nn.Module:
@@ -291,25 +293,34 @@ class Tokens(nn.Module):
         return Output(self.head(found).mean(1) if self.everywhere else self.head(found[:, 0]))
 
 
+class Layer(nn.Module):
+    """Of a decoder."""
+
+    def __init__(self, width: int, draw: Random) -> None:
+        super().__init__()
+        self.before, self.attention = norm(width, draw), Attention(width, draw)
+        self.between, self.mlp = norm(width, draw), perceptron(width, draw)
+
+    def forward(self, x: torch.Tensor, past: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Batch x 1 x width; keys and values of what came before, batch x heads x length x width of a head."""
+        x = x + self.attention(self.before(x), past)
+        return x + self.mlp(self.between(x))
+
+
 class Step(nn.Module):
     """The next token of a decoder: its keys and values of what came before are inputs."""
 
     def __init__(self, draw: Random, classes: int, width: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(1000, width)
-        self.layers = nn.ModuleList(
-            nn.ModuleList([norm(width, draw), Attention(width, draw), norm(width, draw), perceptron(width, draw)])
-            for _ in range(draw.choice([1, 2, 4]))
-        )
+        self.layers = nn.ModuleList(Layer(width, draw) for _ in range(draw.choice([1, 2, 4])))
         self.head = nn.Linear(width, classes)
 
     def forward(self, token: torch.Tensor, **past: torch.Tensor) -> Output:
-        """Batch x 1; of each layer ``key``, ``value``, batch x heads x length x width of a head."""
+        """Batch x 1; of each layer ``key`` and ``value``."""
         x = self.embedding(token)
         for number, layer in enumerate(self.layers):
-            before, attention, between, mlp = layer  # type: ignore[misc]
-            x = x + attention(before(x), (past[f"key{number}"], past[f"value{number}"]))
-            x = x + mlp(between(x))
+            x = layer(x, (past[f"key{number}"], past[f"value{number}"]))
         return Output(self.head(x[:, -1]))
 
 
@@ -338,8 +349,8 @@ def step(draw: Random, batch: int, classes: int) -> tuple[nn.Module, dict[str, A
     width, length = draw.choice([64, 128, 256, 512, 768]), draw.choice([16, 64, 128, 512])
     module = Step(draw, classes, width)
     inputs = {"token": torch.randint(0, 1000, (batch, 1))}
-    for number, layer in enumerate(module.layers):
-        attention = layer[1]  # type: ignore[index]
+    attentions = [part for part in module.modules() if isinstance(part, Attention)]
+    for number, attention in enumerate(attentions):
         shape = (batch, attention.heads // attention.shared, length, attention.wide)
         inputs |= {f"{name}{number}": torch.randn(shape) for name in ("key", "value")}
     return module, inputs
