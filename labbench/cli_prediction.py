@@ -115,13 +115,16 @@ def _graphs_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--graphs",
         metavar="FILE",
-        help="operators of the models, a parquet table (labbench.prediction.Graphs): each is priced then, not only their totals",
+        help="price each operator of the models, not only their totals: 'zoo' traces those of the zoo, nothing is run; or a "
+        "parquet table of operators (labbench.prediction.Graphs)",
     )
 
 
 def _graphs(options: Any) -> Graphs | None:
-    from labbench.prediction import Graphs
+    from labbench.prediction import Graphs, ZooGraphs
 
+    if options.graphs == "zoo":
+        return ZooGraphs()
     return Graphs.read(options.graphs) if options.graphs else None
 
 

@@ -5,7 +5,9 @@ import pytest
 from made import ENVIRONMENT, FAMILIES, LAWS, footprint, law_seconds, record, study
 
 from labbench import cli, cli_prediction, zoo
+from labbench.cells import Workload
 from labbench.cli import main
+from labbench.footprint import of as footprint_of
 from labbench.prediction import splits
 from labbench.records import PROVENANCES, Noise
 from labbench.store import Store
@@ -271,3 +273,24 @@ def test_a_target_with_one_value_gives_that_value_and_an_interval_that_holds_it(
     _, out, _ = labbench("predict", "--model", "bert-tiny", "--batch-size", 2, "--store", store, "--json")
     for row in json.loads(out):
         assert row["latency_low_s"] < 1e-3 < row["latency_high_s"]
+
+
+def test_models_of_the_zoo_can_be_priced_operator_by_operator(labbench, tmp_path, monkeypatch):
+    """Rows of real models at a made price; what is asked about was never measured, nor ever traced before."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    models = ("bert-tiny", "vit-tiny", "resnet-tiny", "made-1", "made-3")
+    works = [zoo.resolve(Workload(model=model, batch_size=batch)) for model in models for batch in (1, 8)]
+    demands = [footprint_of(work)["forward"] for work in works]
+    rows = [
+        record(runtime="eager", seconds=law_seconds(one, "eager"), demand=one, **work.model_dump(exclude_none=True))
+        for work, one in zip(works, demands, strict=True)
+    ]
+    store = stored(tmp_path / "zoo.h5", *rows)
+    status, _, err = labbench("fit", "--store", store, "--graphs", "zoo", "--name", "zoo", "--no-evaluate")
+    assert status == 0, err
+    status, out, _ = labbench("predict", "--store", store, "--predictor", "zoo", "--model", "convnext-micro", "--json")
+    [told] = json.loads(out)
+    assert status == 0
+    assert "operators" in told["method"]
+    expected = law_seconds(footprint_of(Workload(model="convnext-micro"))["forward"], "eager")
+    assert told["latency_s"] == pytest.approx(expected, rel=0.5)

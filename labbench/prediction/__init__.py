@@ -16,12 +16,14 @@ from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.evaluate import choice_regret, cross_validate, evaluate, score
 from labbench.prediction.graphs import Graphs
 from labbench.prediction.predictor import Predictor
+from labbench.prediction.tracing import ZooGraphs
 
 __all__ = [
     "Graphs",
     "PredictionConfig",
     "PredictionError",
     "Predictor",
+    "ZooGraphs",
     "candidates",
     "choice_regret",
     "cross_validate",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,6 +54,10 @@ class Graphs:
         missing = [name for name in ("model", *COLUMNS) if name not in self.operators]
         if missing:
             raise PredictionError(f"the table of operators lacks {', '.join(missing)}; see labbench.prediction.Graphs")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is kept of it: nothing that can be worked out again."""
+        return {"operators": self.operators}
 
     @classmethod
     def read(cls, path: str | Path) -> Graphs:

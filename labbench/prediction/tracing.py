@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -79,6 +79,10 @@ class ZooGraphs(Graphs):
         super().__init__(pd.DataFrame(columns=[*COLUMNS, *FIELDS, "series", "exported"]))
         self.__dict__.update(why_not={}, _asked=set())
 
+    def __getstate__(self) -> dict[str, Any]:
+        """See :meth:`Graphs.__getstate__`."""
+        return {**super().__getstate__(), "why_not": self.why_not, "_asked": self._asked}
+
     def number(self, frame: pd.DataFrame) -> np.ndarray:
         """See :meth:`Graphs.number`; -1 is left to what cannot be traced."""
         self._learn(workloads_of(frame))
@@ -100,7 +104,7 @@ class ZooGraphs(Graphs):
                 found.append(table.assign(**{name: getattr(workload, name) for name in FIELDS}))
         if found:
             grown = pd.concat([self.operators, *found] if len(self.operators) else found, ignore_index=True)
-            self.__dict__ = {"operators": grown, "why_not": self.why_not, "_asked": self._asked}
+            self.__dict__ = self.__getstate__() | {"operators": grown}  # and nothing that was worked out before
 
 
 def workloads_of(frame: pd.DataFrame) -> list[Workload]:

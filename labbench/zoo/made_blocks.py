@@ -189,7 +189,8 @@ def convolutions(width: int, draw: Random) -> nn.Module:
         convolution = nn.Conv2d(inputs, outputs, size, padding=size // 2, groups=groups, bias=False)
         return [convolution, calm(outputs), *([] if last else [act()])]
 
-    calm = draw.choice([nn.BatchNorm2d, nn.BatchNorm2d, nn.BatchNorm2d, lambda outputs: nn.GroupNorm(8, outputs)])
+    norms: list[Callable[[int], nn.Module]] = [nn.BatchNorm2d] * 3 + [lambda outputs: nn.GroupNorm(8, outputs)]
+    calm = draw.choice(norms)
     kind = draw.choice(["plain", "bottleneck", "separable", "spatial", "tokens", "windows"])
     if kind == "plain":
         size = draw.choice([1, 3, 3, 5])
