@@ -1,0 +1,111 @@
+"""How well cells of a store that labbench measured itself are predicted: families never seen, memory, other batch sizes.
+
+Operators of the zoo's models are traced; made networks in the store (``labbench run --model made-0 ...``) are learnt from and not
+scored. STORE is what such commands leave on one machine, as idle as can be::
+
+    labbench run --store STORE --protocol quick --runtime eager onnxruntime openvino --batch-size 1 8 --model bert-tiny ...
+    labbench run --store STORE --protocol quick --mode training --batch-size 1 4 16 --model bert-tiny ...
+    python benchmarks/own_store.py STORE
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from labbench.prediction import PredictionConfig, Predictor, ZooGraphs
+from labbench.prediction.features import MADE, MEMORY
+from labbench.prediction.predictor import learnt_from
+from labbench.prediction.splits import folds
+from labbench.store import Store
+
+LEVEL = 0.9
+KNOWN_BATCHES = {"inference": (1, 8), "training": (1, 4)}
+PLACE = ["runtime", "mode"]
+WORKLOAD = ["model", "mode", "series", "platform", "precision", "seq_len", "image_size", "frames", "audio_s"]
+
+
+def predicted(predictor: Predictor, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with point and interval of latency and the point of memory."""
+    everywhere = np.ones(len(rows), bool)
+    found = predictor.quantities["latency_s"].predict(rows, everywhere, LEVEL)
+    out = rows.assign(**{name: found[name] for name in ("point", "low", "high", "law")})
+    held = (rows[MEMORY].notna() & rows["primary"].astype(bool)).to_numpy()
+    if MEMORY in predictor.quantities and held.any():
+        memory = predictor.quantities[MEMORY].predict(rows[held], everywhere[held], LEVEL)
+        out.loc[held, "memory"] = memory["point"]
+    return out
+
+
+def summary(error: pd.Series, limit: float) -> pd.DataFrame:
+    """Errors in % by what ``error`` is indexed by, and of all."""
+    told = {**dict(iter(error.groupby(level=list(range(error.index.nlevels))))), ("all", ""): error}
+    columns = {f"within {limit:.0%}": lambda one: 100 * (one <= limit).mean(), "MAPE": lambda one: 100 * one.mean()}
+    columns |= {"median": lambda one: 100 * one.median(), "cells": len}
+    return pd.DataFrame(
+        {" ".join(map(str, key)): {name: of(one) for name, of in columns.items()} for key, one in told.items()}
+    ).T.round(1)
+
+
+def unseen_families(table: pd.DataFrame, ceilings: dict, graphs: ZooGraphs, config: PredictionConfig) -> pd.DataFrame:
+    """Predictions of every row by a predictor that never saw its family."""
+    parts = []
+    for train, test in tqdm(folds("family", table, {}, config), "families", smoothing=0):
+        seen, unseen = (table.iloc[rows].reset_index(drop=True) for rows in (train, test))
+        parts.append(predicted(Predictor(config).fit_rows(seen, ceilings, graphs), unseen))
+    return pd.concat(parts, ignore_index=True)
+
+
+def other_batches(table: pd.DataFrame, ceilings: dict, graphs: ZooGraphs, config: PredictionConfig) -> pd.DataFrame:
+    """Predictions at other batch sizes than two, of workloads that were measured at both."""
+    known = [batch in KNOWN_BATCHES[mode] for batch, mode in zip(table["batch_size"], table["mode"], strict=True)]
+    table = table.assign(known=known)
+    of_workload = table.groupby(WORKLOAD, dropna=False, observed=True)
+    both = of_workload["known"].transform("sum").to_numpy() >= 2
+    test = both & ~table["known"].to_numpy() & (table["family"] != MADE).to_numpy()
+    train, asked = table[~test].reset_index(drop=True), table[test].reset_index(drop=True)
+    return predicted(Predictor(config).fit_rows(train, ceilings, graphs), asked) if len(asked) else asked
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store", type=Path, nargs="+")
+    parser.add_argument(
+        "--any-noise", action="store_true", help="learn from, and score, what was measured on a busy machine, too"
+    )
+    options = parser.parse_args()
+    config = PredictionConfig(ignore=[]) if options.any_noise else PredictionConfig()
+    stores = [Store(path) for path in options.store]
+    frames = [store.latest().astype({"noise": object}) for store in stores]
+    environments = {name: one for store in stores for name, one in store.environments().items()}
+    graphs = ZooGraphs()
+    table, ceilings = learnt_from(pd.concat(frames, ignore_index=True), environments, config, graphs)
+    print(
+        f"{len(table)} series of {table['model'].nunique()} models, {(table['family'] == MADE).sum()} of made networks"
+    )
+    found = unseen_families(table, ceilings, graphs, config)
+    place = [found[name].astype(str) for name in PLACE]
+    print(
+        f"\nunseen family, latency, %\n{summary((found['point'] / found['latency_s'] - 1).abs().set_axis(place), 0.15)}"
+    )
+    inside = found["latency_s"].between(found["low"], found["high"]).mean()
+    width = ((found["high"] - found["low"]) / found["point"]).median()
+    print(f"intervals of {LEVEL:.0%} hold {inside:.1%}, median width {width:.0%}")
+    held = found[found["memory"].notna()] if "memory" in found else found[:0]
+    place = [held[name].astype(str) for name in PLACE]
+    if len(held):
+        print(f"\nunseen family, memory, %\n{summary((held['memory'] / held[MEMORY] - 1).abs().set_axis(place), 0.1)}")
+    scaled = other_batches(table, ceilings, graphs, config)
+    if len(scaled):
+        place = [scaled[name].astype(str) for name in PLACE]
+        error = (scaled["point"] / scaled["latency_s"] - 1).abs().set_axis(place)
+        print(f"\nother batch sizes than {KNOWN_BATCHES}, latency, %\n{summary(error, 0.1)}")
+
+
+if __name__ == "__main__":
+    main()
