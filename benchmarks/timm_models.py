@@ -31,12 +31,17 @@ LARGE_GROUP = 60  # rows, of groups whose own coverage is looked at
 SPLITS = {"graph": "architecture", "family": "family", "module": "module"}
 
 
-def results(folder: Path, graphs: Graphs, mode: str, config: PredictionConfig) -> tuple[pd.DataFrame, dict]:
-    """Prepared rows with known operators, and the ceilings of their devices."""
+def imported(folder: Path) -> tuple[pd.DataFrame, dict]:
+    """A store's frame and environments of a folder of timm's results."""
     with tempfile.TemporaryDirectory() as scratch:
         with Store(Path(scratch) / "timm.h5", writable=True) as store:
             import_into(store, [folder], format="timm")
-        frame, environments = store.frame(), store.environments()
+        return store.frame(), store.environments()
+
+
+def results(folder: Path, graphs: Graphs, mode: str, config: PredictionConfig) -> tuple[pd.DataFrame, dict]:
+    """Prepared rows with known operators, and the ceilings of their devices."""
+    frame, environments = imported(folder)
     frame = frame[frame["mode"] == mode].reset_index(drop=True)
     known, ceilings = learnt_from(frame, environments, config, graphs)
     print(f"{len(known)} of {len(frame)} results have known operators, {known['model'].nunique()} architectures")

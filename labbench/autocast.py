@@ -25,11 +25,14 @@ HIGH = {
 def autocast(dtype: Any) -> Any:
     """A context in which functions of PyTorch are called as CUDA's autocast to ``dtype`` would call them.
 
-    Casts are operators of their own and are seen by :func:`labbench.operators.watch`.
+    Casts are operators of their own and are seen by :func:`labbench.operators.watch`. Those of parameters that want gradients are
+    made once and live until the context ends, as CUDA's do.
     """
     import torch
     from torch.overrides import TorchFunctionMode
     from torch.utils._pytree import tree_map
+
+    made: dict[int, torch.Tensor] = {}
 
     class Autocast(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -37,12 +40,20 @@ def autocast(dtype: Any) -> Any:
             wanted = dtype if name in LOW else torch.float32 if name in HIGH else None
 
             def cast(value: Any) -> Any:
-                if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dtype != wanted:
+                if not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.dtype == wanted:
+                    return value
+                if wanted != dtype or not (value.requires_grad and value.is_leaf) or value._is_view():
                     return value.to(wanted)
-                return value
+                if id(value) not in made:
+                    made[id(value)] = value.to(wanted)
+                return made[id(value)]
 
             if wanted is not None:
                 args, kwargs = tree_map(cast, (args, kwargs or {}))
             return func(*args, **(kwargs or {}))
+
+        def __exit__(self, *raised: Any) -> None:
+            super().__exit__(*raised)
+            made.clear()
 
     return Autocast()

@@ -54,6 +54,7 @@ VIEWS = {  # to their kind
     **dict.fromkeys(("permute", "transpose", "t"), "transpose"),
     **dict.fromkeys(("slice", "select", "split", "split_with_sizes", "unbind", "chunk", "narrow"), "slice"),
 }
+NO_GRAPH_TASK = -1  # what PyTorch calls the backward pass that runs while none does
 FREE = ("empty", "detach", "lift_fresh", "_unsafe_view", "alias", "is_same_size", "sym_size", "_local_scalar_dense")
 
 
@@ -72,6 +73,7 @@ class Operator:
         ``transposed`` or ``convolution``; of matrix products ``linear`` or ``bmm``; of normalizations ``batch_norm``,
         ``layer_norm`` or ``group_norm``; ``resample`` apart from pooling; elsewhere the class.
     backward : bool
+        Whether autograd ran it.
     flops : float
     read_bytes, weight_bytes, written_bytes : float
         Inputs that are no parameters, parameters and buffers, outputs.
@@ -263,12 +265,13 @@ def _watcher(found: list[Operator], weights: set[int], live: Live | None, views:
             result: Any,
         ) -> None:
             label, backward = classify(name), name.endswith("_backward")
+            by_autograd = torch._C._current_graph_task_id() != NO_GRAPH_TASK
             constant = sum(_held(x) for x in inputs if _storage(x) in weights)
             found.append(
                 Operator(
                     name=name,
                     label=label,
-                    backward=backward,
+                    backward=backward or by_autograd,
                     flops=_flops(label, packet, args, kwargs, outputs, result, backward=backward),
                     read_bytes=float(sum(_held(x) for x in inputs) - constant),
                     weight_bytes=float(constant),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TRAFFIC = ("read_bytes", "weight_bytes", "written_bytes")
 SCALED = ("flops", *TRAFFIC, "m", "groups")  # may grow with the batch
 ALIKE = ("n", "k", "window", "stride", "width", "count")  # do not
+BACKWARD = " backward"  # what the kind of an operator may end with that autograd runs
 COLUMNS = ("name", "kind", "fused", *SCALED, *(f"{name}_fixed" for name in SCALED), *ALIKE)
 WORKLOAD_KEY = (
     *("model", "mode", "series", "precision", "image_size", "seq_len", "frames", "audio_s", "kv_cache"),
@@ -159,6 +160,20 @@ class Graphs:
             for name in SCALED
         }
         return pd.DataFrame({**texts, **alike, **scaled, "row": row})
+
+    def whole(self, frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+        """Columns that tell of a graph as a whole, the same on all of its operators' rows: of each row of a store's frame.
+
+        Raises
+        ------
+        PredictionError
+            If the table lacks a column.
+        """
+        lacking = [name for name in columns if name not in self.operators]
+        if lacking:
+            raise PredictionError(f"the table of operators lacks {', '.join(lacking)}: trace with labbench.live.Live")
+        first = [self._rows[one][0] for one in self.number(frame)]
+        return self.operators[list(columns)].iloc[first].set_index(frame.index)
 
     def fill(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame with what is known of its rows' operators.

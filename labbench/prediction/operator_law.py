@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labbench.prediction.features import CALL_S, VERSIONED, Ceilings, Device, limits
-from labbench.prediction.graphs import TRAFFIC, exports, fuses
+from labbench.prediction.graphs import BACKWARD, TRAFFIC, exports, fuses
 from labbench.prediction.law import Key, fit_factors, labels, rows_of
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ class OperatorFeatures:
             operators["flops"].to_numpy(float) * count,
             operators[list(TRAFFIC)].sum(axis=1).to_numpy() * count,
         )
-        products = np.where(operators["kind"].isin(PRODUCTS), flops, 0.0)
+        products = np.where(operators["kind"].str.removesuffix(BACKWARD).isin(PRODUCTS), flops, 0.0)
 
         def total(value: np.ndarray) -> np.ndarray:
             return np.bincount(row, value, calls)
@@ -330,18 +330,18 @@ def _contributions(operators: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, n
     named, texts = pd.factorize(spelt.categories.str.rstrip("_"), sort=True)  # in place or not
     named = named[spelt.codes.to_numpy()]
     for kind, these in operators.groupby("kind", sort=True, observed=True):
-        index = these.index.to_numpy()
+        index, forward = these.index.to_numpy(), kind.removesuffix(BACKWARD)
         one = np.ones(len(these))
         size = {name: these[name].to_numpy(float) for name in ("n", "k", "m", "groups", "window", "width")}
         size["bytes"] = sum((these[name].to_numpy(float) for name in TRAFFIC), np.zeros(len(these)))
-        told = np.unique(named[index] if kind not in PRODUCTS else [])
+        told = np.unique(named[index] if forward not in PRODUCTS else [])
         names: list[Column] = [((kind, texts[one]), NAME, (named[index] == one).astype(float)) for one in told]
         window: list[Column] = []
-        if kind in WINDOWED:
+        if forward in WINDOWED:
             window = [*_ramps(size, "window"), (("strided",), SHAPE, (these["stride"] > 1).to_numpy(float))]
-        if kind in PRODUCTS:
+        if forward in PRODUCTS:
             shape = [*_ramps(size, "n"), *_ramps(size, "k"), *_ramps(size, "m"), *_misfits(size), *window]
-            shape += _ramps(size, "groups") if kind in BATCHED else []
+            shape += _ramps(size, "groups") if forward in BATCHED else []
             columns = _named([((), KIND, one), *shape], kind, "arithmetic")
             yield kind, index, these["flops"].to_numpy(float), 0, columns
         shape = [*_ramps(size, "width"), *_ramps(size, "bytes"), *window, *names]

@@ -251,11 +251,11 @@ def _newest_framework(table: pd.DataFrame) -> dict[tuple[str, ...], str]:
     """Configuration to the newest framework that it was measured with: the one that is asked about if none is named."""
     if "framework" not in table:
         return {}
-    by_age = table.iloc[np.argsort(table["framework"].map(_age).to_numpy(), kind="stable")]
+    by_age = table.iloc[np.argsort(table["framework"].map(framework_age).to_numpy(), kind="stable")]
     return dict(zip(labels(by_age, CONFIGURATION), by_age["framework"], strict=True))  # the last one stays
 
 
-def _age(framework: str) -> float:
+def framework_age(framework: str) -> float:
     """Of ``torch 2.10`` 2010; less than of any version where none is known."""
     numbers = [int(part) for part in framework.split()[-1].split(".") if part.isdigit()]
     return 1000.0 * numbers[0] + numbers[-1] if numbers else -1.0
