@@ -1,13 +1,13 @@
 """How well the largest batch is foretold, from timm's results: its batches shrink rung by rung where they did not run.
 
-FOLDER holds timm's ``benchmark-*.csv``, GRAPHS is what ``timm_graphs.py`` wrote of it. Of a row whose batch is below the first one of
-its configuration (the largest in it) the next rung above is known to have failed; errors are of these rows, unless it says *all*.
+FOLDER holds timm's ``benchmark-*.csv``, GRAPHS is what ``timm_graphs.py`` wrote of it. Of a row whose batch is below the first one
+of its configuration (the largest in it) the next rung above is known to have failed; errors are of these rows, unless it says *all*.
 
 - *exact*, *within one*: share of rows whose most probable rung is the true one, or next to it; *over*: above it;
 - *median error*: of the batch size, against the geometric middle of the two rungs;
-- *safe holds*: how often the batch that should fit with 90 % does; *given away*: rungs from it to the largest that does, in the mean;
-- baselines: the counted peak of tensors times a factor for each configuration, the bytes that all operators write times a factor, and
-  the nearest model of the configuration by counted peak and traffic;
+- *safe holds*: how often the batch that should fit with 90 % does; *given away*: rungs from it to the largest that does, the mean;
+- baselines: the counted peak of tensors times a factor for each configuration, the bytes that all operators move times a factor,
+  and the nearest model of the configuration by counted peak and traffic;
 - *unseen device*: learnt from all others; the one way from model to rung is its datasheet's memory. Two devices of the same memory
   disagree in so many rows that are common: *the ceiling*.
 
@@ -40,7 +40,9 @@ SETTINGS = ["framework", "platform", "precision"]
 def searches(folder: Path, graphs: Graphs, mode: str) -> pd.DataFrame:
     """Rows whose operators are known, on devices whose memory is known, with the rung that failed, if any."""
     frame, environments = imported(folder)
-    table, _ = learnt_from(frame[frame["mode"] == mode].reset_index(drop=True), environments, PredictionConfig(), graphs)
+    table, _ = learnt_from(
+        frame[frame["mode"] == mode].reset_index(drop=True), environments, PredictionConfig(), graphs
+    )
     table["configuration"] = table[["device_name", *SETTINGS]].astype("str").agg(" ".join, axis=1)
     sheets = {name: datasheet(str(name)) for name in table["device_name"].unique()}
     memory = {name: sheet.memory_bytes * GIB_PER_GB for name, sheet in sheets.items() if sheet and sheet.memory_bytes}
@@ -78,7 +80,7 @@ def baselines(train: pd.DataFrame, asked: pd.DataFrame, graphs: Graphs) -> Itera
     train = train[train["fails_at"].notna()]
     (mine, near), (asks, far) = ((demands(rows, graphs), rows) for rows in (train, asked))
     middle = np.log(near["batch_size"] * near["fails_at"]) / 2 - np.log(near["memory"])
-    for name, per in (("counted peak x factor", lambda needs: needs["log each"]), ("written bytes x factor", _written)):
+    for name, per in (("counted peak x factor", lambda needs: needs["log each"]), ("moved bytes x factor", _moved)):
         factor = (middle + per(mine)).groupby(near["configuration"]).median()
         factor = far["configuration"].map(factor).fillna((middle + per(mine)).median())
         yield name, np.exp(factor - per(asks) + np.log(far["memory"])).to_numpy()
@@ -94,7 +96,7 @@ def baselines(train: pd.DataFrame, asked: pd.DataFrame, graphs: Graphs) -> Itera
     yield "nearest model", out
 
 
-def _written(needs: pd.DataFrame) -> pd.Series:
+def _moved(needs: pd.DataFrame) -> pd.Series:
     return needs["log each"] + needs["passes"]
 
 
@@ -165,9 +167,7 @@ def main() -> None:
                 seen, asked = table.iloc[train], table.iloc[test]
                 if seen["fails_at"].notna().sum() == 0:
                     continue
-                limits = BatchLimits.fit(
-                    seen, seen["memory"].to_numpy(), graphs, PredictionConfig(seed=seed)
-                )
+                limits = BatchLimits.fit(seen, seen["memory"].to_numpy(), graphs, PredictionConfig(seed=seed))
                 answers.append(errors(table, foretold(limits, asked)).assign(method="labbench"))
                 answers += [
                     errors(table, on_ladder(batch, asked)).assign(method=name)
@@ -195,7 +195,11 @@ def show(found: pd.DataFrame, split: str, seeds: int) -> None:
         groups = part.groupby(by, sort=False)
         out = 100 * groups[["exact", "within one", "over", "safe holds"]].mean()
         return out.assign(
-            **{"given away": groups["given away"].mean(), "median error": 100 * groups["error"].median(), "rows": groups.size()}
+            **{
+                "given away": groups["given away"].mean(),
+                "median error": 100 * groups["error"].median(),
+                "rows": groups.size(),
+            }
         ).round(1)
 
     print(f"\nunseen {split}, {seeds} seeds, in % of the rows that ran out:\n{means(ran, 'method').to_string()}")

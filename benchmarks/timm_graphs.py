@@ -1,10 +1,13 @@
 """Operators of every architecture in a folder of timm's benchmark results, traced on the meta device: nothing is run.
 
-Each architecture is traced at two batch sizes, so that every quantity is known as a fixed part and a part for each sample.
+Each architecture is traced at two batch sizes, so that every quantity is known as a fixed part and a part for each sample; and how
+many bytes of tensors live at the same time. ``--mode training`` traces steps: forward and backward pass under autocast and SGD with
+Nesterov momentum, parameter by parameter, attention in single operators, as timm's results of training (PyTorch 1.12) ran.
 Needs timm (``pip install --no-deps timm``); a stand-in takes the place of torchvision, of which timm uses a few helpers that do
 not matter here.
 
     python benchmarks/timm_graphs.py FOLDER GRAPHS.parquet
+    python benchmarks/timm_graphs.py FOLDER STEPS.parquet --mode training
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import importlib.util
 import sys
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,8 @@ from tqdm import tqdm
 
 from labbench.autocast import autocast
 from labbench.importers import read_foreign
-from labbench.operators import fused, joins, watch
+from labbench.live import Live
+from labbench.operators import Operator, fused, joins, watch
 from labbench.prediction.graphs import by_sample
 
 BATCHES = (61, 67)  # primes, so that no activation is as large as some weight
@@ -84,26 +88,103 @@ def build(name: str, image_size: int) -> torch.nn.Module:
     return model.eval()
 
 
+class Traced:
+    """Calls of one model at both batch sizes.
+
+    Attributes
+    ----------
+    operators : list of list of Operator
+        At each batch size.
+    counted : DataFrame
+        One row: ``peak_bytes`` and ``peak_copies_bytes`` of a sample and, with ``_fixed``, besides.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        image_size: int,
+        call: Callable[[torch.Tensor], Any],
+        again: bool,
+        held: Sequence[torch.Tensor] = (),
+    ) -> None:
+        self.operators: list[list[Operator]] = []
+        peaks = []
+        # The first call of all makes biases by position and the like.
+        for batch in (BATCHES[0], *BATCHES) if again else BATCHES:
+            live = Live()
+            live.see_module(model)
+            for tensor in held:
+                live.see(tensor, "held")
+            image = torch.empty(batch, 3, image_size, image_size, device="meta")
+            self.operators.append(watch(lambda image=image: call(image), model, live))
+            peaks.append((live.peak_bytes, live.peak_cpu_bytes))
+        self.operators = self.operators[-2:]
+        fewer, more = (pd.DataFrame([peak], columns=["peak_bytes", "peak_copies_bytes"]) for peak in peaks[-2:])
+        each = (more - fewer) / (BATCHES[1] - BATCHES[0])
+        self.counted = each.join((fewer - BATCHES[0] * each).add_suffix("_fixed"))
+
+    def table(self, operators: list[list[Operator]] | None = None) -> pd.DataFrame:
+        """Different operators (of what a compiler makes of them, if given) with what was counted of the whole."""
+        return by_sample(BATCHES, *(operators or self.operators)).merge(self.counted, how="cross")
+
+
 def trace(model: torch.nn.Module, image_size: int) -> pd.DataFrame:
     """Operators in single and mixed precision, as they are written and (``fused``) as a compiler runs them."""
     parts = []
     for precision, context in (("fp32", nullcontext()), ("amp", autocast(torch.float16))):
-        seen = []
-        for batch in (BATCHES[0], *BATCHES)[
-            precision != "fp32" :
-        ]:  # the first call of all makes biases by position and the like
-            image = torch.empty(batch, 3, image_size, image_size, device="meta")
+
+        def call(image: torch.Tensor, context: Any = context) -> Any:
             with torch.no_grad(), context:
-                seen.append(watch(lambda image=image: model(image), model))
-        parts.append(by_sample(BATCHES, *seen[-2:]).assign(fused=False, precision=precision))
-        joined = joins(seen[-1])
-        compiled = by_sample(BATCHES, *(fused(one, joined) for one in seen[-2:]))
+                return model(image)
+
+        found = Traced(model, image_size, call, again=precision == "fp32")
+        parts.append(found.table().assign(fused=False, precision=precision))
+        joined = joins(found.operators[-1])
+        compiled = found.table([fused(one, joined) for one in found.operators])
         parts.append(compiled.assign(fused=True, precision=precision))
     return pd.concat(parts, ignore_index=True)
 
 
-def architectures(folder: Path) -> pd.DataFrame:
-    """Architectures and image sizes of all results, with the number of parameters that was published, if any."""
+def trace_step(model: torch.nn.Module, image_size: int) -> pd.DataFrame:
+    """Operators of a training step in mixed precision."""
+    model.train()
+    parameters = list(model.parameters())
+    for one in parameters:
+        one.grad = torch.empty_like(one)  # kept from step to step
+    held = [*(one.grad for one in parameters), *(torch.empty_like(one) for one in parameters)]  # the latter: momentum
+
+    def step(image: torch.Tensor) -> None:
+        with autocast(torch.float16):
+            output = model(image)
+            output = output[0] if isinstance(output, tuple) else output
+            target = torch.zeros(len(image), dtype=torch.long, device="meta")
+            torch.nn.functional.cross_entropy(output, target).backward()
+
+    found = Traced(model, image_size, step, again=True, held=held)
+    found.operators = [[*one, *_sgd(parameters)] for one in found.operators]
+    return found.table().assign(fused=False, precision="amp", mode="training")
+
+
+def _sgd(parameters: list[torch.nn.Parameter]) -> Iterator[Operator]:
+    """What SGD with Nesterov momentum does to each parameter: zeroes its gradient, decays, adds up, looks ahead, steps."""
+    for name, reads in (("zero_", 0), ("mul_", 1), ("add_", 2), ("add", 2), ("add_", 2)):
+        for one in parameters:
+            size = float(one.nbytes)
+            yield Operator(
+                name=name,
+                label="elementwise",
+                kind="optimizer",
+                backward=False,
+                flops=float(one.numel() * (reads > 0)),
+                read_bytes=reads * size,
+                weight_bytes=0.0,
+                written_bytes=size,
+                width=one.numel(),
+            )
+
+
+def architectures(folder: Path, modes: Collection[str]) -> pd.DataFrame:
+    """Architectures and image sizes of all results of some modes, with the number of parameters that was published, if any."""
     found = read_foreign(folder, format="timm")
     rows = [
         {
@@ -112,11 +193,14 @@ def architectures(folder: Path) -> pd.DataFrame:
             "parameters": record.metrics.get("parameters"),
         }
         for record in found.records
+        if record.cell.workload.mode in modes
     ]
     return pd.DataFrame(rows).groupby(["model", "image_size"], as_index=False)["parameters"].median()
 
 
-def traced(asked: pd.DataFrame, why_not: dict[str, str]) -> Iterator[pd.DataFrame]:
+def traced(
+    asked: pd.DataFrame, trace: Callable[[torch.nn.Module, int], pd.DataFrame], why_not: dict[str, str]
+) -> Iterator[pd.DataFrame]:
     """Graphs of the architectures that timm can build and that are the published ones; the others' reasons."""
     for row in tqdm(list(asked.itertuples()), "architectures", smoothing=0):
         try:
@@ -139,6 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("graphs", type=Path)
+    parser.add_argument("--mode", default="inference", choices=("inference", "training"))
     parser.add_argument(
         "--part", nargs=2, type=int, default=(0, 1), metavar=("I", "N"), help="only the I-th of N parts"
     )
@@ -146,9 +231,13 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     if importlib.util.find_spec("torchvision") is None:
         sys.meta_path.insert(0, StandIns())
+    how, modes = trace, ("inference", "training")
+    if options.mode == "training":
+        importlib.import_module("timm.layers").set_fused_attn(False)
+        how, modes = trace_step, ("training",)
     why_not: dict[str, str] = {}
     first, step = options.part
-    graphs = pd.concat(traced(architectures(options.folder)[first::step], why_not), ignore_index=True)
+    graphs = pd.concat(traced(architectures(options.folder, modes)[first::step], how, why_not), ignore_index=True)
     graphs.to_parquet(options.graphs)
     for name, reason in why_not.items():
         print(f"left out: {name}: {reason}")

@@ -59,6 +59,17 @@ def test_a_backward_pass_has_operators_of_its_own():
     assert (forward.m, forward.k) == (backward.m, backward.k) == (9, 9)
 
 
+def test_all_that_autograd_runs_is_the_backward_pass_whatever_its_name():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(3, 2), nn.Flatten(), nn.LazyLinear(2))
+    module(torch.zeros(1, 3, 9, 9))
+    found = operators.watch(lambda: module(torch.zeros(1, 3, 9, 9)).sum().backward(), module)
+    products = [one.backward for one in found if one.kind == "linear"]
+    assert products[0] is False
+    assert all(products[1:])
+    assert len(products) > 1
+    assert [one.window for one in found if "max_pool2d" in one.name] == [9, 9]
+
+
 def test_what_is_remembered_on_meta_is_what_was_made():
     class Block(nn.Module):
         def __init__(self):

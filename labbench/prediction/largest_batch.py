@@ -4,8 +4,8 @@ At batch size ``b`` a call needs
 
     context + fixed + b * each * exp(r)
 
-bytes: ``fixed`` and ``each`` (a sample) are the tensors that live at the same time, counted (:mod:`labbench.live`), and ``r`` is what
-a runtime, its allocator and its kernels' workspaces make of them. A batch that ran and the next larger one that did not bracket
+bytes: ``fixed`` and ``each`` (a sample) are the tensors that live at the same time, counted (:mod:`labbench.live`), and ``r`` is
+what a runtime, its allocator and its kernels' workspaces make of them. A batch that ran and the next larger one that did not bracket
 ``r``; a batch that nobody tried to exceed bounds it from above. A forest learns ``r`` from the operators and from how they are
 executed, with each bracket filled in by its expectation (Buckley & James 1979, "Linear regression with censored data"), and the
 scatter about it, Student's t, is the most likely one of brackets that the forest had not seen. The device enters by its memory
@@ -33,13 +33,19 @@ if TYPE_CHECKING:
 
     from labbench.prediction.graphs import Graphs
 
-COUNTED = ("peak_bytes", "peak_bytes_fixed", "peak_copies_bytes")  # columns of a table of operators; see :func:`demands`
+COUNTED = (
+    "peak_bytes",
+    "peak_bytes_fixed",
+    "peak_copies_bytes",
+)  # columns of a table of operators; see :func:`demands`
 CONTEXT_BYTES = 0.6e9  # of a GPU, for CUDA's context and libraries; what it is wrong by goes into ``r``
 REFERENCE_BATCH = 64  # at which workloads are told alike
 INDEXED = "depthwise"  # the kind of operator whose kernels were seen to count in 32 bits
 MOST_ELEMENTS = 2**31
 LEAST_STOPS = 3  # batches that stop just below the limit before it counts as one
-PAIR_BYTES = 10  # of a query and a key where attention is not fused: scores in half precision, their cast, the softmax in single
+PAIR_BYTES = (
+    10  # of a query and a key where attention is not fused: scores in half precision, their cast, the softmax in single
+)
 TREES, LEAST_ROWS, SOME_FEATURES = 150, 2, 0.4  # of the forest; each split looks at some of the features
 FREEDOM = 4.0  # degrees of freedom of the scatter: some models are off by far more than the others
 SCATTERS = np.geomspace(0.03, 0.6, 40)  # in the log, that are tried
@@ -123,9 +129,7 @@ def demands(frame: pd.DataFrame, graphs: Graphs) -> pd.DataFrame:
         "fuses": fuses(frame).astype(float),
         "channels last": frame["runtime"].astype("str").str.endswith("-nhwc").to_numpy(float),
     }
-    shares = {
-        f"share {name}": total(moved * (kind == name)) / np.maximum(traffic, 1.0) for name in np.unique(kind)
-    }
+    shares = {f"share {name}": total(moved * (kind == name)) / np.maximum(traffic, 1.0) for name in np.unique(kind)}
     return pd.DataFrame(described | shares, index=frame.index)
 
 
@@ -215,8 +219,8 @@ class BatchLimits:
         Returns
         -------
         DataFrame
-            ``batch_size``: as probably too small as too large; ``low``, ``high``: holds it with probability ``level``; ``safe``: fits
-            with probability ``level``; 0 where not even one sample does; ``limited_by``: ``memory`` or ``32-bit indexing``.
+            ``batch_size``: as probably too small as too large; ``low``, ``high``: hold it with probability ``level``; ``safe``:
+            fits with probability ``level``; 0 where not even one sample does; ``limited_by``: ``memory`` or ``32-bit indexing``.
         """
         import pandas as pd
         from scipy.stats import t
@@ -289,7 +293,9 @@ def _stopped(frame: pd.DataFrame, stops: frozenset[tuple[str, str]]) -> np.ndarr
 def _grown(features: np.ndarray, target: np.ndarray, seed: int) -> Any:
     from sklearn.ensemble import ExtraTreesRegressor
 
-    forest = ExtraTreesRegressor(TREES, min_samples_leaf=LEAST_ROWS, max_features=SOME_FEATURES, random_state=seed, n_jobs=-1)
+    forest = ExtraTreesRegressor(
+        TREES, min_samples_leaf=LEAST_ROWS, max_features=SOME_FEATURES, random_state=seed, n_jobs=-1
+    )
     return forest.fit(features, target)
 
 
