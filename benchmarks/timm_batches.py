@@ -1,7 +1,7 @@
 """How well the largest batch is foretold, from timm's results: its batches shrink rung by rung where they did not run.
 
 FOLDER holds timm's ``benchmark-*.csv``, GRAPHS is what ``timm_graphs.py`` wrote of it. Of a row whose batch is below the first one
-of its configuration (the largest in it) the next rung above is known to have failed; errors are of these rows, unless it says *all*.
+of its configuration (the largest in it) the next rung is known to have failed; errors are of these rows, unless it says *all*.
 
 - *exact*, *within one*: share of rows whose most probable rung is the true one, or next to it; *over*: above it;
 - *median error*: of the batch size, against the geometric middle of the two rungs;
