@@ -60,7 +60,7 @@ def traced(name, module, size):
 NETWORKS = {
     (f"{'light' if depthwise else 'plain'}-{width}", size): network(width, depthwise)
     for depthwise in (False, True)
-    for width in (24, 40, 64, 96, 130)
+    for width in (24, 40, 64, 80, 96, 130)
     for size in (96, 160, 224)
 }
 TABLE = pd.concat([traced(name, module, size) for (name, size), module in NETWORKS.items()], ignore_index=True)
