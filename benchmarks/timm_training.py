@@ -2,10 +2,12 @@
 
 FOLDER holds timm's ``benchmark-*.csv``, GRAPHS is what ``timm_graphs.py`` wrote of it, STEPS the same with ``--mode training``;
 without STEPS a step is priced by its forward pass. One law of operators is fitted to steps and to eager inference of the same
-devices, in the versions asked for. Trees then learn what it leaves over of steps:
+devices, in the versions asked for:
 
-- *without inference*: of the steps' families nothing was measured;
-- *with inference*: what the law leaves over of the same model's inference, in each configuration, is a feature.
+- *law alone*: of the steps' families nothing was measured;
+- *without inference*: trees correct it, as far as they prove themselves out of fold;
+- *with inference*: the law is corrected by a line in what it leaves over of the same model's inference, robust, one for each
+  configuration of training.
 
     python benchmarks/timm_training.py FOLDER GRAPHS.parquet --steps STEPS.parquet --seeds 5
 """
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.linear_model import HuberRegressor
 from timm_models import imported
 
 from labbench.prediction import Graphs, PredictionConfig
@@ -28,7 +31,7 @@ from labbench.prediction.predictor import learnt_from
 from labbench.prediction.residual import Residual, folds_by_group
 
 FOLDS = 5
-SAME = ["model", "image_size"]
+RIDGE = 0.01  # keeps a configuration that few models share from being given a large weight
 WAYS = ("law alone", "without inference", "with inference")
 
 
@@ -51,11 +54,29 @@ def read(folder: Path, graphs: Path, steps: Path | None, versions: list[str]) ->
 
 
 def left_over_of_inference(table: pd.DataFrame, error: np.ndarray) -> np.ndarray:
-    """What the law leaves over of each row's model's inference, by configuration, 0 where there is none; and whether there is."""
+    """What the law leaves over of each row's model's inference, by configuration, and whether there is any (0 where there is none).
+
+    At the same size of image, or the mean over other sizes.
+    """
     inference = (table["mode"] == "inference").to_numpy()
-    each = table[inference].assign(error=error[inference]).pivot_table("error", SAME, "configuration")
-    found = table[SAME].merge(each, left_on=SAME, right_index=True, how="left")[list(each)].to_numpy(float)
+    measured = table[inference].assign(error=error[inference])
+    sizes = []
+    for same in (["model", "image_size"], ["model"]):
+        each = measured.pivot_table("error", same, "configuration", observed=True)
+        sizes.append(table[same].merge(each, left_on=same, right_index=True, how="left")[list(each)].to_numpy(float))
+    found = np.where(np.isfinite(sizes[0]), *sizes)
     return np.hstack([np.nan_to_num(found), np.isfinite(found)])
+
+
+def by_inference(table: pd.DataFrame, error: np.ndarray, seen: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """What the law will leave over of the steps asked about, learnt from those seen."""
+    told, out = left_over_of_inference(table, error), np.zeros(len(asked))
+    of = table["configuration"].to_numpy(str)
+    for name in np.unique(of[asked]):
+        mine, its = seen[of[seen] == name], of[asked] == name
+        if len(mine):
+            out[its] = HuberRegressor(alpha=RIDGE).fit(told[mine], error[mine]).predict(told[asked[its]])
+    return out
 
 
 def predicted(table: pd.DataFrame, graphs: Graphs, ceilings: dict, seed: int) -> pd.DataFrame:
@@ -73,16 +94,12 @@ def predicted(table: pd.DataFrame, graphs: Graphs, ceilings: dict, seed: int) ->
             inner, held = train[inner], train[held]
             parts[held] = law.fit(design.take(inner), target[inner]).parts(design.take(held))
         error = np.log(target / parts.sum(axis=1))
-        plain = with_shares(features, parts)
         seen, asked = train[is_step[train]], test[is_step[test]]
-        folds = list(folds_by_group(groups[seen], config.inner_folds, seed))
-        found = table.iloc[asked][["family", "configuration"]].assign(**{"law alone": np.abs(np.expm1(-error[asked]))})
-        for way, columns in (
-            ("without inference", plain),
-            ("with inference", np.hstack([plain, left_over_of_inference(table, error)])),
-        ):
-            residual = Residual.fit(columns[seen], error[seen], groups[seen], folds, config)
-            found[way] = np.abs(np.expm1(residual.correction(columns[asked]) - error[asked]))
+        columns, folds = with_shares(features, parts), list(folds_by_group(groups[seen], config.inner_folds, seed))
+        trees = Residual.fit(columns[seen], error[seen], groups[seen], folds, config).correction(columns[asked])
+        corrections = (0.0, trees, by_inference(table, error, seen, asked))
+        found = {way: np.abs(np.expm1(one - error[asked])) for way, one in zip(WAYS, corrections, strict=True)}
+        found = table.iloc[asked][["family", "configuration"]].assign(**found)
         out.append(found)
     return pd.concat(out)
 

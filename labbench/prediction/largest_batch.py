@@ -6,10 +6,10 @@ At batch size ``b`` a call needs
 
 bytes: ``fixed`` and ``each`` (a sample) are the tensors that live at the same time, counted (:mod:`labbench.live`), and ``r`` is
 what a runtime, its allocator and its kernels' workspaces make of them. A batch that ran and the next larger one that did not
-bracket ``r``; a batch that nobody tried to exceed bounds it from above. A forest learns ``r`` from the operators and from how they are
-executed, with each bracket filled in by its expectation (Buckley & James 1979, "Linear regression with censored data"), and the
-scatter about it, Student's t, is the most likely one of brackets that the forest had not seen. The device enters by its memory
-alone, so that a device that was never seen can be asked about.
+bracket ``r``; a batch that nobody tried to exceed bounds it from above. A forest learns ``r`` from the operators and from how they
+are executed, with each bracket filled in by its expectation (Buckley & James 1979, "Linear regression with censored data"), and
+the scatter about it, Student's t, is the most likely one of brackets that the forest had not seen. The device enters by its memory
+alone, so that one that was never seen can be asked about.
 
 Memory is not the only limit: kernels that count elements in 32 bits refuse tensors of 2**31 of them. Where a runtime's batches stop
 just there and never beyond, that limit is kept, too.
