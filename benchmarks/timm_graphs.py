@@ -25,6 +25,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
@@ -33,7 +34,7 @@ from labbench.autocast import autocast
 from labbench.importers import read_foreign
 from labbench.live import Live
 from labbench.operators import Operator, fused, joins, watch
-from labbench.prediction.graphs import by_sample
+from labbench.prediction.graphs import BACKWARD, by_sample
 
 BATCHES = (61, 67)  # primes, so that no activation is as large as some weight
 SAME_PARAMETERS = 0.05  # timm renames architectures now and then: one of another size is another one
@@ -162,7 +163,9 @@ def trace_step(model: torch.nn.Module, image_size: int) -> pd.DataFrame:
 
     found = Traced(model, image_size, step, again=True, held=held)
     found.operators = [[*one, *_sgd(parameters)] for one in found.operators]
-    return found.table().assign(fused=False, precision="amp", mode="training")
+    table = found.table()
+    backwards = table["kind"] + np.where(table["backward"], BACKWARD, "")
+    return table.assign(kind=backwards, fused=False, precision="amp", mode="training")
 
 
 def _sgd(parameters: list[torch.nn.Parameter]) -> Iterator[Operator]:
