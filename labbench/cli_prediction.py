@@ -62,6 +62,11 @@ def add(command: Command, store: Option, as_json: Option) -> None:
         help="one that `labbench fit` kept; only of people you trust: it can run any code (default: fit one now)",
     )
     predict.add_argument(
+        "--gpu",
+        metavar="NAME",
+        help="on a card that nobody measured, by its datasheet and what others of the database did, e.g. 'RTX 4090'",
+    )
+    predict.add_argument(
         "--save",
         action="store_true",
         help="keep the predictions in the database; `show --provenance predicted` lists them",
@@ -172,7 +177,13 @@ def _predict(options: Any) -> int:
             "`labbench predict --predictor NAME --save ...`"
         )
     zoo.load_plugins(options.plugin)
+    if options.gpu and options.save:
+        raise ConfigError(
+            "--save keeps predictions of machines; a card of a datasheet (--gpu) is none: leave one of them out"
+        )
     saved = load(options.predictor) if options.predictor else None
+    if options.gpu and not options.device:
+        options.device = ["cuda:0"]
     store = Store(options.store)
     measured = store.latest(status="ok", provenance="measured")
     for name in ("device", "runtime"):  # not asked for: wherever something was measured
@@ -180,7 +191,7 @@ def _predict(options: Any) -> int:
             setattr(options, name, sorted(measured[name].astype("str").unique()))
     asked = resolve(grid(options).cells())
     asked = asked if options.threads else with_threads(asked, measured)
-    predicted = predict_cells(store, asked, predictor=saved.predictor if saved else None)
+    predicted = predict_cells(store, asked, predictor=saved.predictor if saved else None, gpu=options.gpu)
     print_frame(predicted if options.json else forecast_table(predicted), options.json)
     if not options.json:
         print(forecast_sentence(predicted))

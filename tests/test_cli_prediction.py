@@ -162,6 +162,22 @@ def test_of_three_families_none_can_be_left_out_and_the_predictor_is_kept_withou
     assert labbench("fit", "--store", store, "--no-evaluate")[0] == 0
 
 
+def test_a_card_that_nobody_measured_is_predicted_by_its_datasheet(labbench, tmp_path):
+    rows = [
+        record(f"{name}-tiny", "eager", law_seconds(footprint(i), "eager") / 300, demand=footprint(i), device="cuda:0")
+        for i, name in enumerate(FAMILIES)
+    ]
+    store = stored(tmp_path / "card.h5", *rows)
+    asked = ("predict", "--model", "bert-tiny", "--runtime", "eager", "--store", store)
+    status, out, _ = labbench(*asked, "--gpu", "RTX 5090", "--json")
+    [row] = json.loads(out)
+    assert (status, row["machine_id"], row["latency_s"] > 0) == (0, "RTX 5090", True)
+    assert "datasheet of GeForce RTX 5090" in row["reason"]
+    status, _, err = labbench(*asked, "--gpu", "RTX 9999")
+    assert (status, "no datasheet of one card" in err, "in full" in err) == (1, True, True)
+    assert labbench(*asked, "--gpu", "RTX 5090", "--save", "--predictor", "x")[0] == 2
+
+
 # Bad input
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from labbench import machine
 from labbench.machine import ceilings
-from labbench.machine.datasheet import datasheet
+from labbench.machine.datasheet import datasheet, datasheets
 from labbench.machine.detect import pci_accelerators
 from labbench.machine.doctor import examine
 from labbench.measure import energy, memory, noise
@@ -149,6 +149,56 @@ def test_the_datasheet_of_a_known_device_is_found(device, sheet):
 @pytest.mark.parametrize("device", ["AMD EPYC", "NVIDIA", "NVIDIA GeForce RTX", "NVIDIA GeForce RTX 9999", "", "A100"])
 def test_no_datasheet_is_better_than_a_wrong_one(device):
     assert datasheet(device) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "cards"),
+    [
+        ("rtx5090", ["GeForce RTX 5090"]),
+        ("4090", ["GeForce RTX 4090"]),
+        ("5070ti", ["GeForce RTX 5070 Ti"]),
+        ("pro6000maxq", ["RTX PRO 6000 Blackwell Max-Q"]),
+        ("rtxpro6000", ["RTX PRO 6000 Blackwell"]),
+        ("rtx6000ada", ["RTX 6000 Ada Generation"]),
+        ("a6000", ["RTX A6000"]),
+        ("a100-80gb", ["A100 PCIe 80 GB", "A100 SXM4 80 GB"]),
+        ("h100_pcie", ["H100 PCIe 80 GB", "H100 PCIe 96 GB"]),
+        ("rtx6000", []),  # cards of three generations, five times apart
+        ("5090d3", []),
+        ("rtx", []),
+        ("", []),
+    ],
+)
+def test_a_short_name_stands_for_cards_that_are_alike_or_for_none(name, cards):
+    assert sorted(sheet.name for sheet in datasheets(name)) == cards
+
+
+@pytest.mark.parametrize(
+    ("device", "rate"),  # FLOP/s in half precision by the makers' data sheets: dense, accumulated in single precision
+    [
+        ("Tesla V100 SXM2 16 GB", 125e12),
+        ("Tesla T4", 65e12),
+        ("NVIDIA A100-SXM4-40GB", 312e12),
+        ("NVIDIA A10", 125e12),
+        ("RTX 3090", 71e12),
+        ("RTX 4090", 165.2e12),
+        ("NVIDIA L4", 121e12),
+        ("L40", 181e12),
+        ("NVIDIA H100 80GB HBM3", 989.4e12),
+        ("RTX 5090", 209.5e12),
+        ("RTX PRO 6000 Blackwell", 503.8e12),
+        ("B200", 2250e12),
+    ],
+)
+def test_tensor_cores_are_as_fast_as_their_makers_say(device, rate):
+    assert datasheets(device)[0].peak("amp") == pytest.approx(rate, rel=0.1)
+
+
+def test_single_precision_and_cards_without_tensor_cores_run_on_the_others():
+    assert datasheet("RTX 4090").peak("fp32") == pytest.approx(82.6e12, rel=0.01)
+    assert datasheet("Tesla T4").peak("bf16") == datasheet("Tesla T4").flops["fp32"]
+    pascal = datasheet("GTX 1080 Ti")
+    assert pascal.peak("amp") == pascal.flops["fp32"]
 
 
 def test_peak_memory_sees_an_allocation_and_is_reset():

@@ -12,7 +12,7 @@ from labbench.operators import Operator, fused, joins, watch
 from labbench.prediction import Graphs, PredictionConfig, PredictionError, Predictor
 from labbench.prediction.card import load, save
 from labbench.prediction.drift import drift
-from labbench.prediction.features import Ceilings
+from labbench.prediction.features import Ceilings, prepare
 from labbench.prediction.graphs import by_sample
 from labbench.prediction.operator_law import COST, OperatorLaw
 from labbench.prediction.residual import MANY_ROWS, Residual, folds_by_group
@@ -256,3 +256,63 @@ def test_many_rows_have_intervals_as_wide_as_their_own_errors():
     reach = found.radius(0.9).value * found.spread(np.array([[1.0, 0.5], [0.0, 0.5]]))
     assert reach[0] > 4 * reach[1]
     assert reach == pytest.approx([1.645 * 0.3, 1.645 * 0.03], rel=0.3)
+
+
+# New devices
+
+NEW = ("m2", "cpu")
+BOTH = CEILINGS | {NEW: Ceilings({"fp32": 3e11}, 3e10, 5e-6 / 3)}
+
+
+def elsewhere(names, shift, batches=(1, 8, 64)):
+    """Cells of a device that is three times as fast by its ceilings, and then slower than they say by a factor."""
+    rows = cells(names, batches)
+    return rows.assign(machine_id=NEW[0], latency_s=rows["latency_s"] * shift / 3)
+
+
+@pytest.fixture(scope="module")
+def old():
+    return cells(NETWORKS)
+
+
+def errors(old, probes, asked, ceilings=BOTH):
+    rows = prepare(GRAPHS.fill(pd.concat([old, *probes], ignore_index=True))).assign(framework="torch 2.4")
+    fitted = Predictor(PredictionConfig(residual="none")).fit_rows(rows, ceilings, GRAPHS)
+    found = fitted.predict(asked.drop(columns="latency_s"))
+    return np.abs(found["latency_s"] / asked["latency_s"] - 1), found
+
+
+def test_probes_shift_what_other_devices_tell_of_a_new_one_and_narrow_the_interval(old):
+    asked = elsewhere(["a48", "c100", "e16"], 1.3)
+    none, before = errors(old, [], asked)
+    few, after = errors(old, [elsewhere(["b48"], 1.3), elsewhere(["d100"], 1.3, (8,))], asked)
+    assert none.max() < 0.4
+    assert few.max() < min(0.1, none.min())
+    for row in (before, after):
+        assert ((row["latency_low_s"] <= asked["latency_s"]) & (asked["latency_s"] <= row["latency_high_s"])).all()
+    widths = [(row["latency_high_s"] / row["latency_low_s"]).median() for row in (before, after)]
+    assert widths[1] < 0.7 * widths[0]
+    assert set(before["method"]) == {"law of operators + Gaussian process, no probes"}
+    assert set(after["method"]) == {"law of operators + Gaussian process, 4 probes"}
+    assert after["reason"].str.contains("4 cells measured on cpu of machine m2, too few for a law").all()
+
+
+def test_probes_stand_in_for_ceilings_that_nobody_knows(old):
+    asked, probes = elsewhere(["a48", "c100"], 1 / 60), elsewhere(["b48", "d100"], 1 / 60)
+    unknown = CEILINGS | {NEW: Ceilings.of(None, "cpu")}
+    refused = errors(old, [], asked, unknown)[1]
+    assert refused["latency_s"].isna().all()
+    assert errors(old, [probes], asked, unknown)[0].max() < 0.25
+
+
+def test_a_configuration_with_enough_cells_has_a_law_of_its_own(old):
+    found = errors(old, [elsewhere(NETWORKS, 1.3)], elsewhere(["a48"], 1.3))[1]
+    assert set(found["method"]) == {"law of operators"}
+    assert found["reason"].isna().all()
+
+
+def test_devices_that_nothing_is_known_of_are_no_ground_to_answer_for_others(old):
+    unknown = {MACHINE: Ceilings.of(None, "cpu"), NEW: BOTH[NEW]}
+    found = errors(old, [], elsewhere(["a48"], 1.3), unknown)[1]
+    assert found["latency_s"].isna().all()
+    assert found["reason"].str.contains("cannot be compared with them: measure a cell there").all()

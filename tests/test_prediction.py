@@ -7,7 +7,19 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import DISPATCH_S, ENVIRONMENTS, FAMILIES, LAWS, footprint, law_seconds, made_frame, record, study
+from made import (
+    BANDWIDTH,
+    DISPATCH_S,
+    ENVIRONMENTS,
+    FAMILIES,
+    LAWS,
+    PEAK,
+    footprint,
+    law_seconds,
+    made_frame,
+    record,
+    study,
+)
 
 from labbench.cells import Cell
 from labbench.config import ConfigError, read
@@ -24,11 +36,12 @@ from labbench.prediction import (
     with_threads,
 )
 from labbench.prediction.conformal import radius
-from labbench.prediction.features import prepare
+from labbench.prediction.features import Ceilings, prepare
 from labbench.prediction.law import fit_terms
+from labbench.prediction.predictor import ceilings_of
 from labbench.prediction.quantity import Quantity
 from labbench.prediction.residual import folds_by_group
-from labbench.records import OperatorClass
+from labbench.records import Environment, OperatorClass
 
 PLAIN = PredictionConfig(residual="none")
 
@@ -307,6 +320,95 @@ def test_evaluate_is_the_score_of_the_cross_validation(validated):
     table = evaluate(made_frame(*study(scatter=0.1)), ENVIRONMENTS, PLAIN)
     clocks = ["fit_s", "predict_s"]
     pd.testing.assert_frame_equal(table.drop(columns=clocks), score(validated).drop(columns=clocks))
+
+
+# New devices
+
+
+def twice_as_fast(machine_id):
+    """A machine that nobody measured but for its ceilings."""
+    ceilings = {"gemm_flops": {"fp32": 2 * PEAK}, "bandwidth_bytes_s": 2 * BANDWIDTH, "dispatch_s": DISPATCH_S / 2}
+    return Environment(machine_id=machine_id, hostname="new", machine={"ceilings": {"cpu": ceilings}}, software={})
+
+
+def test_a_new_device_is_predicted_from_others_by_its_ceilings_with_a_wide_interval():
+    new = twice_as_fast("m2")
+    fitted = Predictor(PLAIN).fit(made_frame(*study()), ENVIRONMENTS | {new.id: new})
+    demand = footprint(5)
+    for runtime in LAWS:
+        there, here = (fitted.predict(asked(demand, machine_id=m, runtime=runtime)).iloc[0] for m in ("m2", "m1"))
+        truth = law_seconds(demand, runtime) / 2
+        assert there["latency_s"] == pytest.approx(truth, rel=0.25)
+        assert there["latency_low_s"] < truth < there["latency_high_s"]
+        width, known = (row["latency_high_s"] / row["latency_low_s"] for row in (there, here))
+        assert width > max(1.5, 1.2 * known)
+        assert there["method"] == "fitted roofline + Gaussian process, no probes"
+        assert f"nothing was measured on cpu/{runtime} of machine m2" in there["reason"].replace("-t2", "")
+        assert not there["out_of_domain"]
+        assert there["memory_increase_bytes"] > 0
+
+
+def test_a_card_is_predicted_by_the_datasheet_of_its_name_and_an_unknown_one_is_refused():
+    card = machine_with("NVIDIA GeForce RTX 3090")
+    seconds = {name: law_seconds(footprint(i), "eager") / 300 for i, name in enumerate(FAMILIES)}
+    rows = [
+        record(f"{name}-tiny", "eager", seconds[name], demand=footprint(i), machine_id="m", device="cuda:0")
+        for i, name in enumerate(FAMILIES)
+    ]
+    fitted = Predictor(PLAIN).fit(made_frame(*rows), {card.id: card})
+    row = asked(footprint(5), machine_id="new", device="cuda:0")
+    slow, fast, unknown = (
+        fitted.predict(row.assign(device_name=name)).iloc[0] for name in ("RTX 3090", "RTX 5090", "RTX 9999")
+    )
+    assert 1.4 < slow["latency_s"] / fast["latency_s"] < 3.1  # 1.9 times the bandwidth, 2.9 times the FLOP/s
+    assert "carried over from 1 other device; its ceilings: datasheet of GeForce RTX 5090" in fast["reason"]
+    assert np.isnan(unknown["latency_s"])
+    assert "neither measurements nor a datasheet tell what cuda:0 of it can do" in unknown["reason"]
+
+
+# Ceilings
+
+
+def machine_with(name, ceilings=None):
+    measured = {"cuda:0": ceilings} if ceilings else {}
+    machine = {"accelerators": [{"device": "cuda:0", "name": name}], "ceilings": measured}
+    return Environment(machine_id="m", hostname="here", machine=machine, software={})
+
+
+def test_ceilings_are_measured_or_of_the_datasheet_or_nominal_and_say_which():
+    measured = {"gemm_flops": {"fp32": 1e13, "fp16": 5e13}, "bandwidth_bytes_s": 4e11, "dispatch_s": 7e-6}
+    found = Ceilings.of(machine_with("NVIDIA GeForce RTX 4090", measured), "cuda:0")
+    assert (found.source, found.bandwidth, found.dispatch_s) == ("measured", 4e11, 7e-6)
+    assert found.peak("amp") == 5e13
+    sheet = Ceilings.of(machine_with("NVIDIA GeForce RTX 4090"), "cuda:0")
+    assert sheet.source == "datasheet of GeForce RTX 4090"
+    assert sheet.peak("amp") == pytest.approx(2 * sheet.peak("fp32"), rel=0.01)
+    unknown = Ceilings.of(machine_with("a card of my own"), "cuda:0")
+    assert (unknown.source, unknown.known) == ("nominal", False)
+    assert not Ceilings.of(None, "cpu").known
+
+
+def test_another_layout_than_any_measured_is_answered_and_marked(fitted):
+    row = fitted.predict(asked(footprint(5), runtime="eager-nhwc", device="cpu")).iloc[0]
+    assert row["latency_s"] > 0
+    assert row["out_of_domain"]
+    assert "eager-nhwc was never measured, only as cpu/eager" in row["reason"]
+
+
+def test_a_device_that_nothing_is_known_of_is_taken_for_the_mean_of_its_kind():
+    machines = {"a": machine_with("RTX 3090"), "b": machine_with("RTX 4090"), "c": machine_with("a card of my own")}
+    environments = {name: one.model_copy(update={"machine_id": name}) for name, one in machines.items()}
+    places = pd.DataFrame({"machine_id": ["a", "b", "c", "c"], "device": ["cuda:0", "cuda:0", "cuda:0", "cpu"]})
+    found = ceilings_of(places, environments)
+    assert found["c", "cuda:0"].bandwidth == pytest.approx(np.sqrt(936.2e9 * 1010e9), rel=0.01)
+    assert [found["c", name].source for name in ("cuda:0", "cpu")] == ["nominal", "nominal"]
+    assert found["c", "cpu"] == Ceilings.of(None, "cpu")
+
+
+def test_of_cards_that_a_short_name_may_mean_the_geometric_mean_stands():
+    found = Ceilings.named("a100")
+    assert found.source.count(" or ") == 3
+    assert 1.5e12 < found.bandwidth < 2.1e12
 
 
 # Cells that were not measured

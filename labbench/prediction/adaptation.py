@@ -80,7 +80,7 @@ class Traits:
         return Traits(graph, features, shares, levels)
 
 
-def graph_features(statistics: np.ndarray, shares: np.ndarray) -> np.ndarray:
+def graph_features(statistics: np.ndarray, shares: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
     """Statistics of graphs and the law's shares of them on a common scale: rows for ``Traits.features``.
 
     Statistics are standardized and count together as one; shares enter by three times their square roots (the Hellinger distance),
@@ -90,9 +90,12 @@ def graph_features(statistics: np.ndarray, shares: np.ndarray) -> np.ndarray:
     ----------
     statistics : array, shape (n, q)
     shares : array, shape (n, p)
+    reference : array, shape (m, q), optional
+        Statistics whose mean and spread are the scale; default: these.
     """
-    spread = statistics.std(axis=0)
-    standard = (statistics - statistics.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    reference = statistics if reference is None else reference
+    spread = reference.std(axis=0)
+    standard = (statistics - reference.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     return np.hstack([standard / np.sqrt(max(statistics.shape[1], 1)), 3 * np.sqrt(shares)])
 
 

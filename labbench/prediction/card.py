@@ -368,7 +368,8 @@ def _limits(data: Data, groups: int, config: PredictionConfig, *, evaluated: boo
     covered = percent(min(config.level, groups / (groups + 1)))
     limits = [
         f"It learnt from {listed(data.modes)} in {listed(data.precisions)} on {listed(data.platforms)} of "
-        f"{count(len(data.machines), 'machine')}; elsewhere it has nothing to go by.",
+        f"{count(len(data.machines), 'machine')}; of other devices it knows what these tell and the ceilings, of other "
+        "platforms nothing.",
         f"Beyond {config.domain_factor:g} times the FLOPs, bytes or kernels that were measured on a platform, and of "
         "operator classes that were not, its answers are guesses: they are marked, and the interval is not calibrated.",
         f"Its intervals are for a new family, and hold {covered} of such cells as far as "

@@ -9,8 +9,8 @@ import numpy as np
 
 from labbench.cells import Cell
 from labbench.prediction.config import PredictionError
-from labbench.prediction.features import PLATFORM, TOTALS, WORKLOAD
-from labbench.prediction.predictor import Predictor
+from labbench.prediction.features import PLATFORM, TOTALS, WORKLOAD, Ceilings
+from labbench.prediction.predictor import Predictor, devices_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,8 +130,9 @@ def predict_cells(
     cells: Iterable[Cell],
     config: PredictionConfig | None = None,
     predictor: Predictor | None = None,
+    gpu: str | None = None,
 ) -> pd.DataFrame:
-    """Predict cells on each machine of a store that ran their platform; see :meth:`Predictor.predict`.
+    """Predict cells on each machine of a store that ran their platform, or could; see :meth:`Predictor.predict`.
 
     Parameters
     ----------
@@ -143,26 +144,40 @@ def predict_cells(
         How to fit.
     predictor : Predictor, optional
         Fitted before, e.g. that of :func:`labbench.prediction.card.load`; default: one is fitted to the store.
+    gpu : str, optional
+        Name of a card that need not be in the store: the cells are predicted on it alone, from its datasheet.
 
     Raises
     ------
     PredictionError
-        If the store holds too little to learn from, or no result at all.
+        If the store holds too little to learn from, or no result at all, or no datasheet fits ``gpu``.
     """
     table = store.latest()
     if predictor is None:
         predictor = (Predictor(config) if config else Predictor()).fit(table, store.environments())
-    machines = table["machine_id"].dropna().astype("str").unique()
-    if not len(machines):
+    if gpu:
+        if Ceilings.named(gpu) is None:
+            raise PredictionError(
+                f"no datasheet of one card, or of cards that are alike, fits {gpu!r}; name it in full, e.g. 'H100 PCIe 80 GB'"
+            )
+        return _told(predictor, candidates(cells, [gpu]).assign(device_name=gpu))
+    environments = store.environments()
+    machines = sorted({*table["machine_id"].dropna().astype("str"), *(one.machine_id for one in environments.values())})
+    if table["machine_id"].isna().all():
         raise PredictionError(
             f"{store.path} has no result of any machine to predict for; measure some with `labbench run`"
         )
     asked = candidates(cells, machines)
     ran, wanted = set(_places(table)), _places(asked)
-    platforms = {place[1:] for place in ran}
+    platforms, used = {place[1:] for place in ran}, {place[:2] for place in ran}
+    idle = {tuple(place) for place in devices_of(environments).itertuples(index=False)} - used
     # Of a platform that nothing ran on any machine all rows stay: they give the reason.
-    there = [place in ran or place[1:] not in platforms for place in wanted]
-    asked = asked[there].reset_index(drop=True)
+    there = [place in ran or place[1:] not in platforms or place[:2] in idle for place in wanted]
+    return _told(predictor, asked[there].reset_index(drop=True))
+
+
+def _told(predictor: Predictor, asked: pd.DataFrame) -> pd.DataFrame:
+    """Predictions, and why a workload could not be counted."""
     predicted = predictor.predict(asked)
     why = asked["uncounted"].notna()
     predicted.loc[why, "reason"] = predicted["reason"].astype("str") + " (" + asked["uncounted"].astype("str") + ")"

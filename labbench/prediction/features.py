@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,12 @@ LEVELS = (("machine_id",), PLATFORM, CONFIGURATION)
 TOTALS = ("flops", "bytes", "kernels")
 PER_CLASS = tuple(f"{total}_" for total in TOTALS)  # what the columns of an operator class begin with
 MEMORY = "memory_increase_bytes"
+ANYWHERE = "any machine"  # in place of a machine's id
 MADE = "made"  # family of networks that are measured only to learn from (:mod:`labbench.zoo.made`)
 Device = tuple[str, str]  # machine id and device
 TRAINS_ON = ("measured", "imported")  # provenances: a prediction or a simulation never becomes training data
 
-# Used where a machine's ceilings were not measured: a few-core CPU. The law learns the factor; only its start is here.
+# Used where a machine's ceilings are not known: a few-core CPU. The law learns the factor; only its start is here.
 NOMINAL_FLOPS = 1e11  # FLOP/s
 NOMINAL_BANDWIDTH = 1e10  # bytes/s
 NOMINAL_DISPATCH_S = 5e-6
@@ -60,9 +61,13 @@ def family_of(model: str) -> str:
     return found[1] if found else model
 
 
+MEASURED, NOMINAL = "measured", "nominal"  # where ceilings come from, if not from a datasheet, which is named
+HALVES = ("fp16", "bf16", "fp32")  # which rate is taken for mixed precision, the first that is known
+
+
 @dataclass(frozen=True)
 class Ceilings:
-    """Measured limits of a machine, in SI units; nominal where none were measured.
+    """Limits of a device, in SI units.
 
     Attributes
     ----------
@@ -72,26 +77,78 @@ class Ceilings:
         Bytes per second of a streaming copy.
     dispatch_s : float
         Seconds to launch one small operator.
-    measured : bool
+    source : str
+        ``measured``; ``datasheet of ...``, with the cards that it may be; or ``nominal``, where nothing is known: the mean of those
+        that are, if any, so that the device can be compared with none.
     """
 
     flops: Mapping[str, float]
     bandwidth: float
     dispatch_s: float
-    measured: bool = True
+    source: str = MEASURED
 
     @classmethod
     def of(cls, environment: Environment | None, device: str) -> Ceilings:
-        """Those of a device of an environment's machine."""
+        """Those of a device of an environment's machine: measured, else of its datasheet, else nominal."""
         found: dict[str, Any] = (environment.ceilings(device) or {}) if environment else {}
         rates = found.get("gemm_flops")
-        if not rates or not found.get("bandwidth_bytes_s") or not found.get("dispatch_s"):
-            return cls({"fp32": NOMINAL_FLOPS}, NOMINAL_BANDWIDTH, NOMINAL_DISPATCH_S, measured=False)
-        return cls(rates, found["bandwidth_bytes_s"], found["dispatch_s"])
+        if rates and found.get("bandwidth_bytes_s") and found.get("dispatch_s"):
+            return cls(rates, found["bandwidth_bytes_s"], found["dispatch_s"])
+        name = _device_name(environment, device) if environment else None
+        return (cls.named(name) if name else None) or cls(
+            {"fp32": NOMINAL_FLOPS}, NOMINAL_BANDWIDTH, NOMINAL_DISPATCH_S, NOMINAL
+        )
+
+    @classmethod
+    def named(cls, device_name: str) -> Ceilings | None:
+        """Those of the datasheet of a device, by its name or short for it; None if no one sheet fits.
+
+        Of several cards that a short name may mean and that are alike (:func:`labbench.machine.datasheet.datasheets`) the geometric
+        mean. What a datasheet does not tell, the time to launch an operator, is nominal.
+        """
+        from labbench.machine.datasheet import HALF, datasheets
+
+        sheets = datasheets(device_name)
+        if not sheets:
+            return None
+        rates = [{name: sheet.peak(name) or 0.0 for name in ("fp32", *HALF)} for sheet in sheets]
+        each = [
+            cls(flops, sheet.bandwidth_bytes_s or 0.0, NOMINAL_DISPATCH_S)
+            for flops, sheet in zip(rates, sheets, strict=True)
+        ]
+        return cls.mean(each, f"datasheet of {' or '.join(sheet.name for sheet in sheets)}")
+
+    @classmethod
+    def mean(cls, several: Sequence[Ceilings], source: str) -> Ceilings:
+        """Geometric mean of several devices', at the precisions that all have."""
+
+        def middle(values: Iterable[float]) -> float:
+            return float(np.exp(np.mean(np.log(list(values)))))
+
+        names = [name for name in several[0].flops if all(one.flops.get(name) for one in several)]
+        flops = {name: middle(one.flops[name] for one in several) for name in names}
+        bandwidth, dispatch_s = (middle(getattr(one, name) for one in several) for name in ("bandwidth", "dispatch_s"))
+        return cls(flops, bandwidth, dispatch_s, source)
+
+    @property
+    def known(self) -> bool:
+        """Whether they say anything about the device."""
+        return self.source != NOMINAL
 
     def peak(self, precision: str) -> float:
-        """FLOP/s at a precision; fp32's where that one was not measured."""
-        return self.flops.get(precision) or self.flops.get("fp32") or max(self.flops.values())
+        """FLOP/s at a precision; fp32's where that one is not known, for mixed precision that of its halves."""
+        names = (precision, *(HALVES if precision == "amp" else ()), "fp32")
+        return next((self.flops[name] for name in names if self.flops.get(name)), max(self.flops.values()))
+
+
+def _device_name(environment: Environment, device: str) -> str | None:
+    """What a device of an environment's machine calls itself."""
+    if device == "cpu":
+        name = environment.machine.get("cpu", {}).get("name")
+    else:
+        parts = environment.machine.get("accelerators", [])
+        name = next((part.get("name") for part in parts if part.get("device") == device), None)
+    return str(name) if name else None
 
 
 def prepare(frame: pd.DataFrame) -> pd.DataFrame:
@@ -148,6 +205,11 @@ def joined(names: np.ndarray, shared: np.ndarray) -> dict[str, str]:
 def classes(frame: pd.DataFrame) -> list[str]:
     """Operator classes that the frame has columns for, sorted."""
     return sorted(name.removeprefix("flops_") for name in frame.columns.astype(str) if name.startswith("flops_"))
+
+
+def kind_of(frame: pd.DataFrame) -> pd.Series:
+    """Kind of each row's device: ``cuda`` of ``cuda:0``."""
+    return frame["device"].astype("str").str.split(":").str[0]
 
 
 def limits(frame: pd.DataFrame, ceilings: Mapping[Device, Ceilings]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -285,33 +347,67 @@ class Domain:
         (machine, platform, precision, mode) with measurements.
     shares : dict
         Platform to operator class to the largest share of FLOPs, bytes or kernels it ever had.
+    devices : set
+        (machine, device) with measurements.
     """
 
     config: PredictionConfig
     ranges: dict[tuple[str, ...], dict[str, tuple[float, float]]]
     configurations: set[tuple[str, ...]]
     shares: dict[tuple[str, ...], dict[str, float]]
+    devices: set[Device]
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, config: PredictionConfig) -> Domain:
-        """The domain that a training frame spans."""
+    def of(cls, frame: pd.DataFrame, config: PredictionConfig, few: np.ndarray) -> Domain:
+        """The domain that a training frame spans; ``few``: rows of platforms with too few to span one themselves."""
         ranges: dict[Any, dict[str, tuple[float, float]]] = {}
         shares: dict[Any, dict[str, float]] = {}
-        for platform, part in frame.groupby(list(PLATFORM), observed=True):
-            ranges[platform] = {name: (float(part[name].min()), float(part[name].max())) for name in TOTALS}
-            shares[platform] = {name: float(share.max()) for name, share in largest_shares(part).items()}
-        return cls(config, ranges, set(frame[list(CONFIGURATION)].itertuples(index=False, name=None)), shares)
+        configurations: set[tuple[str, ...]] = set()
+        runtime = frame["runtime"].astype("str")
+        anywhere = [
+            frame.assign(machine_id=ANYWHERE, platform=kind_of(frame) + "/" + name)
+            for name in (runtime.map(_plain), runtime)
+        ]
+        for rows in (frame[~few], *anywhere):
+            for platform, part in rows.groupby(list(PLATFORM), observed=True):
+                ranges[platform] = {name: (float(part[name].min()), float(part[name].max())) for name in TOTALS}
+                shares[platform] = {name: float(share.max()) for name, share in largest_shares(part).items()}
+            configurations |= set(rows[list(CONFIGURATION)].itertuples(index=False, name=None))
+        devices = set(frame[["machine_id", "device"]].astype("str").itertuples(index=False, name=None))
+        return cls(config, ranges, configurations, shares, devices)
 
-    def refusals(self, frame: pd.DataFrame) -> list[str | None]:
+    def place(self, machine: str, platform: str, device: str, runtime: str) -> tuple[str, str]:
+        """Where the like was measured: on the platform, on such a one anywhere, or, failing these, with another layout."""
+        kind = device.split(":")[0]
+        like = ((machine, platform), (ANYWHERE, f"{kind}/{runtime}"))
+        return next((one for one in like if one in self.ranges), (ANYWHERE, f"{kind}/{_plain(runtime)}"))
+
+    def refusals(self, frame: pd.DataFrame, ceilings: Mapping[Device, Ceilings]) -> list[str | None]:
         """Why a row cannot be predicted at all, or ``None``."""
         counted = np.isfinite(frame[list(TOTALS)].to_numpy(float, na_value=np.nan)).all(axis=1)
         reasons = np.full(len(frame), None, object)
         reasons[~counted] = NOT_COUNTED
-        known = ", ".join(sorted({platform for _, platform in self.ranges}))
-        for (machine, platform), rows in rows_by(frame, PLATFORM):
-            if (machine, platform) not in self.ranges:
-                reasons[rows] = f"nothing was measured on {platform} of machine {machine} (measured: {known})"
+        known = ", ".join(sorted({platform for machine, platform in self.ranges if machine != ANYWHERE}))
+        for (machine, platform, device, runtime), rows in rows_by(frame, (*PLATFORM, "device", "runtime")):
+            nothing = f"nothing was measured on {platform} of machine {machine}"
+            if self.place(machine, platform, device, runtime) not in self.ranges:
+                reasons[rows] = f"{nothing} (measured: {known})"
+            elif (machine, device) not in self.devices and not ceilings[machine, device].known:
+                reasons[rows] = (
+                    f"{nothing}, and neither measurements nor a datasheet tell what {device} of it can do: measure a cell there "
+                    "with `labbench run`, or name the card as its datasheet does"
+                )
+            elif (machine, device) not in self.devices and not self._compared(device, ceilings):
+                reasons[rows] = (
+                    f"{nothing}, and neither measurements nor a datasheet tell what the devices can do that were measured, so that "
+                    "this one cannot be compared with them: measure a cell there with `labbench run`"
+                )
         return list(reasons)
+
+    def _compared(self, device: str, ceilings: Mapping[Device, Ceilings]) -> bool:
+        """Whether the ceilings of a measured device of the same kind are known."""
+        kind = device.split(":")[0]
+        return any(ceilings[one].known for one in self.devices if one[1].split(":")[0] == kind)
 
     def departures(self, frame: pd.DataFrame) -> list[str | None]:
         """Why a prediction for a row leaves the measured domain, or ``None`` where it does not."""
@@ -323,13 +419,17 @@ class Domain:
 
         shares = largest_shares(frame)
         totals = {name: frame[name].to_numpy(float, na_value=np.nan) for name in TOTALS}
-        for (machine, platform, precision, mode), everywhere in rows_by(frame, CONFIGURATION):
+        for (*where, precision, mode), everywhere in rows_by(
+            frame, (*PLATFORM, "device", "runtime", "precision", "mode")
+        ):
             rows = everywhere[np.isfinite(totals["flops"][everywhere])]
-            there = (machine, platform)
+            there = self.place(*where)
             if there not in self.ranges:
                 continue
             if (*there, precision, mode) not in self.configurations:
-                note(rows, np.ones(len(rows)), 0, f"{precision} {mode} was never measured on {platform}")
+                note(rows, np.ones(len(rows)), 0, f"{precision} {mode} was never measured on {there[1]}")
+            if there[0] == ANYWHERE and not there[1].endswith(f"/{where[-1]}"):
+                note(rows, np.ones(len(rows)), 0, f"{where[-1]} was never measured, only as {there[1]}")
             for name, (low, high) in self.ranges[there].items():
                 value, factor, what = totals[name][rows], self.config.domain_factor, NAMES[name]
                 note(rows, value / high, factor, f"{{:.1f}} times the most {what} measured there")
@@ -341,6 +441,11 @@ class Domain:
                     text = f"operators of class {name} ({{:.0%}} of its work) were never measured there"
                     note(rows, share[rows], self.config.domain_share, text)
         return ["; ".join(found[row]) if row in found else None for row in range(len(frame))]
+
+
+def _plain(runtime: str) -> str:
+    """A runtime without what it is told apart by beside its name: ``eager`` of ``eager-nhwc``."""
+    return runtime.split("-")[0]
 
 
 def rows_by(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:

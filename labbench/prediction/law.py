@@ -33,6 +33,7 @@ Keys = Sequence[tuple[Key, ...]]  # of each row, the names of its laws, coarse t
 MAX_SHIFT = 1.5  # largest step of a log coefficient in one iteration: a factor of 4.5
 DAMPING, LEAST_DAMPING = 0.1, 1e-6  # of the first step, and of any
 ITERATIONS = 50
+PLATFORM_LEVEL = 1  # of a :class:`TermLaw`'s levels: of a platform that has no law, another one's says nothing
 TOLERANCE = 1e-4  # of a log coefficient: 0.01 %
 SMALL = 1e-3  # of the deviance: what an iteration must gain to be followed by another, where coefficients are many
 NEGLIGIBLE = 1e-3  # of the deviance: what a coefficient gains by then is a thousandth of its standard error squared
@@ -268,9 +269,19 @@ class TermLaw:
         """A fitted copy; the search begins at the coefficients that it has, if any, and ends where any other start would."""
         return replace(self, law=self.law.fit(design.keys, design.terms, target))
 
-    def parts(self, design: TermDesign) -> np.ndarray:
-        """See :meth:`Law.parts`."""
-        return self.law.parts(design.keys, design.terms)
+    def carries(self, frame: pd.DataFrame) -> np.ndarray:
+        """Of which rows the platform has a law of its own."""
+        names = [keys[PLATFORM_LEVEL] for keys in law_keys(frame, self.levels)]
+        return np.array([name in self.law.log_coefficients for name in names], bool)
+
+    def few(self, frame: pd.DataFrame) -> np.ndarray:
+        """None: these laws have few coefficients, and any cell says something of them."""
+        return np.zeros(len(frame), bool)
+
+    def parts(self, design: TermDesign, elsewhere: bool = False) -> np.ndarray:
+        """See :meth:`Law.parts`; with ``elsewhere`` of the law of everything."""
+        keys = [()] * len(design) if elsewhere else design.keys
+        return self.law.parts(keys, design.terms)
 
     def features(self, frame: pd.DataFrame) -> ResidualFeatures:
         """What the residual is learnt from, of training rows."""

@@ -12,7 +12,8 @@ from labbench.cells import Cell
 from labbench.prediction.adaptation import Adaptation, Traits, graph_features
 from labbench.prediction.cells import candidates, missing
 from labbench.prediction.config import PredictionConfig, PredictionError
-from labbench.prediction.features import PLATFORM, TOTALS, WORKLOAD, Ceilings, Device, class_share, classes, prepare
+from labbench.prediction.elsewhere import DEPARTING, levels
+from labbench.prediction.features import TOTALS, WORKLOAD, Ceilings, Device, class_share, classes, prepare
 from labbench.prediction.predictor import Predictor, learnt_from
 from labbench.prediction.residual import folds_by_group
 from labbench.words import count, percent
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 Question = Literal["error", "choice"]
 QUESTIONS = ("error", "choice")
 FOLDS = 5  # by family, in which what the predictor leaves over of measured cells is found
-DEPARTING = ("device", "settings")
 MEAN_OF_SD = np.sqrt(2 / np.pi)  # mean absolute deviation of a normal distribution over its standard deviation
 LIKE = 5  # measured cells of the same platform, nearest in latency, whose wall time a candidate's is taken from
 UNKNOWN_COST_S = 10.0  # where no record says how long its cell took: about what the quick protocol needs
@@ -236,19 +236,11 @@ def _traits(learnt: pd.DataFrame, asked: pd.DataFrame) -> Traits:
     both[by_class] = both[by_class].fillna(0.0)
     shares = np.column_stack([class_share(both, total, name) for total in TOTALS for name in named]) / len(TOTALS)
     sizes = np.log(both[list(TOTALS)].to_numpy(float) + 1)
-    text = {name: both[name].astype("str") for name in (*PLATFORM, "device", "runtime", "precision", "mode")}
-    settings = text["runtime"] + " " + text["precision"] + " " + text["mode"]
-    levels = {
-        "kind": text["device"].str.split(":").str[0],
-        "device": text["machine_id"] + " " + text["device"],
-        "settings": text["device"].str.split(":").str[0] + " " + settings,
-        "configuration": text["machine_id"] + " " + text["platform"] + " " + settings,
-    }
     return Traits(
         both["model"].to_numpy(str),
         graph_features(np.column_stack([sizes, np.log2(both["batch_size"].to_numpy(float))]), shares),
         shares,
-        {name: labels.to_numpy(str) for name, labels in levels.items()},
+        levels(both.drop(columns="framework")),
     )
 
 

@@ -9,11 +9,13 @@ bandwidth, and a launch; each times a factor that is a product of what its kind 
 sizes that fill no tile. As in :mod:`labbench.prediction.law` the factors are fitted in the log with Gaussian priors, so they are
 positive, and one that the data do not speak about stays where configurations like it have it. Configurations are pooled by how
 they execute (device type, fusing or not, exported or not): each is fitted, the fits are averaged by how much each knows of a
-coefficient, and each is fitted again about that mean (empirical Bayes, two rounds).
+coefficient, and each is fitted again about that mean (empirical Bayes, two rounds). A device that was never measured is priced by
+the mean of those that differ from it the least: in the device alone, or in the version, too.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labbench.prediction.features import CALL_S, VERSIONED, Ceilings, Device, limits
+from labbench.prediction.features import CALL_S, VERSIONED, Ceilings, Device, kind_of, limits
 from labbench.prediction.graphs import BACKWARD, TRAFFIC, exports, fuses
 from labbench.prediction.law import Key, fit_factors, labels, rows_of
 
@@ -52,7 +54,11 @@ TILES = (8, 64)
 KIND, NAME, SHAPE = 2.0, 0.4, 0.3
 LEAST_SHARE = 0.01  # of the cells that an operator's name must occur in to have a factor of its own
 ROUNDS = 2
+OWN_LAW = 60  # cells from which on a configuration's own law is better than one carried over from another device
 MANY_CONTRIBUTIONS = 500_000  # from here on configurations are fitted side by side, in processes
+
+# What configurations have in common, fine to coarse, beside how they execute.
+KIN = (("device", "runtime", "precision", "mode", "framework"), ("device", "runtime", "precision", "mode"))
 
 Coefficient = tuple[str, ...]
 Column = tuple[Coefficient, float, np.ndarray]  # name, prior standard deviation, value for each contribution
@@ -94,6 +100,8 @@ class Design:
         Seconds, at the ceiling, of one unit of the amounts in each column.
     configurations, pools : list of tuple
         Names of each cell's law and of the pool that it belongs to.
+    kin : list of tuple of tuple
+        Names of the laws between, fine to coarse: of configurations that differ in the device alone, and in the version, too.
     """
 
     blocks: list[Block]
@@ -101,6 +109,7 @@ class Design:
     second: np.ndarray
     configurations: list[Key]
     pools: list[Key]
+    kin: list[tuple[Key, ...]]
 
     def __len__(self) -> int:
         return len(self.call)
@@ -109,7 +118,8 @@ class Design:
         """Some of the cells, in the order asked for."""
         rows = np.asarray(rows, int)
         configurations, pools = ([names[row] for row in rows] for names in (self.configurations, self.pools))
-        return Design(self.blocks, self.call[rows], self.second[rows], configurations, pools)
+        kin = [self.kin[row] for row in rows]
+        return Design(self.blocks, self.call[rows], self.second[rows], configurations, pools, kin)
 
     def contributions(self, coefficients: int) -> tuple[Any, np.ndarray, np.ndarray]:
         """Of all cells: factors (sparse, shape (contributions, coefficients)), cost at the ceiling in seconds, and the cell."""
@@ -202,7 +212,8 @@ class OperatorLaw:
             call,
             np.hstack([np.tile(of_kind, len(kinds) + 1), np.ones((len(frame), 1))]),
             labels(frame, VERSIONED),
-            list(zip(frame["device"].astype("str").str.split(":").str[0], fuses(frame), exports(frame), strict=True)),
+            list(zip(kind_of(frame), fuses(frame), exports(frame), strict=True)),
+            list(zip(*(labels(frame.assign(device=kind_of(frame)), names) for names in KIN), strict=True)),
         )
 
     def fit(self, design: Design, target: np.ndarray) -> OperatorLaw:
@@ -232,22 +243,39 @@ class OperatorLaw:
                     for name, rows in cells.items()
                 )
                 start = {name: factors for name, (factors, _) in zip(cells, found, strict=True)}
-                precision = [1 / ((self.pooling * width) ** 2 + 1 / np.maximum(known, 1e-9)) for _, known in found]
-                total = sum(
-                    (one * factors for one, (factors, _) in zip(precision, found, strict=True)), np.zeros(len(width))
-                )
-                centre, spread = total / (1 / width**2 + sum(precision)), self.pooling * width
-            fitted |= start
-            fitted[pool] = centre
+                known = [one for _, one in found]
+                centre = _averaged(list(start.values()), known, np.zeros(len(width)), width, self.pooling * width)
+                spread = self.pooling * width
+            fitted |= start | {pool: centre}
+            chains = [(*design.kin[rows[0]], pool) for rows in cells.values()]
+            for level in reversed(range(len(KIN))):  # coarse to fine: the finer, the more alike
+                spread = spread / 2
+                for name, like in rows_of([chain[level] for chain in chains]).items():
+                    factors, knows = [list(start.values())[i] for i in like], [known[i] for i in like]
+                    outer = fitted[chains[like[0]][level + 1]]
+                    fitted[name] = _averaged(factors, knows, outer, 2 * spread, spread)
         return replace(self, log_factors=fitted)
 
-    def parts(self, design: Design) -> np.ndarray:
+    def carries(self, frame: pd.DataFrame) -> np.ndarray:
+        """Of which rows the configuration has a law of its own."""
+        return np.array([name in self.log_factors for name in labels(frame, VERSIONED)], bool)
+
+    def few(self, frame: pd.DataFrame) -> np.ndarray:
+        """Of training rows those of configurations with too few cells for a law, where another device's like it has enough."""
+        names, like = labels(frame, VERSIONED), labels(frame.assign(device=kind_of(frame)), KIN[-1])
+        cells = Counter(names)
+        enough = {kin for name, kin in zip(names, like, strict=True) if cells[name] >= OWN_LAW}
+        return np.array([cells[name] < OWN_LAW and kin in enough for name, kin in zip(names, like, strict=True)], bool)
+
+    def parts(self, design: Design, elsewhere: bool = False) -> np.ndarray:
         """Seconds by kind of operator and ``COST``, of kinds never seen, and of the call itself: shape (cells, columns).
 
-        Cells of a configuration that was not fitted are priced by their pool, and, if that was not fitted either, at the ceilings.
+        Cells of a configuration that was not fitted, and all of them if ``elsewhere``, are priced as configurations like theirs
+        are, those of a pool that was not fitted at the ceilings.
         """
-        places = zip(design.configurations, design.pools, strict=True)
-        laws = [next((name for name in names if name in self.log_factors), ()) for names in places]
+        places = zip(design.configurations, design.kin, design.pools, strict=True)
+        names = [(*kin, pool) if elsewhere else (own, *kin, pool) for own, kin, pool in places]
+        laws = [next((name for name in among if name in self.log_factors), ()) for among in names]
         out = np.zeros((len(design), self._columns))
         for name, cells in rows_of(laws).items():
             theta = self.log_factors.get(name, np.zeros(len(self.coefficients))).astype(np.float32)
@@ -270,6 +298,22 @@ class OperatorLaw:
     @property
     def _columns(self) -> int:
         return (len(self.kinds) + 1) * len(COST) + 1
+
+
+def _averaged(
+    factors: Sequence[np.ndarray],
+    known: Sequence[np.ndarray],
+    centre: np.ndarray,
+    width: np.ndarray,
+    spread: np.ndarray,
+) -> np.ndarray:
+    """Mean of what configurations like one another found, each by what it knows.
+
+    Their factors lie about it by ``spread``, and it lies about ``centre`` by ``width``.
+    """
+    precision = [1 / (spread**2 + 1 / np.maximum(one, 1e-9)) for one in known]
+    total = sum((one * of for one, of in zip(precision, factors, strict=True)), centre / width**2)
+    return np.asarray(total / (1 / width**2 + sum(precision)))
 
 
 @dataclass(frozen=True)

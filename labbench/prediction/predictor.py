@@ -1,4 +1,13 @@
-"""The :class:`Predictor`: measured cells in, latency and memory of others out, with intervals and honest refusals."""
+"""The :class:`Predictor`: measured cells in, latency and memory of others out, with intervals and honest refusals.
+
+Three situations, told apart for each cell:
+
+- its configuration was measured enough to have a law of its own: that, and what trees learnt of its errors;
+- its device was measured a little (*probes*): the law of configurations like it on other devices, at this device's ceilings, and
+  a Gaussian process that learnt from both (:mod:`labbench.prediction.elsewhere`);
+- its device was never measured: the same without probes, and a wide interval; refused if neither a measurement nor a datasheet
+  tells its ceilings.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +19,14 @@ import numpy as np
 
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.features import (
+    ANYWHERE,
     CONFIGURATION,
     LEVELS,
+    MEASURED,
     MEMORY,
     NO_FRAMEWORK,
+    NOMINAL,
+    PLATFORM,
     TRAINS_ON,
     Ceilings,
     Device,
@@ -35,12 +48,13 @@ if TYPE_CHECKING:
 
 METHOD = "fitted roofline"
 UNTRACED = "its operators are not in the table that the predictor was fitted with (--graphs)"
+PROCESS = "Gaussian process"
 NOT_CALIBRATED = "outside what was measured, where the interval is not calibrated"
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Predicts the median latency of each series and the memory of cells on platforms that were measured.
+    """Predicts the median latency of each series and the memory of cells, on platforms that were measured and on new devices.
 
     Memory is the peak above an empty worker.
 
@@ -56,6 +70,7 @@ class Predictor:
     domain: Domain | None = field(default=None, repr=False)
     graphs: Graphs | None = field(default=None, repr=False)
     frameworks: dict[tuple[str, ...], str] = field(default_factory=dict, repr=False)
+    ceilings: dict[Device, Ceilings] = field(default_factory=dict, repr=False)
 
     def fit(
         self, frame: pd.DataFrame, environments: Mapping[str, Environment], graphs: Graphs | None = None
@@ -67,7 +82,7 @@ class Predictor:
         frame : DataFrame
             ``Store.latest()`` or ``Store.frame()``: rows with status ``ok`` that were measured or imported are used.
         environments : mapping
-            ``Store.environments()``: for the machines' ceilings.
+            ``Store.environments()``: for the ceilings of all machines, those that have measured nothing, too.
         graphs : Graphs, optional
             Operators of the workloads: latency is then priced operator by operator, and only of workloads whose operators are
             known; default: by the totals of each operator class.
@@ -78,7 +93,7 @@ class Predictor:
             If there is too little to learn from.
         """
         table, ceilings = learnt_from(frame, environments, self.config, graphs)
-        return self.fit_rows(table, ceilings, graphs)
+        return self.fit_rows(table, ceilings_of(devices_of(environments), environments) | ceilings, graphs)
 
     def fit_rows(
         self, table: pd.DataFrame, ceilings: Mapping[Device, Ceilings], graphs: Graphs | None = None
@@ -96,8 +111,10 @@ class Predictor:
         held = TermLaw(memory_terms, ceilings, LEVELS, by_totals)
         if (memory[MEMORY].notna().to_numpy() & held.known(memory)).any():
             fit[MEMORY] = Quantity.fit(MEMORY, memory, held, config)
+        domain = Domain.of(table, config, form.few(table))
+        frameworks = _newest_framework(table)
         return replace(
-            self, quantities=fit, domain=Domain.of(table, config), graphs=graphs, frameworks=_newest_framework(table)
+            self, quantities=fit, domain=domain, graphs=graphs, frameworks=frameworks, ceilings=dict(ceilings)
         )
 
     def predict(self, frame: pd.DataFrame, level: float | None = None) -> pd.DataFrame:
@@ -107,7 +124,8 @@ class Predictor:
         ----------
         frame : DataFrame
             One row a series: model, machine, platform, mode, precision, batch size and footprint columns, as in a
-            store's frame or from :func:`labbench.prediction.candidates`. Measured values in it are ignored.
+            store's frame or from :func:`labbench.prediction.candidates`. Measured values in it are ignored. A machine that is in
+            no environment has the ceilings of the datasheet of its ``device_name``.
         level : float, optional
             Nominal coverage of the intervals; default: the configuration's.
 
@@ -124,28 +142,67 @@ class Predictor:
         level = level or self.config.level
         table = prepare(frame if self.graphs is None else self.graphs.fill(frame))
         if "framework" not in table:
-            keys = labels(table, CONFIGURATION)
-            table["framework"] = [self.frameworks.get(key, NO_FRAMEWORK) for key in keys]
+            keys = zip(labels(table, CONFIGURATION), labels(_like(table), CONFIGURATION), strict=True)
+            table["framework"] = [
+                self.frameworks.get(own) or self.frameworks.get(like, NO_FRAMEWORK) for own, like in keys
+            ]
+        ceilings = self._ceilings(table)
         verdict = self.judge(table)
         answered, inside = verdict["refusal"].isna().to_numpy(), verdict["departure"].isna().to_numpy()
         described = [name for name in DESCRIPTION if name in table]
         out = table[described].copy()
         for name, quantity in self.quantities.items():
             rows = table[answered]
-            values = quantity.predict(rows, inside[answered], level)
+            values = quantity.predict(rows, inside[answered], level, ceilings)
+            if name == "latency_s":
+                probes = values["probes"].reindex(table.index).to_numpy()
             stem, unit = name.rsplit("_", 1)
             for column, value in ((name, "point"), (f"{stem}_low_{unit}", "low"), (f"{stem}_high_{unit}", "high")):
                 out[column] = pd.Series(np.nan, index=table.index).where(~answered, values[value].reindex(table.index))
         out["level"] = np.where(answered, min(q.radius(level).level for q in self.quantities.values()), np.nan)
         out["provenance"] = "predicted"
-        corrected = self.quantities["latency_s"].far.weight > 0
-        out["method"] = np.where(inside & corrected, f"{METHOD} + boosting", METHOD)
+        corrected = inside & (self.quantities["latency_s"].far.weight > 0)
+        out["method"] = [self._method(*how) for how in zip(corrected, probes, strict=True)]
         out["out_of_domain"] = ~(answered & inside)
+        carried = [
+            None if np.isnan(count) else self._new(int(count), *row, ceilings[row[0], row[2]])
+            for count, row in zip(probes, labels(table, (*PLATFORM, "device")), strict=True)
+        ]
         out["reason"] = [
-            refusal or (f"{NOT_CALIBRATED}: {departure}" if departure else None)
-            for refusal, departure in zip(verdict["refusal"], verdict["departure"], strict=True)
+            refusal or "; ".join(filter(None, (far, departure and f"{NOT_CALIBRATED}: {departure}"))) or None
+            for refusal, departure, far in zip(verdict["refusal"], verdict["departure"], carried, strict=True)
         ]
         return out
+
+    def _ceilings(self, table: pd.DataFrame) -> dict[Device, Ceilings]:
+        """Of the devices that it knows, and of others in a frame by their names alone: a datasheet's, or nominal ones."""
+        found = dict(self.ceilings)
+        names = table["device_name"] if "device_name" in table else [None] * len(table)
+        for place, name in dict(zip(labels(table, ("machine_id", "device")), names, strict=True)).items():
+            machine, device = place
+            if (machine, device) not in found:
+                sheet = Ceilings.named(name) if isinstance(name, str) else None
+                found[machine, device] = sheet or Ceilings.of(None, device)
+        return found
+
+    def _method(self, corrected: bool, probes: float) -> str:
+        """How a row was predicted; ``probes`` is missing where a law of its own was at hand."""
+        form = METHOD if self.graphs is None else "law of operators"
+        if np.isnan(probes):
+            trees = "boosting" if self.quantities["latency_s"].far.scale is None else "forests"
+            return f"{form} + {trees}" if corrected else form
+        return f"{form} + {PROCESS}, {count(int(probes), 'probe') if probes else 'no probes'}"
+
+    def _new(self, probes: int, machine: str, platform: str, device: str, ceilings: Ceilings) -> str:
+        """Why a row was predicted from other devices, and what was known of its own."""
+        measured = self.domain.devices if self.domain else set()
+        others = count(len(measured - {(machine, device)}), "other device")
+        known = f"; its ceilings: {ceilings.source}" if ceilings.source != MEASURED else ""
+        if probes:
+            return f"{count(probes, 'cell')} measured on {device} of machine {machine}, too few for a law: with {others}{known}"
+        if (machine, device) in measured:
+            return f"this was never measured on {platform} of machine {machine}: from what was, and {others}{known}"
+        return f"nothing was measured on {platform} of machine {machine}: carried over from {others}{known}"
 
     def judge(self, table: pd.DataFrame) -> pd.DataFrame:
         """Of each prepared row: ``refusal``, why it has no prediction, and ``departure``, how it leaves the domain."""
@@ -153,7 +210,7 @@ class Predictor:
 
         if self.domain is None:
             raise PredictionError("the predictor is not fitted: call fit(frame, environments) first")
-        refusals = self.domain.refusals(table)
+        refusals = self.domain.refusals(table, self._ceilings(table))
         if self.graphs is not None:
             known = self.graphs.number(table) >= 0
             refusals = [one if told else UNTRACED for one, told in zip(refusals, known, strict=True)]
@@ -252,7 +309,26 @@ def _newest_framework(table: pd.DataFrame) -> dict[tuple[str, ...], str]:
     if "framework" not in table:
         return {}
     by_age = table.iloc[np.argsort(table["framework"].map(framework_age).to_numpy(), kind="stable")]
-    return dict(zip(labels(by_age, CONFIGURATION), by_age["framework"], strict=True))  # the last one stays
+    names = (*labels(_like(by_age), CONFIGURATION), *labels(by_age, CONFIGURATION))
+    return dict(zip(names, (*by_age["framework"], *by_age["framework"]), strict=True))  # the last one stays
+
+
+def _like(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows as if of any machine: what a new device's cells are called that have no version."""
+    return table.assign(
+        machine_id=ANYWHERE, platform=table["device"].astype("str") + "/" + table["runtime"].astype("str")
+    )
+
+
+def devices_of(environments: Mapping[str, Environment]) -> pd.DataFrame:
+    """``machine_id`` and ``device`` of all that is in some environments."""
+    import pandas as pd
+
+    parts = {one.machine_id: one.machine.get("accelerators", []) for one in environments.values()}
+    places = [
+        (name, device) for name, there in parts.items() for device in ("cpu", *(part["device"] for part in there))
+    ]
+    return pd.DataFrame(places, columns=["machine_id", "device"], dtype=str)
 
 
 def framework_age(framework: str) -> float:
@@ -262,9 +338,18 @@ def framework_age(framework: str) -> float:
 
 
 def ceilings_of(frame: pd.DataFrame, environments: Mapping[str, Environment]) -> dict[Device, Ceilings]:
-    """Ceilings of each machine and device in the frame, measured ones first."""
+    """Ceilings of each machine and device in the frame, measured ones first, then datasheets'.
+
+    Those of a device of which nothing is known are the mean of the others of its kind, and still nominal.
+    """
     found: dict[Device, Ceilings] = {}
     for machine, device in frame[["machine_id", "device"]].astype("str").drop_duplicates().itertuples(index=False):
         there = [Ceilings.of(one, device) for one in environments.values() if one.machine_id == machine]
-        found[machine, device] = max(there, key=lambda limit: limit.measured, default=Ceilings.of(None, device))
+        best = max(there, key=lambda limit: (limit.source == MEASURED, limit.known), default=Ceilings.of(None, device))
+        found[machine, device] = best
+    for (machine, device), limit in found.items():
+        kind = device.split(":")[0]
+        like = [one for (_, other), one in found.items() if one.known and other.split(":")[0] == kind]
+        if like and not limit.known:
+            found[machine, device] = Ceilings.mean(like, NOMINAL)
     return found

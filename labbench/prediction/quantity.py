@@ -2,23 +2,29 @@
 
 training rows ── law cross-fitted by family ──> log(measured / law) ── trees, out of fold ──> weight, scores
              └── law on all rows ────────────────────────────────────── trees on all ───────> prediction
+
+Where a configuration has no law of its own, :mod:`labbench.prediction.elsewhere` takes the place of the trees.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.conformal import Radius
+from labbench.prediction.elsewhere import Cells, Elsewhere
 from labbench.prediction.features import with_shares
 from labbench.prediction.residual import MANY_ROWS, Residual, folds_by_group
 from labbench.words import count
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from labbench.prediction.features import Ceilings, Device
 
 
 class Form(Protocol):
@@ -36,15 +42,23 @@ class Form(Protocol):
     def fit(self, design: Any, target: np.ndarray) -> Any:
         """A fitted copy."""
 
-    def parts(self, design: Any) -> np.ndarray:
-        """What adds up to the prediction of each row, shape (n, p)."""
+    def parts(self, design: Any, elsewhere: bool = False) -> np.ndarray:
+        """What adds up to the prediction of each row, shape (n, p); as of other devices' configurations if ``elsewhere``."""
+
+    def few(self, frame: pd.DataFrame) -> np.ndarray:
+        """Of training rows those of configurations with too few for a law of their own."""
+
+    def carries(self, frame: pd.DataFrame) -> np.ndarray:
+        """Of which rows the configuration has a law of its own, once fitted."""
 
     def features(self, frame: pd.DataFrame) -> Features:
         """What the residual is learnt from, of training rows."""
 
 
 class Features(Protocol):
-    """What a residual is learnt from beside the shares of the law's parts."""
+    """What a residual is learnt from beside the shares of the law's parts; the last ``len(names)`` columns tell configurations."""
+
+    names: tuple[tuple[str, str], ...]
 
     def table(self, frame: pd.DataFrame) -> np.ndarray:
         """Shape (n, q)."""
@@ -72,6 +86,8 @@ class Quantity:
         Families that were learnt from.
     features : Features
         What residuals are learnt from beside the shares of the law's parts.
+    elsewhere : Elsewhere
+        Answers for configurations that have no law of their own.
     """
 
     name: str
@@ -80,6 +96,7 @@ class Quantity:
     near: Residual | None
     groups: frozenset[str]
     features: Features
+    elsewhere: Elsewhere
 
     @classmethod
     def fit(cls, name: str, frame: pd.DataFrame, form: Form, config: PredictionConfig) -> Quantity:
@@ -93,7 +110,9 @@ class Quantity:
         y = frame[name].to_numpy(float, na_value=np.nan)
         known = form.known(frame)
         usable = known & np.isfinite(y) & (y > 0)
-        frame, y = frame[usable].reset_index(drop=True), y[usable]
+        everything, measured = frame[usable].reset_index(drop=True), y[usable]
+        few = form.few(everything)
+        frame, y = everything[~few].reset_index(drop=True), measured[~few]
         groups = frame["group"].to_numpy(str)
         if len(set(groups)) < MIN_FAMILIES:
             unknown = int((~known).sum())
@@ -113,42 +132,68 @@ class Quantity:
             return Residual.fit(with_shares(table, parts), np.log(y / parts.sum(axis=1)), apart, folds, config)
 
         near = residual(frame["architecture"].to_numpy(str)) if len(y) >= MANY_ROWS else None
-        return cls(name, law, residual(groups), near, frozenset(groups), features)
+        learnt = Cells.of(frame, table, law.parts(design, elsewhere=True), features)
+        probes = everything[few].reset_index(drop=True)
+        probed = Cells.of(probes, features.table(probes), law.parts(form.design(probes), elsewhere=True), features)
+        elsewhere = Elsewhere.of(learnt, y, probed, measured[few], config.seed)
+        return cls(name, law, residual(groups), near, frozenset(groups), features, elsewhere)
 
     def radius(self, level: float) -> Radius:
         """Half-width, in the log, of the typical interval that covers a new family with probability ``level``."""
         return self.far.typical_radius(level)
 
-    def predict(self, frame: pd.DataFrame, corrected: np.ndarray, level: float) -> pd.DataFrame:
+    def predict(
+        self,
+        frame: pd.DataFrame,
+        corrected: np.ndarray,
+        level: float,
+        ceilings: Mapping[Device, Ceilings] | None = None,
+    ) -> pd.DataFrame:
         """Point and interval for each row; a residual acts where ``corrected`` (in the domain), else the law alone.
+
+        Parameters
+        ----------
+        frame : DataFrame
+        corrected : array of bool
+        level : float
+        ceilings : mapping, optional
+            Of all devices in the frame; default: of those that were fitted.
 
         Returns
         -------
         DataFrame
-            ``point``, ``low``, ``high`` in the quantity's unit, and ``law``: the fitted law alone.
+            ``point``, ``low``, ``high`` in the quantity's unit; ``law``: the fitted law alone; ``probes``: where the configuration
+            carries no law, how many such cells were measured on its device, else missing.
         """
         import pandas as pd
 
         # Cells with the same operators lie in one chunk, as far as they can: they share what is worked out about them.
         order = np.lexsort((frame["batch_size"].to_numpy(float), frame["model"].to_numpy(str)))
         chunks = [order[start : start + CHUNK] for start in range(0, max(len(order), 1), CHUNK)]
-        found = [self._predicted(frame.iloc[rows], corrected[rows], level) for rows in chunks]
+        form = self.law if ceilings is None else replace(self.law, ceilings=ceilings)
+        found = [self._predicted(form, frame.iloc[rows], corrected[rows], level) for rows in chunks]
         return pd.concat(found).reindex(frame.index)
 
-    def _predicted(self, frame: pd.DataFrame, corrected: np.ndarray, level: float) -> pd.DataFrame:
+    def _predicted(self, form: Any, frame: pd.DataFrame, corrected: np.ndarray, level: float) -> pd.DataFrame:
         import pandas as pd
 
-        parts = self.law.parts(self.law.design(frame))
+        design, table = form.design(frame), self.features.table(frame)
+        parts = form.parts(design)
+        away = np.flatnonzero(~form.carries(frame) & self.elsewhere.answers(frame))
+        if len(away):
+            parts[away] = form.parts(design.take(away), elsewhere=True)
         law = parts.sum(axis=1)
-        seen = with_shares(self.features.table(frame), parts)
+        seen = with_shares(table, parts)
         known = frame["group"].isin(self.groups).to_numpy() & (self.near is not None)
         shift, reach = np.zeros(len(frame)), np.zeros(len(frame))
         for residual, rows in ((self.near, known), (self.far, ~known)):
             if residual is not None and rows.any():
                 shift[rows] = residual.correction(seen[rows])
                 reach[rows] = residual.radius(level).value * residual.spread(seen[rows])
-        point = law * np.exp(np.where(corrected, shift, 0.0))
-        spread = np.exp(reach)
-        return pd.DataFrame(
-            {"point": point, "low": point / spread, "high": point * spread, "law": law}, index=frame.index
-        )
+        shift, probes = np.where(corrected, shift, 0.0), np.full(len(frame), np.nan)
+        if len(away):
+            there = Cells.of(frame.iloc[away], table[away], parts[away], self.features)
+            shift[away], reach[away], probes[away] = self.elsewhere.predict(there, level)
+        point, spread = law * np.exp(shift), np.exp(reach)
+        columns = {"point": point, "low": point / spread, "high": point * spread, "law": law, "probes": probes}
+        return pd.DataFrame(columns, index=frame.index)

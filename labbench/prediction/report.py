@@ -10,6 +10,7 @@ import numpy as np
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.errors import ours
 from labbench.prediction.evaluate import FIXED_CHOICE, LABBENCH
+from labbench.prediction.features import MEASURED
 from labbench.prediction.predictor import NOT_CALIBRATED, Predictor, ceilings_of, training_rows
 from labbench.words import count, digits, listed, percent
 
@@ -32,14 +33,16 @@ def data_sentence(
     table = training_rows(frame, config)
     left_out = int((frame["latency_s"].notna() & frame["noise"].isin(config.ignore)).sum())
     ceilings = ceilings_of(table, environments)
-    nominal = [f"{device} of {machine}" for (machine, device), limit in ceilings.items() if not limit.measured]
+    nominal = [f"{device} of {machine}" for (machine, device), limit in ceilings.items() if not limit.known]
+    sheets = sorted({limit.source for limit in ceilings.values() if limit.known and limit.source != MEASURED})
     text = (
         f"{len(table)} measured series of {table['model'].nunique()} models in {table['family'].nunique()} families "
         f"({table['group'].nunique()} distinct by operator graph) on {count(table['platform'].nunique(), 'platform')} of "
         f"{count(table['machine_id'].nunique(), 'machine')}."
     )
     text += f" {left_out} series were left out: the machine was not quiet enough." if left_out else ""
-    return text + (f" Ceilings of {', '.join(nominal)} were not measured: nominal ones stand in." if nominal else "")
+    text += f" Ceilings that were not measured are those of the {', the '.join(sheets)}." if sheets else ""
+    return text + (f" Ceilings of {', '.join(nominal)} are not known: nominal ones stand in." if nominal else "")
 
 
 def fitted(
