@@ -12,18 +12,23 @@ variance chooses, everything is fitted again at each share in the table and twic
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from timm_law import Fitted, Graphs, fit, read
+from timm_devices import Data, read
 
-from labbench.prediction.adaptation import Adaptation
+from labbench.prediction import Graphs, PredictionConfig
+from labbench.prediction.adaptation import Adaptation, Traits
+from labbench.prediction.elsewhere import DEPARTING, Cells
+from labbench.prediction.operator_law import Design, OperatorFeatures, OperatorLaw
 
 MODELS, FIRST = 160, 5
 SHARES = (0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
 EARLY = (0.005, 0.01)  # where everything is fitted again, too
-DEPARTING = ("device", "settings")
 WAYS = ("chosen", "random", "whole models")
 
 
@@ -34,8 +39,9 @@ def main() -> None:
     parser.add_argument("graphs", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
-    table, graphs = read(options.folder, options.graphs)
-    found = pd.concat([curve(table, graphs, way, seed) for seed in range(options.seeds) for way in WAYS])
+    graphs = Graphs.read(options.graphs)
+    data = Data(*read(options.folder, graphs), graphs)
+    found = pd.concat([part for seed in range(options.seeds) for part in curves(data, seed)])
     mean = found.groupby(["share", "way"])["error"].mean().unstack()[list(WAYS)]
     print(f"\nmean error on cells not measured, %, mean of {options.seeds} seeds, by the share that is measured")
     print((100 * mean).round(1).T.to_string())
@@ -60,43 +66,70 @@ def cells_needed(errors: pd.Series, error: float) -> float:
     return float(np.exp(np.interp(-np.log(error), -np.log(falling), np.log(errors.index.to_numpy(float)))))
 
 
-def curve(table: pd.DataFrame, graphs: Graphs, way: str, seed: int) -> pd.DataFrame:
-    """Errors at each share of one way of choosing."""
-    rng = np.random.default_rng(seed)
-    often = table.groupby("at")["configuration"].nunique()
+def curves(data: Data, seed: int) -> Iterator[pd.DataFrame]:
+    """Errors at each share of every way of choosing."""
+    rng, table = np.random.default_rng(seed), data.table
+    at = table["model"].astype("str") + " " + table["image_size"].astype("str")
+    often = table.groupby(at)["configuration"].nunique()
     models = rng.permutation(often.index[often >= 0.9 * table["configuration"].nunique()])[:MODELS]
-    cells = table[table["at"].isin(models)].reset_index(drop=True)
-    terms, random = graphs.terms(cells), rng.permutation(len(cells))
-    if way == "whole models":
-        order = {at: place for place, at in enumerate(models)}
-        random = np.argsort(cells["at"].map(order).to_numpy(), kind="stable")
-    measured = np.zeros(len(cells), bool)
-    measured[random[:FIRST]] = True
+    cells = table[at.isin(models)].reset_index(drop=True)
+    problem = Problem.of(replace(data, table=cells))
+    random = rng.permutation(len(cells))
+    order = {name: place for place, name in enumerate(models)}
+    whole = np.argsort(at[at.isin(models)].map(order).to_numpy(), kind="stable")
+    for way in WAYS:
+        yield curve(problem, way, whole if way == "whole models" else random, seed)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Cells of which some will be measured: what their operators contribute, what the features say, and the answers."""
+
+    cells: pd.DataFrame
+    form: OperatorLaw
+    design: Design
+    features: OperatorFeatures
+    seconds: np.ndarray
+
+    @classmethod
+    def of(cls, data: Data) -> Problem:
+        """Which operators there are is known of all cells before anything is measured."""
+        form = OperatorLaw.of(data.table, data.graphs, data.ceilings, PredictionConfig().noise)
+        seconds = data.table["latency_s"].to_numpy(float)
+        return cls(data.table, form, form.design(data.table), form.features(data.table), seconds)
+
+    @cached_property
+    def told(self) -> np.ndarray:
+        """Features of all cells."""
+        return self.features.table(self.cells)
+
+    def adapted(self, measured: np.ndarray, seed: int) -> tuple[Adaptation, Traits, np.ndarray]:
+        """What is learnt from the measured cells alone; traits of all, and ``log(measured / law)``."""
+        law = self.form.fit(self.design.take(np.flatnonzero(measured)), self.seconds[measured])
+        cells = Cells.of(self.cells, self.told, law.parts(self.design, elsewhere=True), self.features)
+        traits, left_over = cells.traits(), np.log(self.seconds / cells.law)
+        return Adaptation.fit(traits.take(measured), left_over[measured], DEPARTING, seed=seed), traits, left_over
+
+
+def curve(problem: Problem, way: str, order: np.ndarray, seed: int) -> pd.DataFrame:
+    """Errors at each share of one way of choosing; where nothing chooses, cells come in the order given."""
+    measured = np.zeros(len(order), bool)
+    measured[order[:FIRST]] = True
     rows = []
     for share in (*EARLY, *SHARES):
-        wanted = round(share * len(cells)) - int(measured.sum())
+        wanted = round(share * len(order)) - int(measured.sum())
         if way == "chosen":
-            model, fitted = adapted(cells, graphs, terms, measured, seed)
+            model, traits, _ = problem.adapted(measured, seed)
             left = np.flatnonzero(~measured)
-            chosen = model.choose(fitted.traits.take(left), count=wanted)[0]
-            measured[left[chosen]] = True
+            measured[left[model.choose(traits.take(left), count=wanted)[0]]] = True
         else:
-            measured[random[: round(share * len(cells))]] = True
+            measured[order[: round(share * len(order))]] = True
         if share in EARLY:
             continue
-        model, fitted = adapted(cells, graphs, terms, measured, seed)
-        found = model.predict(fitted.traits.take(~measured))
-        error = np.abs(np.expm1(found.mean - fitted.left_over[~measured]))
+        model, traits, left_over = problem.adapted(measured, seed)
+        error = np.abs(np.expm1(model.predict(traits.take(~measured)).mean - left_over[~measured]))
         rows.append({"seed": seed, "way": way, "share": share, "error": error.mean(), "median": np.median(error)})
     return pd.DataFrame(rows)
-
-
-def adapted(
-    cells: pd.DataFrame, graphs: Graphs, terms: np.ndarray, measured: np.ndarray, seed: int
-) -> tuple[Adaptation, Fitted]:
-    """What is learnt from the measured cells alone, and traits of all."""
-    fitted = fit(cells, graphs, terms, measured)
-    return Adaptation.fit(fitted.traits.take(measured), fitted.left_over[measured], DEPARTING, seed=seed), fitted
 
 
 if __name__ == "__main__":

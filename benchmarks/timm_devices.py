@@ -20,23 +20,25 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from timm_law import Graphs, fit, read
+from timm_models import results
 
-from labbench.prediction.adaptation import Adaptation
+from labbench.prediction import Graphs, PredictionConfig
+from labbench.prediction.adaptation import Adaptation, Traits
+from labbench.prediction.elsewhere import Cells, Elsewhere, levels
 from labbench.prediction.errors import mean_interval
+from labbench.prediction.features import Ceilings, Device
+from labbench.prediction.operator_law import OperatorFeatures, OperatorLaw
 
 PROBES = (0, 1, 3, 5, 10, 20)
-UNSEEN, LAW_SHARE = 0.15, 0.5  # of the graphs: never seen; that the law is fitted to (it has few coefficients)
+UNSEEN = 0.15  # of the graphs: never seen
 POOL = 250  # known graphs that probes are taken from and that are scored; as many unseen ones are scored
 DRAWS = 3
-LEARNT = 1500  # cells of other devices
-ENOUGH = 2500  # cells, where nothing is adapted
 LEVEL = 0.9
-DEPARTING = ("device", "settings")
 FOLDS = 5
 PARTS = ("device", "configuration", "training")
 
@@ -51,22 +53,76 @@ def main() -> None:
     parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, help="only these tables")
     options = parser.parse_args()
     pd.set_option("display.width", 200)
-    table, graphs = read(options.folder, options.graphs)
-    terms = graphs.terms(table)
-    seeds = range(options.seeds)
+    graphs, seeds = Graphs.read(options.graphs), range(options.seeds)
+    data = Data(*read(options.folder, graphs), graphs)
     if "device" in options.part:
-        devices = options.device or sorted(table["device"].unique())
-        runs = ((seed, device) for seed in seeds for device in devices)
-        parts = [
-            part.assign(seed=seed) for seed, device in runs for part in new_device(table, graphs, terms, device, seed)
-        ]
-        print_devices(pd.concat(parts))
+        devices = options.device or sorted(data.table["device_name"].unique())
+        runs = [(seed, device) for seed in seeds for device in devices]
+        print_devices(
+            pd.concat(part.assign(seed=seed) for seed, device in runs for part in new_device(data, device, seed))
+        )
     if "configuration" in options.part:
-        hidden = [part.assign(seed=seed) for seed in seeds for part in new_configuration(table, graphs, terms, seed)]
+        hidden = [part.assign(seed=seed) for seed in seeds for part in new_configuration(data, seed)]
         print_configurations(pd.concat(hidden)) if hidden else print("no configuration was measured on two devices")
     if "training" in options.part:
-        steps, _ = read(options.folder, options.graphs, "training")
-        print_training(pd.concat([training(table, steps, graphs, seed).assign(seed=seed) for seed in seeds]))
+        both = Data(*read(options.folder, graphs, "inference", "training"), graphs)
+        print_training(pd.concat([training(both, seed).assign(seed=seed) for seed in seeds]))
+
+
+@dataclass(frozen=True)
+class Data:
+    """Prepared rows, each with its labels, ceilings of the devices, and operators."""
+
+    table: pd.DataFrame
+    ceilings: dict[Device, Ceilings]
+    graphs: Graphs
+
+    def fit(self, rows: np.ndarray, seed: int) -> Fitted:
+        """The product's law, and what it leaves over, of some rows."""
+        train = self.table[rows]
+        form = OperatorLaw.of(train, self.graphs, self.ceilings, PredictionConfig().noise)
+        design, measured = form.design(train), train["latency_s"].to_numpy(float)
+        law, features = form.fit(design, measured), form.features(train)
+        learnt = Cells.of(train, features.table(train), law.parts(design, elsewhere=True), features)
+        none = learnt.take(np.zeros(0, int))
+        return Fitted(self.table, law, features, Elsewhere.of(learnt, measured, none, np.empty(0), seed))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The law of configurations like those asked about, and the process of what it leaves over."""
+
+    table: pd.DataFrame
+    law: OperatorLaw
+    features: OperatorFeatures
+    elsewhere: Elsewhere
+
+    def look(self, rows: np.ndarray) -> tuple[Traits, np.ndarray]:
+        """Traits of some rows and ``log(measured / law)``."""
+        asked = self.table.iloc[rows]
+        parts = self.law.parts(self.law.design(asked), elsewhere=True)
+        cells = Cells.of(asked, self.features.table(asked), parts, self.features)
+        return self.elsewhere.traits(cells), np.log(asked["latency_s"].to_numpy(float) / cells.law)
+
+    def process(self, kind: str) -> Adaptation:
+        """Without probes."""
+        return self.elsewhere.process(kind)
+
+
+def read(folder: Path, graphs: Graphs, *modes: str) -> tuple[pd.DataFrame, dict[Device, Ceilings]]:
+    """Results of some modes (default: inference), with labels of what they have in common, and the ceilings of their devices."""
+    found = [results(folder, graphs, mode, PredictionConfig()) for mode in modes or ("inference",)]
+    table = pd.concat([rows for rows, _ in found], ignore_index=True)
+    labels = levels(table)
+    names = ("device_name", "framework", "platform", "precision", "mode")
+    table = table.assign(
+        kind=labels["kind"],
+        settings=labels["settings"],
+        version=labels["version"],
+        configuration=table[list(names)].astype("str").agg(" ".join, axis=1),
+        graph=table["architecture"],
+    )
+    return table, {name: limit for _, ceilings in found for name, limit in ceilings.items()}
 
 
 def place(table: pd.DataFrame, seed: int) -> np.ndarray:
@@ -76,24 +132,21 @@ def place(table: pd.DataFrame, seed: int) -> np.ndarray:
     return table["graph"].map(drawn).to_numpy(float)
 
 
-def new_device(
-    table: pd.DataFrame, graphs: Graphs, terms: np.ndarray, device: str, seed: int
-) -> Iterator[pd.DataFrame]:
+def new_device(data: Data, device: str, seed: int) -> Iterator[pd.DataFrame]:
     """Errors of each configuration of a device that was left out: a row a cell, probes and way of choosing them."""
-    where, there = place(table, seed), (table["device"] == device).to_numpy()
-    known = where > UNSEEN
-    fitted = fit(table, graphs, terms, ~there & (where > 1 - LAW_SHARE))
-    alike = (table["kind"] == table.loc[there, "kind"].iloc[0]).to_numpy()
+    table, where = data.table, place(data.table, seed)
+    there, known = (table["device_name"] == device).to_numpy(), where > UNSEEN
+    fitted = data.fit(~there & known, seed)
+    kind = table.loc[there, "kind"].iloc[0]
+    model = fitted.process(kind)
     rng = np.random.default_rng(seed)
     pooled = np.isin(where, rng.permutation(np.unique(where[known]))[:POOL])
-    learnt = rng.permutation(np.flatnonzero(known & ~there & alike))
-    learnt = np.concatenate([learnt[pooled[learnt]], learnt[~pooled[learnt]]])[:LEARNT]
-    model = Adaptation.fit(fitted.traits.take(learnt), fitted.left_over[learnt], DEPARTING, seed=seed)
-    seen = set(table.loc[~there & alike, "settings"])
+    seen = set(table.loc[~there, "settings"])
     for configuration, rows in table[there].groupby("configuration"):
         pool = rows.index[pooled[rows.index]].to_numpy()
         asked = np.concatenate([pool, rng.permutation(rows.index[~known[rows.index]])[:POOL]])
-        chosen = model.choose(fitted.traits.take(pool), count=max(PROBES))[0]
+        traits, left_over = fitted.look(asked)
+        chosen = model.choose(traits.take(slice(len(pool))), count=max(PROBES))[0]
         ways = {
             "chosen": [np.array(chosen)],
             "random": [rng.permutation(len(pool))[: max(PROBES)] for _ in range(DRAWS)],
@@ -101,12 +154,11 @@ def new_device(
         for way, orders in ways.items():
             for count in PROBES:
                 for draw, order in enumerate(orders[: 1 if count == 0 else None]):
-                    probes = pool[order[:count]]
-                    adapted = model.learn(fitted.traits.take(probes), fitted.left_over[probes])
-                    test = np.setdiff1d(asked, probes)
-                    found = adapted.predict(fitted.traits.take(test))
-                    truth = fitted.left_over[test]
-                    offset = np.median(fitted.left_over[probes]) if count else 0.0
+                    probes = order[:count]
+                    adapted = model.learn(traits.take(probes), left_over[probes])
+                    test = np.setdiff1d(np.arange(len(asked)), probes)
+                    found, truth = adapted.predict(traits.take(test)), left_over[test]
+                    offset = np.median(left_over[probes]) if count else 0.0
                     yield pd.DataFrame(
                         {
                             "device": device,
@@ -115,8 +167,8 @@ def new_device(
                             "way": way,
                             "probes": count,
                             "draw": draw,
-                            "graph": table["graph"].to_numpy()[test],
-                            "known": known[test],
+                            "graph": table["graph"].to_numpy()[asked[test]],
+                            "known": known[asked[test]],
                             "error": np.abs(np.expm1(found.mean - truth)),
                             "offset": np.abs(np.expm1(offset - truth)),
                             "inside": np.abs(found.mean - truth) <= found.reach(LEVEL),
@@ -125,30 +177,29 @@ def new_device(
                     )
 
 
-def new_configuration(table: pd.DataFrame, graphs: Graphs, terms: np.ndarray, seed: int) -> Iterator[pd.DataFrame]:
+def new_configuration(data: Data, seed: int) -> Iterator[pd.DataFrame]:
     """Errors of configurations that another device measured and this one did not, beside copies of the change seen there."""
-    where = place(table, seed)
-    wide = table.pivot_table(index="at", columns="configuration", values="seconds").apply(np.log)
+    table, where = data.table, place(data.table, seed)
+    at = table["model"].astype("str") + " " + table["image_size"].astype("str")
+    seconds = np.log(table["latency_s"] / table["batch_size"])
+    wide = pd.DataFrame({"at": at, "configuration": table["configuration"], "seconds": seconds}).pivot_table(
+        index="at", columns="configuration", values="seconds"
+    )
     pool = np.isin(where, np.random.default_rng(seed).permutation(np.unique(where))[:POOL])
     of = table.drop_duplicates("configuration").set_index("configuration")
     for name, one in of.iterrows():
-        own = of[(of["device"] == one["device"]) & (of.index != name)]
-        elsewhere = of[
-            (of["device"] != one["device"]) & (of["settings"] == one["settings"]) & (of["torch"] == one["torch"])
-        ]
+        own = of[(of["device_name"] == one["device_name"]) & (of.index != name)]
+        elsewhere = of[(of["device_name"] != one["device_name"]) & (of["version"] == one["version"])]
         if own.empty or elsewhere.empty:
             continue
         hidden = (table["configuration"] == name).to_numpy()
-        fitted = fit(table, graphs, terms, ~hidden & (where > 1 - LAW_SHARE))
-        learnt = np.flatnonzero(pool & ~hidden & (table["kind"] == one["kind"]).to_numpy())
-        model = Adaptation.fit(
-            fitted.traits.take(learnt), fitted.left_over[learnt], DEPARTING, max_rows=ENOUGH, seed=seed
-        )
+        fitted = data.fit(~hidden, seed)
         test = np.flatnonzero(pool & hidden)
-        found = model.predict(fitted.traits.take(test))
+        traits, left_over = fitted.look(test)
+        found = fitted.process(one["kind"]).predict(traits)
         copies = []
         for other in elsewhere.itertuples():
-            there = of[(of["device"] == other.device) & (of.index != other.Index)]
+            there = of[(of["device_name"] == other.device_name) & (of.index != other.Index)]
             pairs = [(mine, its) for mine in own.index for its in there.index]
             pairs = [(mine, its) for mine, its in pairs if of.at[mine, "settings"] == of.at[its, "settings"]]
             copies += [wide[mine] + wide[other.Index] - wide[its] - wide[name] for mine, its in pairs]
@@ -157,39 +208,36 @@ def new_configuration(table: pd.DataFrame, graphs: Graphs, terms: np.ndarray, se
             {
                 "configuration": name,
                 "graph": table["graph"].to_numpy()[test],
-                "error": np.abs(np.expm1(found.mean - fitted.left_over[test])),
-                "copied": np.nan if best is None else best.reindex(table["at"].to_numpy()[test]).to_numpy(),
-                "inside": np.abs(found.mean - fitted.left_over[test]) <= found.reach(LEVEL),
+                "error": np.abs(np.expm1(found.mean - left_over)),
+                "copied": np.nan if best is None else best.reindex(at.to_numpy()[test]).to_numpy(),
+                "inside": np.abs(found.mean - left_over) <= found.reach(LEVEL),
             }
         )
 
 
-def training(table: pd.DataFrame, steps: pd.DataFrame, graphs: Graphs, seed: int) -> pd.DataFrame:
+def training(data: Data, seed: int) -> pd.DataFrame:
     """Errors of a training step on families left out; inference of the same device and of all others is at hand or not."""
-    names = np.unique(steps["family"])
+    is_step = (data.table["mode"] == "training").to_numpy()
+    steps = data.table[is_step]
+    same = data.table["device_name"].isin(steps["device_name"]) & data.table["graph"].isin(steps["graph"])
+    data = replace(
+        data, table=data.table[is_step | (same & ~data.table["runtime"].str.startswith("compile")).to_numpy()]
+    )
+    table, is_step = data.table.reset_index(drop=True), (data.table["mode"] == "training").to_numpy()
+    names = np.unique(table["family"])
     fold = dict(zip(np.random.default_rng(seed).permutation(names), np.arange(len(names)) % FOLDS, strict=True))
-    same = table[table["device"].isin(steps["device"]) & table["graph"].isin(steps["graph"])]
-    both = pd.concat([steps, same[~same["compiled"]]], ignore_index=True)
-    is_step = np.arange(len(both)) < len(steps)
-    terms = graphs.terms(both)
-    of_fold = both["family"].map(fold).fillna(-1).to_numpy()
+    of_fold = table["family"].map(fold).to_numpy()
     parts = []
     for number in range(FOLDS):
-        out = of_fold == number
-        fitted = fit(both, graphs, terms, ~out)
+        out, errors = of_fold == number, {}
         test = np.flatnonzero(out & is_step)
-        errors = {}
         for name, rows in (("without inference", ~out), ("with inference", ~(out & is_step))):
-            # All steps and, of inference, what there is room for.
-            learnt = np.flatnonzero(rows & is_step)
-            other = np.random.default_rng(seed).permutation(np.flatnonzero(rows & ~is_step & (both["torch"] < "2.2")))
-            wanted = np.isin(both["graph"].to_numpy()[other], both["graph"].to_numpy()[test])
-            other = np.concatenate([other[wanted], other[~wanted]])[: ENOUGH - len(learnt)]
-            learnt = np.concatenate([learnt, other])
-            model = Adaptation.fit(fitted.traits.take(learnt), fitted.left_over[learnt], DEPARTING, seed=seed)
-            errors[name] = np.abs(np.expm1(model.predict(fitted.traits.take(test)).mean - fitted.left_over[test]))
-        law = np.abs(np.expm1(-fitted.left_over[test]))
-        parts.append(pd.DataFrame({"family": both["family"].to_numpy()[test], "law alone": law, **errors}))
+            fitted = replace(data, table=table).fit(rows, seed)
+            traits, left_over = fitted.look(test)
+            found = fitted.process(table["kind"].iloc[0]).predict(traits)
+            errors[name] = np.abs(np.expm1(found.mean - left_over))
+            errors.setdefault("law alone", np.abs(np.expm1(-left_over)))
+        parts.append(pd.DataFrame({"family": table["family"].to_numpy()[test], **errors}))
     return pd.concat(parts)
 
 
