@@ -163,11 +163,15 @@ def test_of_three_families_none_can_be_left_out_and_the_predictor_is_kept_withou
 
 
 def test_a_card_that_nobody_measured_is_predicted_by_its_datasheet(labbench, tmp_path):
+    parts = {"accelerators": [{"device": "cuda:0", "name": "NVIDIA GeForce RTX 3090"}]}
+    card = ENVIRONMENT.model_copy(update={"machine": parts})
     rows = [
         record(f"{name}-tiny", "eager", law_seconds(footprint(i), "eager") / 300, demand=footprint(i), device="cuda:0")
         for i, name in enumerate(FAMILIES)
     ]
-    store = stored(tmp_path / "card.h5", *rows)
+    with Store(tmp_path / "card.h5", writable=True) as opened:
+        opened.extend([row.model_copy(update={"environment_id": card.id}) for row in rows], [card])
+    store = tmp_path / "card.h5"
     asked = ("predict", "--model", "bert-tiny", "--runtime", "eager", "--store", store)
     status, out, _ = labbench(*asked, "--gpu", "RTX 5090", "--json")
     [row] = json.loads(out)

@@ -280,7 +280,7 @@ class TermLaw:
 
     def parts(self, design: TermDesign, elsewhere: bool = False) -> np.ndarray:
         """See :meth:`Law.parts`; with ``elsewhere`` of the law of everything."""
-        keys = [()] * len(design) if elsewhere else design.keys
+        keys: Keys = [()] * len(design) if elsewhere else design.keys
         return self.law.parts(keys, design.terms)
 
     def features(self, frame: pd.DataFrame) -> ResidualFeatures:

@@ -165,8 +165,8 @@ class Predictor:
         out["method"] = [self._method(*how) for how in zip(corrected, probes, strict=True)]
         out["out_of_domain"] = ~(answered & inside)
         carried = [
-            None if np.isnan(count) else self._new(int(count), *row, ceilings[row[0], row[2]])
-            for count, row in zip(probes, labels(table, (*PLATFORM, "device")), strict=True)
+            None if np.isnan(few) else self._new(int(few), machine, platform, device, ceilings[machine, device])
+            for few, (machine, platform, device) in zip(probes, labels(table, (*PLATFORM, "device")), strict=True)
         ]
         out["reason"] = [
             refusal or "; ".join(filter(None, (far, departure and f"{NOT_CALIBRATED}: {departure}"))) or None

@@ -58,7 +58,9 @@ class Form(Protocol):
 class Features(Protocol):
     """What a residual is learnt from beside the shares of the law's parts; the last ``len(names)`` columns tell configurations."""
 
-    names: tuple[tuple[str, str], ...]
+    @property
+    def names(self) -> tuple[tuple[str, str], ...]:
+        """Columns of texts and a value each, in the order of those columns."""
 
     def table(self, frame: pd.DataFrame) -> np.ndarray:
         """Shape (n, q)."""
