@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -347,15 +348,15 @@ class Domain:
         (machine, platform, precision, mode) with measurements.
     shares : dict
         Platform to operator class to the largest share of FLOPs, bytes or kernels it ever had.
-    devices : set
-        (machine, device) with measurements.
+    measured : set
+        (machine, platform, device, runtime) with measurements, few or many.
     """
 
     config: PredictionConfig
     ranges: dict[tuple[str, ...], dict[str, tuple[float, float]]]
     configurations: set[tuple[str, ...]]
     shares: dict[tuple[str, ...], dict[str, float]]
-    devices: set[Device]
+    measured: set[tuple[str, ...]]
 
     @classmethod
     def of(cls, frame: pd.DataFrame, config: PredictionConfig, few: np.ndarray) -> Domain:
@@ -373,8 +374,14 @@ class Domain:
                 ranges[platform] = {name: (float(part[name].min()), float(part[name].max())) for name in TOTALS}
                 shares[platform] = {name: float(share.max()) for name, share in largest_shares(part).items()}
             configurations |= set(rows[list(CONFIGURATION)].itertuples(index=False, name=None))
-        devices = set(frame[["machine_id", "device"]].astype("str").itertuples(index=False, name=None))
-        return cls(config, ranges, configurations, shares, devices)
+        return cls(
+            config, ranges, configurations, shares, {key for key, _ in rows_by(frame, (*PLATFORM, "device", "runtime"))}
+        )
+
+    @cached_property
+    def devices(self) -> set[Device]:
+        """(machine, device) with measurements."""
+        return {(machine, device) for machine, _, device, _ in self.measured}
 
     def place(self, machine: str, platform: str, device: str, runtime: str) -> tuple[str, str]:
         """Where the like was measured: on the platform, on such a one anywhere, or, failing these, with another layout."""
@@ -388,9 +395,12 @@ class Domain:
         reasons = np.full(len(frame), None, object)
         reasons[~counted] = NOT_COUNTED
         known = ", ".join(sorted({platform for machine, platform in self.ranges if machine != ANYWHERE}))
+        ran = {(machine, device, runtime) for machine, _, device, runtime in self.measured}
         for (machine, platform, device, runtime), rows in rows_by(frame, (*PLATFORM, "device", "runtime")):
             nothing = f"nothing was measured on {platform} of machine {machine}"
-            if self.place(machine, platform, device, runtime) not in self.ranges:
+            # On a device that ran the runtime with other threads only, neither those nor other devices tell what these would do.
+            elsewise = (machine, platform, device, runtime) not in self.measured and (machine, device, runtime) in ran
+            if elsewise or self.place(machine, platform, device, runtime) not in self.ranges:
                 reasons[rows] = f"{nothing} (measured: {known})"
             elif (machine, device) not in self.devices and not ceilings[machine, device].known:
                 reasons[rows] = (
