@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from labbench.prediction.conformal import radius
 from labbench.prediction.features import VERSIONED
 from labbench.prediction.graphs import WORKLOAD_KEY
 from labbench.prediction.law import Key, labels, rows_of
@@ -70,8 +71,8 @@ class Batches:
         """Of which rows the workload was measured in the configuration at some batch size."""
         return np.array([key in self.measured for key in _same(frame)], bool)
 
-    def predict(self, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the error of known rows, shape (n,) each."""
+    def predict(self, frame: pd.DataFrame, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """Error of known rows, and the half-width of the interval that holds it with probability ``level``, in the log."""
         octave = np.log2(frame["batch_size"].to_numpy(float))
         mean, sd = np.zeros(len(frame)), np.zeros(len(frame))
         for key, rows in rows_of(_same(frame)).items():
@@ -80,7 +81,7 @@ class Batches:
             gain = np.linalg.solve(_covariance(at, at, self.sd, self.length) + NOISE_SD**2 * np.eye(len(at)), across.T)
             mean[rows] = gain.T @ error
             sd[rows] = np.sqrt(np.maximum(self.sd**2 - (across * gain.T).sum(axis=1), 0.0) + NOISE_SD**2)
-        return mean, sd
+        return mean, sd * radius(self.scores, self.groups, level).value
 
 
 def _same(frame: pd.DataFrame) -> list[Key]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from labbench.prediction.batches import Batches
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.conformal import Radius
 from labbench.prediction.elsewhere import Cells, Elsewhere
@@ -90,6 +91,8 @@ class Quantity:
         What residuals are learnt from beside the shares of the law's parts.
     elsewhere : Elsewhere
         Answers for configurations that have no law of their own.
+    siblings : Batches or None
+        What cells of the same workload at other batch sizes tell; None where too few of them were measured.
     """
 
     name: str
@@ -99,6 +102,7 @@ class Quantity:
     groups: frozenset[str]
     features: Features
     elsewhere: Elsewhere
+    siblings: Batches | None = None
 
     @classmethod
     def fit(cls, name: str, frame: pd.DataFrame, form: Form, config: PredictionConfig) -> Quantity:
@@ -125,6 +129,7 @@ class Quantity:
             )
         design, features = form.design(frame), form.features(frame)
         law, table = form.fit(design, y), features.table(frame)
+        fitted = law.parts(design).sum(axis=1)
 
         def residual(apart: np.ndarray) -> Residual:
             folds = list(folds_by_group(apart, config.inner_folds, config.seed))
@@ -138,7 +143,8 @@ class Quantity:
         probes = everything[few].reset_index(drop=True)
         probed = Cells.of(probes, features.table(probes), law.parts(form.design(probes), elsewhere=True), features)
         elsewhere = Elsewhere.of(learnt, y, probed, measured[few], config.seed)
-        return cls(name, law, residual(groups), near, frozenset(groups), features, elsewhere)
+        siblings = Batches.fit(frame, np.log(y / fitted))
+        return cls(name, law, residual(groups), near, frozenset(groups), features, elsewhere, siblings)
 
     def radius(self, level: float) -> Radius:
         """Half-width, in the log, of the typical interval that covers a new family with probability ``level``."""
@@ -193,6 +199,8 @@ class Quantity:
                 shift[rows] = residual.correction(seen[rows])
                 reach[rows] = residual.radius(level).value * residual.spread(seen[rows])
         shift, probes = np.where(corrected, shift, 0.0), np.full(len(frame), np.nan)
+        if self.siblings is not None and (same := self.siblings.known(frame)).any():
+            shift[same], reach[same] = self.siblings.predict(frame[same], level)
         if len(away):
             there = Cells.of(frame.iloc[away], table[away], parts[away], self.features)
             shift[away], reach[away], probes[away] = self.elsewhere.predict(there, level)
