@@ -9,9 +9,8 @@ FOLDER holds timm's ``benchmark-*.csv``, GRAPHS is what ``timm_graphs.py`` wrote
 - *seen settings*: those configurations alone whose settings (precision, layout, compiled) another device of the kind has run.
 - *new configuration*: one configuration of a device is left out that another device has measured in the same version; graphs are
   known. The baseline copies the change seen on the other device from the own configuration that is best, told by the answer.
-- *training step*: configurations of training on families left out, without and with the same model's inference measured.
 
-Intervals in brackets: 95 %, from a bootstrap over graphs (training: families) of the mean over seeds.
+Intervals in brackets: 95 %, from a bootstrap over graphs of the mean over seeds.
 
     python benchmarks/timm_devices.py FOLDER GRAPHS.parquet --seeds 5
 """
@@ -20,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +38,7 @@ UNSEEN = 0.15  # of the graphs: never seen
 POOL = 250  # known graphs that probes are taken from and that are scored; as many unseen ones are scored
 DRAWS = 3
 LEVEL = 0.9
-FOLDS = 5
-PARTS = ("device", "configuration", "training")
+PARTS = ("device", "configuration")
 
 
 def main() -> None:
@@ -64,9 +62,6 @@ def main() -> None:
     if "configuration" in options.part:
         hidden = [part.assign(seed=seed) for seed in seeds for part in new_configuration(data, seed)]
         print_configurations(pd.concat(hidden)) if hidden else print("no configuration was measured on two devices")
-    if "training" in options.part:
-        both = Data(*read(options.folder, graphs, "inference", "training"), graphs)
-        print_training(pd.concat([training(both, seed).assign(seed=seed) for seed in seeds]))
 
 
 @dataclass(frozen=True)
@@ -109,10 +104,9 @@ class Fitted:
         return self.elsewhere.process(kind)
 
 
-def read(folder: Path, graphs: Graphs, *modes: str) -> tuple[pd.DataFrame, dict[Device, Ceilings]]:
-    """Results of some modes (default: inference), with labels of what they have in common, and the ceilings of their devices."""
-    found = [results(folder, graphs, mode, PredictionConfig()) for mode in modes or ("inference",)]
-    table = pd.concat([rows for rows, _ in found], ignore_index=True)
+def read(folder: Path, graphs: Graphs) -> tuple[pd.DataFrame, dict[Device, Ceilings]]:
+    """Results of inference, with labels of what they have in common, and the ceilings of their devices."""
+    table, ceilings = results(folder, graphs, "inference", PredictionConfig())
     labels = levels(table)
     names = ("device_name", "framework", "platform", "precision", "mode")
     table = table.assign(
@@ -122,7 +116,7 @@ def read(folder: Path, graphs: Graphs, *modes: str) -> tuple[pd.DataFrame, dict[
         configuration=table[list(names)].astype("str").agg(" ".join, axis=1),
         graph=table["architecture"],
     )
-    return table, {name: limit for _, ceilings in found for name, limit in ceilings.items()}
+    return table, ceilings
 
 
 def place(table: pd.DataFrame, seed: int) -> np.ndarray:
@@ -215,32 +209,6 @@ def new_configuration(data: Data, seed: int) -> Iterator[pd.DataFrame]:
         )
 
 
-def training(data: Data, seed: int) -> pd.DataFrame:
-    """Errors of a training step on families left out; inference of the same device and of all others is at hand or not."""
-    is_step = (data.table["mode"] == "training").to_numpy()
-    steps = data.table[is_step]
-    same = data.table["device_name"].isin(steps["device_name"]) & data.table["graph"].isin(steps["graph"])
-    data = replace(
-        data, table=data.table[is_step | (same & ~data.table["runtime"].str.startswith("compile")).to_numpy()]
-    )
-    table, is_step = data.table.reset_index(drop=True), (data.table["mode"] == "training").to_numpy()
-    names = np.unique(table["family"])
-    fold = dict(zip(np.random.default_rng(seed).permutation(names), np.arange(len(names)) % FOLDS, strict=True))
-    of_fold = table["family"].map(fold).to_numpy()
-    parts = []
-    for number in range(FOLDS):
-        out, errors = of_fold == number, {}
-        test = np.flatnonzero(out & is_step)
-        for name, rows in (("without inference", ~out), ("with inference", ~(out & is_step))):
-            fitted = replace(data, table=table).fit(rows, seed)
-            traits, left_over = fitted.look(test)
-            found = fitted.process(table["kind"].iloc[0]).predict(traits)
-            errors[name] = np.abs(np.expm1(found.mean - left_over))
-            errors.setdefault("law alone", np.abs(np.expm1(-left_over)))
-        parts.append(pd.DataFrame({"family": table["family"].to_numpy()[test], **errors}))
-    return pd.concat(parts)
-
-
 def mean_of(part: pd.DataFrame, column: str, group: str = "graph") -> str:
     """Mean in per cent with its interval from resampling groups."""
     groups = part.groupby(group)[column]
@@ -283,13 +251,6 @@ def print_configurations(errors: pd.DataFrame) -> None:
             f"{LEVEL:.0%} interval holds {part['inside'].mean():.2f}"
         )
     print(f"{'all':40} {mean_of(errors, 'error')}")
-
-
-def print_training(errors: pd.DataFrame) -> None:
-    """Of a training step."""
-    print("\ntraining step, unseen family: mean error, %")
-    for name in ("law alone", "without inference", "with inference"):
-        print(f"{name:40} {mean_of(errors, name, 'family'):18} median {100 * errors[name].median():.1f}")
 
 
 if __name__ == "__main__":
