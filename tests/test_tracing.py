@@ -72,9 +72,14 @@ def test_models_that_the_zoo_does_not_have_and_those_that_cannot_be_traced_are_u
     fails.forward = refuses
     zoo.register_module("fails", lambda: fails, lambda n: (torch.ones(n, 8),))
     frame = pd.DataFrame({"model": ["efficientnet_b0", "mine", "fails"], "series": "forward", "runtime": "eager"})
+    frame = frame.assign(mode="inference", precision="fp32", batch_size=1)
     graphs = ZooGraphs()
-    number = graphs.number(frame.assign(mode="inference", precision="fp32", batch_size=1))
-    assert (number >= 0).tolist() == [False, True, False]
+    assert (graphs.number(frame) >= 0).tolist() == [False, True, False]
+    assert graphs.unknown(frame) == [
+        "its operators cannot be traced: the zoo has no such model",
+        None,
+        "its operators could not be traced: RuntimeError: looks at its input",
+    ]
     assert [(work.model, reason) for work, reason in graphs.why_not.items()] == [
         ("fails", "RuntimeError: looks at its input")
     ]

@@ -29,6 +29,7 @@ WORKLOAD_KEY = (
     *("model", "mode", "series", "precision", "image_size", "seq_len", "frames", "audio_s", "kv_cache"),
     *TRAINING_FIELDS,
 )
+UNTRACED = "its operators are not in the table that the predictor was fitted with (--graphs)"
 SCORE_BYTES = 4  # of an attention score that is written out
 FUSING = ("compile", "openvino")  # what a runtime's name begins with if it fuses arithmetic that follows one another
 
@@ -124,6 +125,10 @@ class Graphs:
         first = np.unique(alike, return_index=True)[1]
         keys = asked.iloc[first].itertuples(index=False, name=None)
         return np.array([self._numbers.get(self._place(key), -1) for key in keys], int)[alike]
+
+    def unknown(self, frame: pd.DataFrame) -> list[str | None]:
+        """Of each row why its operators are not known; ``None`` where they are."""
+        return [UNTRACED if one < 0 else None for one in self.number(frame)]
 
     def calls(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
         """Operators of each different call that a frame's rows make, as :meth:`at` gives them, and which call each row makes."""

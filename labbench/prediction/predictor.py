@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from labbench.records import Environment
 
 METHOD = "fitted roofline"
-UNTRACED = "its operators are not in the table that the predictor was fitted with (--graphs)"
 PROCESS = "Gaussian process"
 NOT_CALIBRATED = "outside what was measured, where the interval is not calibrated"
 
@@ -212,8 +211,7 @@ class Predictor:
             raise PredictionError("the predictor is not fitted: call fit(frame, environments) first")
         refusals = self.domain.refusals(table, self._ceilings(table))
         if self.graphs is not None:
-            known = self.graphs.number(table) >= 0
-            refusals = [one if told else UNTRACED for one, told in zip(refusals, known, strict=True)]
+            refusals = [unknown or one for one, unknown in zip(refusals, self.graphs.unknown(table), strict=True)]
         reasons = {"refusal": refusals, "departure": self.domain.departures(table)}
         return pd.DataFrame(reasons, index=table.index, dtype=object)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BATCHES = (3, 5)
+NO_MODEL = "its operators cannot be traced: the zoo has no such model"
 PATIENCE_S = 2  # before progress is shown
 FIELDS = tuple(name for name in WORKLOAD_KEY if name in Workload.model_fields)
 WHOLE = ("seq_len", "image_size", "frames", "accumulation")  # numbers that a frame may hold as floats
@@ -87,6 +88,14 @@ class ZooGraphs(Graphs):
         """See :meth:`Graphs.number`; -1 is left to what cannot be traced."""
         self._learn(workloads_of(frame))
         return super().number(frame)
+
+    def unknown(self, frame: pd.DataFrame) -> list[str | None]:
+        """See :meth:`Graphs.unknown`."""
+        why = {
+            workload.model: f"its operators could not be traced: {reason}" for workload, reason in self.why_not.items()
+        }
+        models = frame["model"].astype("str")
+        return [told and why.get(model, NO_MODEL) for told, model in zip(super().unknown(frame), models, strict=True)]
 
     def _learn(self, workloads: Iterable[Workload]) -> None:
         import pandas as pd
