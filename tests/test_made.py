@@ -25,3 +25,9 @@ def test_made_networks_differ_and_are_not_offered():
     assert len(demands) == 15
     assert not [name for name in zoo.models() if name.startswith("made")]
     assert "made" not in zoo.families()
+
+
+def test_networks_that_were_drawn_once_stay_what_they_are():
+    """Stores hold what was measured of them under their names: new blocks must not change them."""
+    drawn = [footprint.of(Workload(model=f"made-{seed}"))["forward"].parameters for seed in range(5)]
+    assert drawn == [1108584, 621800, 234904, 1795176, 388840]

@@ -2,7 +2,8 @@
 
 ``made-7`` is drawn with seed 7: a convolutional network, a transformer, or one step of a decoder, small, of random widths, depths
 and kinds of blocks. Nobody asks how fast they run; but sixteen families tell little about the operators of a seventeenth, and these
-mix them anew. They are not listed with the zoo's models: ``labbench run --model made-0 made-1 ...`` measures them.
+mix them anew. Stores hold what was measured of them, so a network that was drawn once must stay what it is. They are not listed
+with the zoo's models: ``labbench run --model made-0 made-1 ...`` measures them.
 """
 
 from __future__ import annotations
