@@ -245,9 +245,8 @@ def latency_terms(frame: pd.DataFrame, ceilings: Mapping[Device, Ceilings]) -> n
 def memory_terms(frame: pd.DataFrame, ceilings: Mapping[Device, Ceilings]) -> np.ndarray:
     """Bytes that each term would hold at its start value, shape (n, 5): ``MEMORY_TERMS``."""
     del ceilings  # memory has none; the signature is latency_terms'
-    held = [frame[name].to_numpy(float) for name in HELD]
-    held[3] = held[3] * OPERATOR_BYTES
-    return np.column_stack([*held, np.full(len(frame), RUNTIME_BYTES)])
+    held = frame[list(HELD)].to_numpy(float) * (1, 1, 1, OPERATOR_BYTES)
+    return np.column_stack([held, np.full(len(frame), RUNTIME_BYTES)])
 
 
 def _held(table: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -132,11 +132,12 @@ class Graphs:
 
     def calls(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
         """Operators of each different call that a frame's rows make, as :meth:`at` gives them, and which call each row makes."""
-        made = np.column_stack([self.number(frame), frame["batch_size"].to_numpy(float)])
+        number = self.number(frame)
+        made = np.column_stack([number, frame["batch_size"].to_numpy(float)])
         asked, last = made.tobytes(), self.__dict__.get("_last")
         if last is None or last[0] != asked:  # what a law and a residual ask one after the other is worked out once
             _, first, call = np.unique(made, axis=0, return_index=True, return_inverse=True)
-            last = self.__dict__["_last"] = (asked, (self.at(frame.iloc[first]), call))
+            last = self.__dict__["_last"] = (asked, (self._at(frame.iloc[first], number[first]), call))
         return last[1]
 
     def at(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -147,9 +148,11 @@ class Graphs:
         PredictionError
             If the operators of a row are not known.
         """
+        return self._at(frame, self.number(frame))
+
+    def _at(self, frame: pd.DataFrame, number: np.ndarray) -> pd.DataFrame:
         import pandas as pd
 
-        number = self.number(frame)
         if (number < 0).any():
             unknown = frame[number < 0].drop_duplicates(self.key)
             first = ", ".join(text for text in _texts(tuple(unknown.iloc[0][self.key])) if text)

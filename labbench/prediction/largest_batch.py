@@ -26,7 +26,7 @@ import numpy as np
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.graphs import TRAFFIC, fuses
 from labbench.prediction.predictor import framework_age
-from labbench.prediction.residual import folds_by_group
+from labbench.prediction.residual import folds_by_group, grown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,6 @@ LEAST_STOPS = 3  # batches that stop just below the limit before it counts as on
 PAIR_BYTES = (
     10  # of a query and a key where attention is not fused: scores in half precision, their cast, the softmax in single
 )
-TREES, LEAST_ROWS, SOME_FEATURES = 150, 2, 0.4  # of the forest; each split looks at some of the features
 FREEDOM = 4.0  # degrees of freedom of the scatter: some models are off by far more than the others
 SCATTERS = np.geomspace(0.03, 0.6, 40)  # in the log, that are tried
 FIRST = 0.2  # where ``r`` of a batch that nobody tried to exceed begins, and the scatter
@@ -199,10 +198,10 @@ class BatchLimits:
         unseen, scatter = np.zeros(len(frame)), FIRST
         for _ in range(ROUNDS):
             for train, test in folds:
-                unseen[test] = _grown(seen[train], filled[train], config.seed).predict(seen[test])
+                unseen[test] = grown(seen[train], filled[train], config.seed).predict(seen[test])
             scatter = _most_likely_scatter(unseen, low, high)
             filled = _expected(unseen, scatter, low, high)
-        return cls(graphs, features, _grown(seen, filled, config.seed), scatter, stops)
+        return cls(graphs, features, grown(seen, filled, config.seed), scatter, stops)
 
     def predict(self, frame: pd.DataFrame, memory_bytes: np.ndarray | float, level: float = 0.9) -> pd.DataFrame:
         """The largest batch of each row.
@@ -288,15 +287,6 @@ def _stops(frame: pd.DataFrame, ran: np.ndarray, fails_at: np.ndarray, most: np.
 
 def _stopped(frame: pd.DataFrame, stops: frozenset[tuple[str, str]]) -> np.ndarray:
     return np.array([place in stops for place in _places(frame)], bool)
-
-
-def _grown(features: np.ndarray, target: np.ndarray, seed: int) -> Any:
-    from sklearn.ensemble import ExtraTreesRegressor
-
-    forest = ExtraTreesRegressor(
-        TREES, min_samples_leaf=LEAST_ROWS, max_features=SOME_FEATURES, random_state=seed, n_jobs=-1
-    )
-    return forest.fit(features, target)
 
 
 def _most_likely_scatter(centre: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:

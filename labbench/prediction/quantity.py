@@ -129,11 +129,11 @@ class Quantity:
             )
         design, features = form.design(frame), form.features(frame)
         law, table = form.fit(design, y), features.table(frame)
-        fitted = law.parts(design).sum(axis=1)
+        own = law.parts(design)
 
         def residual(apart: np.ndarray) -> Residual:
             folds = list(folds_by_group(apart, config.inner_folds, config.seed))
-            parts = np.empty_like(law.parts(design))
+            parts = np.empty_like(own)
             for train, test in folds:
                 parts[test] = law.fit(design.take(train), y[train]).parts(design.take(test))
             return Residual.fit(with_shares(table, parts), np.log(y / parts.sum(axis=1)), apart, folds, config)
@@ -143,7 +143,7 @@ class Quantity:
         probes = everything[few].reset_index(drop=True)
         probed = Cells.of(probes, features.table(probes), law.parts(form.design(probes), elsewhere=True), features)
         elsewhere = Elsewhere.of(learnt, y, probed, measured[few], config.seed)
-        siblings = Batches.fit(frame, np.log(y / fitted))
+        siblings = Batches.fit(frame, np.log(y / own.sum(axis=1)))
         return cls(name, law, residual(groups), near, frozenset(groups), features, elsewhere, siblings)
 
     def radius(self, level: float) -> Radius:

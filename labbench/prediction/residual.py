@@ -154,14 +154,15 @@ def _boosted(features: np.ndarray, error: np.ndarray, config: PredictionConfig) 
 
 
 def _forest(features: np.ndarray, error: np.ndarray, config: PredictionConfig) -> Any:
-    return _grown(features, error, TREES, LEAST_ROWS, config.seed)
+    return grown(features, error, config.seed)
 
 
 def _sized(features: np.ndarray, error: np.ndarray, config: PredictionConfig) -> Any:
-    return _grown(features, np.minimum(error, MAX_CORRECTION), SCALE_TREES, SCALE_LEAST_ROWS, config.seed)
+    return grown(features, np.minimum(error, MAX_CORRECTION), config.seed, SCALE_TREES, SCALE_LEAST_ROWS)
 
 
-def _grown(features: np.ndarray, target: np.ndarray, trees: int, leaf: int, seed: int) -> Any:
+def grown(features: np.ndarray, target: np.ndarray, seed: int, trees: int = TREES, leaf: int = LEAST_ROWS) -> Any:
+    """A forest of extremely randomized trees, fitted."""
     from sklearn.ensemble import ExtraTreesRegressor
 
     model = ExtraTreesRegressor(trees, min_samples_leaf=leaf, max_features=SOME_FEATURES, random_state=seed, n_jobs=-1)

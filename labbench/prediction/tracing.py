@@ -6,7 +6,6 @@ A trace of a built-in model is kept on disk beside the footprints, ``~/.cache/la
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from labbench import footprint_cache, zoo
 from labbench.cells import Workload
 from labbench.config import ConfigError
 from labbench.prediction.graphs import COLUMNS, TRAFFIC, WORKLOAD_KEY, Graphs, by_sample
+from labbench.store.disk import write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -142,7 +142,5 @@ def kept(workload: Workload) -> pd.DataFrame:
     table = trace(workload)
     with contextlib.suppress(OSError):  # no space or no right to write: it is traced again
         footprint_cache.make_room(path)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        table.to_parquet(part)
-        part.replace(path)
+        write_whole(path, table.to_parquet())
     return table
