@@ -27,7 +27,7 @@ from timm_models import imported
 
 from labbench.machine.datasheet import datasheet
 from labbench.prediction import Graphs, PredictionConfig
-from labbench.prediction.largest_batch import BatchLimits, demands, ladder
+from labbench.prediction.batch_limits import BatchLimits, demands, ladder
 from labbench.prediction.predictor import learnt_from
 from labbench.prediction.residual import folds_by_group
 

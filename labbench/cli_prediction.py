@@ -11,8 +11,9 @@ from labbench.cli import cells, grid, print_frame, print_json
 if TYPE_CHECKING:
     import pandas as pd
 
+    from labbench.cells import Cell
     from labbench.cli_store import Command, Option
-    from labbench.prediction import Graphs, PredictionConfig
+    from labbench.prediction import Graphs, PredictionConfig, Predictor
     from labbench.store import Store
 
 # Written out, not read from labbench.prediction: --help must not wait for numpy. A test holds the two together.
@@ -65,6 +66,14 @@ def add(command: Command, store: Option, as_json: Option) -> None:
         "--gpu",
         metavar="NAME",
         help="on a card that nobody measured, by its datasheet and what others of the database did, e.g. 'RTX 4090'",
+    )
+    predict.add_argument(
+        "--largest-batch",
+        action="store_true",
+        help="instead, the largest batch whose predicted peak memory fits each device",
+    )
+    predict.add_argument(
+        "--memory-gb", type=positive, metavar="GB", help="of the devices, 10⁹ bytes (default: all they have)"
     )
     predict.add_argument(
         "--save",
@@ -176,6 +185,10 @@ def _predict(options: Any) -> int:
             "--save keeps predictions, which must name the predictor they are of: `labbench fit --name NAME`, then "
             "`labbench predict --predictor NAME --save ...`"
         )
+    if options.memory_gb and not options.largest_batch:
+        raise ConfigError("--memory-gb is what a largest batch must fit: ask for it with --largest-batch")
+    if options.save and options.largest_batch:
+        raise ConfigError("--save keeps predictions of cells, and a largest batch is none: leave one of them out")
     zoo.load_plugins(options.plugin)
     if options.gpu and options.save:
         raise ConfigError(
@@ -191,6 +204,8 @@ def _predict(options: Any) -> int:
             setattr(options, name, sorted(measured[name].astype("str").unique()))
     asked = resolve(grid(options).cells())
     asked = asked if options.threads else with_threads(asked, measured)
+    if options.largest_batch:
+        return _largest_batch(store, asked, saved.predictor if saved else None, options)
     predicted = predict_cells(store, asked, predictor=saved.predictor if saved else None, gpu=options.gpu)
     print_frame(predicted if options.json else forecast_table(predicted), options.json)
     if not options.json:
@@ -204,6 +219,31 @@ def _predict(options: Any) -> int:
             opened.extend(records)
         print(f"{options.store}: {count(len(records), 'prediction')} kept", file=sys.stderr)
     return 0
+
+
+def _largest_batch(store: Store, asked: list[Cell], predictor: Predictor | None, options: Any) -> int:
+    from labbench.prediction import Predictor, largest_batches, memory_of
+    from labbench.prediction.report import batch_sentence, batch_table
+
+    environments = store.environments()
+    predictor = predictor or Predictor().fit(store.latest(), environments)
+    memory = memory_of(environments, options.gpu, options.memory_gb and options.memory_gb * 1e9)
+    found = largest_batches(predictor, asked, memory)
+    print_frame(found if options.json else batch_table(found), options.json)
+    if not options.json:
+        print(batch_sentence(found, predictor.config.level))
+    return 0
+
+
+def positive(text: str) -> float:
+    """A number above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above zero")
+    return value
 
 
 def _evaluate(options: Any) -> int:

@@ -15,6 +15,7 @@ from labbench.prediction.cells import candidates, missing, predict_cells, with_t
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.evaluate import choice_regret, cross_validate, evaluate, score
 from labbench.prediction.graphs import Graphs
+from labbench.prediction.largest_batch import largest_batches, memory_of
 from labbench.prediction.predictor import Predictor
 from labbench.prediction.tracing import ZooGraphs
 
@@ -28,6 +29,8 @@ __all__ = [
     "choice_regret",
     "cross_validate",
     "evaluate",
+    "largest_batches",
+    "memory_of",
     "missing",
     "predict_cells",
     "score",

@@ -12,7 +12,7 @@ from labbench.prediction.errors import ours
 from labbench.prediction.evaluate import FIXED_CHOICE, LABBENCH
 from labbench.prediction.features import MEASURED
 from labbench.prediction.predictor import NOT_CALIBRATED, Predictor, ceilings_of, training_rows
-from labbench.words import count, digits, listed, percent
+from labbench.words import count, digits, listed, percent, size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -232,6 +232,40 @@ def forecast_table(predicted: pd.DataFrame) -> pd.DataFrame:
     told = {"machine": table["machine"].nunique() > 1, "series": table["series"].nunique() > 1}
     told["reason"] = (table["reason"] != "").any()
     return table[[name for name in table if told.get(str(name), True)]]
+
+
+def batch_table(found: pd.DataFrame) -> pd.DataFrame:
+    """:func:`labbench.prediction.largest_batches` in human units."""
+    import pandas as pd
+
+    sizes = {
+        title: ["–" if np.isnan(value) else f"{value:.0f}" for value in found[name]]
+        for title, name in (("largest batch", "batch_size"), ("safe", "safe_batch_size"))
+    }
+    table = pd.DataFrame(
+        {
+            **{name: found[name] for name in ("model", "mode", "precision", "platform")},
+            "machine": found["machine_id"].astype("str").str[:20],
+            "memory": found["memory_bytes"].map(size),
+            **sizes,
+            "provenance": found["provenance"],
+            "reason": found["reason"].fillna(""),
+        }
+    )
+    told = {"machine": table["machine"].nunique() > 1, "reason": (table["reason"] != "").any()}
+    return table[[name for name in table if told.get(str(name), True)]]
+
+
+def batch_sentence(found: pd.DataFrame, level: float) -> str:
+    """What the columns mean, and what has no answer."""
+    none = found[found["batch_size"].isna()]
+    text = (
+        "The peak of memory that is predicted for the largest batch fits the device; for the safe one the upper end of its "
+        f"interval of {percent(level)} does."
+    )
+    if len(none):
+        text += f" {count(len(none), 'row has', 'rows have')} no answer: {none['reason'].iloc[0]}."
+    return text
 
 
 def plan_table(plan: Plan) -> pd.DataFrame:
