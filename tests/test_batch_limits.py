@@ -12,8 +12,8 @@ from labbench.autocast import autocast
 from labbench.live import Live
 from labbench.operators import watch
 from labbench.prediction import Graphs, PredictionError
-from labbench.prediction.graphs import by_sample
 from labbench.prediction.batch_limits import CONTEXT_BYTES, MOST_ELEMENTS, BatchLimits, demands, ladder
+from labbench.prediction.graphs import by_sample
 
 BATCHES = (61, 67)
 SMALL, LARGE = 24e9, 96e9  # bytes of two devices

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labbench.cells import Cell
+from labbench.prediction.batch_limits import CONTEXT_BYTES, ladder
 from labbench.prediction.cells import candidates
 from labbench.prediction.config import PredictionError
 from labbench.prediction.features import MEMORY
-from labbench.prediction.batch_limits import CONTEXT_BYTES, ladder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,11 +58,11 @@ def memory_of(
                 f"the datasheets do not agree on how much memory {gpu!r} has: name one card in full, or say it with --memory-gb"
             )
         return {(gpu, "cuda:0"): float(sizes.pop() or 0.0)}
-    found = {}
+    found: dict[tuple[str, str], float] = {}
     for one in environments.values():
         parts = {"cpu": one.machine} | {part["device"]: part for part in one.machine.get("accelerators", [])}
-        sizes = {name: bytes_each or part.get("memory_bytes") for name, part in parts.items()}
-        found |= {(one.machine_id, name): float(size) for name, size in sizes.items() if size}
+        there = {name: bytes_each or part.get("memory_bytes") for name, part in parts.items()}
+        found |= {(one.machine_id, name): float(size) for name, size in there.items() if size}
     return found
 
 
