@@ -210,14 +210,18 @@ def classes(frame: pd.DataFrame) -> list[str]:
 
 def kind_of(frame: pd.DataFrame) -> pd.Series:
     """Kind of each row's device: ``cuda`` of ``cuda:0``."""
-    return frame["device"].astype("str").str.split(":").str[0]
+    names = frame["device"].astype("str")
+    return names.map({name: name.split(":")[0] for name in names.unique()})
 
 
 def limits(frame: pd.DataFrame, ceilings: Mapping[Device, Ceilings]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Peak rate at its precision, bandwidth and dispatch time of each row's device, in SI units, shape (n,) each."""
-    found = [ceilings[key] for key in zip(frame["machine_id"], frame["device"], strict=True)]
-    peak = [limit.peak(precision) for limit, precision in zip(found, frame["precision"], strict=True)]
-    return np.array(peak), np.array([one.bandwidth for one in found]), np.array([one.dispatch_s for one in found])
+    places = frame.groupby(["machine_id", "device", "precision"], sort=False, observed=True, dropna=False)
+    found = np.empty((len(frame), 3))
+    for (machine, device, precision), rows in places.indices.items():
+        limit = ceilings[machine, device]
+        found[rows] = limit.peak(precision), limit.bandwidth, limit.dispatch_s
+    return found[:, 0], found[:, 1], found[:, 2]
 
 
 def latency_terms(frame: pd.DataFrame, ceilings: Mapping[Device, Ceilings]) -> np.ndarray:

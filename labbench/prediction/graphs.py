@@ -167,7 +167,7 @@ class Graphs:
             name: np.maximum(self._numeric[name][index] * batch + self._numeric[f"{name}_fixed"][index], 0.0)
             for name in SCALED
         }
-        return pd.DataFrame({**texts, **alike, **scaled, "row": row})
+        return pd.DataFrame({**texts, **alike, **scaled, "row": row}, copy=False)  # millions of rows
 
     def whole(self, frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
         """Columns that tell of a graph as a whole, the same on all of its operators' rows: of each row of a store's frame.
