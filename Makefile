@@ -12,7 +12,6 @@ VENV ?= .venv
 TORCH ?= pinned
 OUT ?= reports/study
 STORE ?= data/study.h5
-PYTEST ?= -m "not full"
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -23,7 +22,8 @@ study: $(VENV)/.study
 	$(BIN)/labbench study --store $(STORE) --output $(OUT)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not full and not alone"
+	$(BIN)/python -m pytest -m "not full and alone"
 
 test-full: $(VENV)/.test
 	$(BIN)/python -m pytest

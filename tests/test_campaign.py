@@ -14,6 +14,8 @@ from labbench.config import ConfigError
 from labbench.measure.protocol import preset
 from labbench.store import Store, StoreLocked
 
+pytestmark = pytest.mark.alone
+
 FAST = preset("quick", min_time_s=0.02, max_time_s=0.1, round_s=0.01, warmup_max_s=0.1)
 MODELS = ["bert-tiny", "gpt2-tiny", "resnet-tiny", "vit-tiny"]
 

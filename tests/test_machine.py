@@ -14,6 +14,8 @@ from labbench.machine.detect import pci_accelerators
 from labbench.machine.doctor import examine
 from labbench.measure import energy, memory, noise
 
+pytestmark = pytest.mark.alone
+
 
 def test_the_fingerprint_is_plain_data_and_its_id_stable(monkeypatch):
     one = machine.detect()

@@ -21,6 +21,8 @@ from labbench.measure.steady import Steady
 from labbench.measure.worker import Worker, WorkerEnded
 from labbench.store import Store
 
+pytestmark = pytest.mark.alone
+
 HOSTILE = str(Path(__file__).parent / "plugins" / "hostile.py")
 FAST = preset("quick", min_time_s=0.05, max_time_s=0.3, round_s=0.02, warmup_max_s=0.2)
 GIB = 2**30

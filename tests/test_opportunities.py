@@ -15,6 +15,8 @@ from labbench.config import ConfigError
 from labbench.measure.protocol import preset
 from labbench.store import Store
 
+pytestmark = pytest.mark.alone
+
 
 def advice_of(tmp_path, *records, **options):
     campaign = [one.model_copy(update={"campaign_id": "c"}) for one in records]

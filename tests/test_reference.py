@@ -30,6 +30,8 @@ from labbench.measure.protocol import preset
 from labbench.registry import Registry
 from labbench.store import Store
 
+pytestmark = pytest.mark.alone
+
 QUICK = {"min_time_s": 0.02, "max_time_s": 0.1, "round_s": 0.01, "warmup_max_s": 0.1}
 FAST = preset("quick", processes=2, **QUICK)
 PACKAGE = """

@@ -21,6 +21,8 @@ from labbench.runtimes.step import TrainingStep
 from labbench.store import Store
 from labbench.zoo.base import Training
 
+pytestmark = pytest.mark.alone
+
 FAST = preset("quick", min_time_s=0.05, max_time_s=0.3, warmup_max_s=0.2)
 VARIANTS = (
     {},

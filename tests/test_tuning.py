@@ -14,6 +14,8 @@ from labbench.tuning.largest_batch import Probe, largest_batch
 from labbench.tuning.search import TuningError, study, trial_table
 from labbench.tuning.search import search as search_settings
 
+pytestmark = pytest.mark.alone
+
 CELL = Cell.of(model="bert-tiny", mode="training")
 MB = 10**6
 
