@@ -71,6 +71,16 @@ def other_batches(table: pd.DataFrame, ceilings: dict, graphs: ZooGraphs, config
     return predicted(Predictor(config).fit_rows(train, ceilings, graphs), asked) if len(asked) else asked
 
 
+def repeated(frame: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
+    """Relative difference of what both measured: no prediction can be expected to do better than the machine repeats itself."""
+    same = [*WORKLOAD, "batch_size"]
+    columns = [*same, "latency_s"]
+    texts = dict.fromkeys(same, "str")
+    first, second = (one.loc[one["latency_s"].notna(), columns].astype(texts) for one in (frame, other))
+    both = first.merge(second, on=same, suffixes=("", "_then"))
+    return (both["latency_s_then"] / both["latency_s"] - 1).abs().set_axis([both["platform"], both["mode"]])
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,7 +88,16 @@ def main() -> None:
     parser.add_argument(
         "--any-noise", action="store_true", help="learn from, and score, what was measured on a busy machine, too"
     )
+    parser.add_argument(
+        "--against", type=Path, help="a store of the same machine: how well does it repeat itself? Only that"
+    )
     options = parser.parse_args()
+    if options.against:
+        measured = pd.concat(
+            [Store(path).latest().astype({"noise": object}) for path in options.store], ignore_index=True
+        )
+        print(f"measured again, latency, %\n{summary(repeated(measured, Store(options.against).latest()), 0.15)}")
+        return
     config = PredictionConfig(ignore=[]) if options.any_noise else PredictionConfig()
     stores = [Store(path) for path in options.store]
     frames = [store.latest().astype({"noise": object}) for store in stores]
