@@ -31,6 +31,7 @@ examples:
   labbench evaluate --split device                    how well it predicts what it has not seen, beside baselines
   labbench measure-next --budget 10m                  the cells that tell most about those nobody measured
   labbench select --max-latency-ms 20 --p99           what to run where, and why the others were excluded
+  labbench switch --model bert-base --runtime eager onnxruntime --kill eager@15   requests routed under load
   labbench bottlenecks --model bert-base              what it waits for, on what evidence, and what helps
   labbench advise --model bert-base                   what would make it cheaper to run; `verify-advice` tests it
   labbench regressions --baseline v1.0 --fail-on 5%   what got slower since, and why: exit status 1, for CI
@@ -75,6 +76,7 @@ def _known_errors() -> tuple[type[Exception], ...]:
         "labbench.notebooks": "NotebookError",
         "labbench.prediction": "PredictionError",
         "labbench.selection": "SelectionError",
+        "labbench.switching": "SwitchingError",
     }
     found: list[Any] = [
         getattr(sys.modules[module], name, None) for module, name in names.items() if module in sys.modules
@@ -169,10 +171,20 @@ def _parser() -> argparse.ArgumentParser:
     _store(select)
     _json(select)
 
-    from labbench import cli_advice, cli_history, cli_next, cli_prediction, cli_report, cli_store, cli_training
+    from labbench import (
+        cli_advice,
+        cli_history,
+        cli_next,
+        cli_prediction,
+        cli_report,
+        cli_store,
+        cli_switching,
+        cli_training,
+    )
 
     cli_prediction.add(command, _store, _json)
     cli_next.add(command, _store, _json)
+    cli_switching.add(command, _store, _json)
     cli_training.add(command, _store, _json)
     cli_report.add(command, _store)
     cli_advice.add(command, _store, _json)

@@ -50,7 +50,8 @@ class CellFailed(Exception):
 
 
 class Session:
-    """The life of a cell in its worker: ``load``, ``prepare``, ``first``, then ``round`` as often as asked, then ``memory``.
+    """The life of a cell in its worker: ``load``, ``prepare``, ``first``, then ``round`` as often as asked, then ``memory``; or
+    ``call`` as often as requests come.
 
     Each method is a command that the campaign's process sends; what it returns is sent back.
     """
@@ -209,6 +210,15 @@ class Session:
         keys = ("calls_per_sample", "warmup_calls", "warmed")
         steady = {name: {key: getattr(one, key) for key in keys} for name, one in self._steady.items()}
         return {"samples": samples, "steady": steady, "parts": parts}
+
+    def call(self) -> float:
+        """One run of the primary series, as a request to a server is; returns its seconds."""
+        prepared = next(iter(self._prepared.values()))
+        with self._mode():
+            start = perf_counter()
+            prepared()
+            prepared.synchronize()
+            return perf_counter() - start
 
     def _mode(self) -> Any:
         """Gradients off in inference, entered once a round so that its cost is outside the calls."""

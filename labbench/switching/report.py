@@ -1,0 +1,139 @@
+"""Tables and sentences about runs: computed from them, in human units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from labbench.switching.policies import ExpectedFinish
+from labbench.words import count, listed, percent, seconds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from labbench.switching.options import Option
+    from labbench.switching.run import Run
+
+AGREES = 0.2  # simulated and measured: within 20 % of each other
+PERCENTILE_REQUESTS = 1000  # a p99 of fewer answers is one of their ten slowest
+
+
+def summaries(runs: Iterable[Run]) -> pd.DataFrame:
+    """:meth:`Run.summary` of each, SI units."""
+    import pandas as pd
+
+    return pd.DataFrame([run.summary() for run in runs])
+
+
+def option_table(options: Sequence[Option]) -> pd.DataFrame:
+    """What is known of each backend before the runs."""
+    import numpy as np
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "backend": [one.name for one in options],
+            "calls measured": [len(one.samples_s) for one in options],
+            "median": [seconds(one.usual_s) for one in options],
+            "p99": [seconds(float(np.percentile(one.samples_s, 99))) for one in options],
+            "cold start": [seconds(one.cold_start_s) for one in options],
+        }
+    )
+
+
+def run_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """One row a run, for people."""
+    table = summaries(runs)
+    for name in ("p50", "p99", "mean"):
+        table[f"{name}_s"] = table[f"{name}_s"].map(seconds)
+    return table.rename(columns={"p50_s": "median", "p99_s": "p99", "mean_s": "mean"})
+
+
+def agreement(runs: Iterable[Run]) -> pd.DataFrame:
+    """Simulated beside measured runs of each policy on the same trace.
+
+    Columns: ``policy``, ``p99_simulated_s``, ``p99_measured_s``, ``p99_ratio`` (measured over simulated), ``answered_simulated``,
+    ``answered_measured``, ``answered_ratio``, ``agrees`` (both ratios within 20 %). Policies with one of the two only are left out.
+    """
+    table = summaries(runs)
+    kinds = [table[table["provenance"] == kind].set_index("policy") for kind in ("simulated", "measured")]
+    both = kinds[0].join(kinds[1], how="inner", lsuffix="_simulated", rsuffix="_measured")
+    both = both.rename(columns=lambda name: name.replace("_s_", "_").replace("p99_simulated", "p99_simulated_s"))
+    both = both.rename(columns={"p99_measured": "p99_measured_s"})
+    both["p99_ratio"] = both["p99_measured_s"] / both["p99_simulated_s"]
+    both["answered_ratio"] = both["answered_measured"] / both["answered_simulated"]
+    off = both[["p99_ratio", "answered_ratio"]]
+    both["agrees"] = ((off <= 1 + AGREES) & (off >= 1 / (1 + AGREES))).all(axis=1)
+    names = ["p99_simulated_s", "p99_measured_s", "p99_ratio", "answered_simulated", "answered_measured"]
+    return both[[*names, "answered_ratio", "agrees"]].reset_index()
+
+
+def agreement_sentence(runs: Sequence[Run]) -> str:
+    """Whether simulation and reality agree."""
+    table = agreement(runs)
+    if table.empty:
+        return "Nothing was run both simulated and live, so there is nothing to hold the simulation against."
+    worst = table.loc[(table["p99_ratio"].map(lambda ratio: max(ratio, 1 / ratio))).idxmax()]
+    rest = "" if table["agrees"].all() else f"; not for {listed(table.loc[~table['agrees'], 'policy'].tolist())}"
+    return (
+        f"p99 and answered requests of simulation and reality are within {percent(AGREES)} of each other for "
+        f"{int(table['agrees'].sum())} of {count(len(table), 'policy', 'policies')}{rest}. The p99 furthest apart is that of "
+        f"{worst['policy']}: {seconds(worst['p99_measured_s'])} measured, {seconds(worst['p99_simulated_s'])} simulated."
+    )
+
+
+def policy_sentence(runs: Iterable[Run]) -> str:
+    """Whether routing by expected finish has the lowest p99, and against which policies it has not; by provenance."""
+    table, told = summaries(runs), []
+    for kind, rows in table.groupby("provenance", sort=False):
+        p99, lost = rows.set_index("policy")["p99_s"], rows.set_index("policy")["lost"]
+        if ExpectedFinish.name not in p99 or len(p99) < 2:
+            continue
+        own = p99[ExpectedFinish.name]
+        others = p99.drop(ExpectedFinish.name)
+        text = f"{str(kind).capitalize()}, p99 of {ExpectedFinish.name} is {seconds(own)}"
+        better = [f"{name}'s ({seconds(value)})" for name, value in others.items() if own < value]
+        worse = [f"{name}'s ({seconds(value)})" for name, value in others.items() if not own < value]
+        text += f", below {listed(better)}" if better else ""
+        text += f", but not below {listed(worse)}" if worse else ""
+        losing = [f"{name} ({number})" for name, number in lost.items() if number]
+        text += f"; accepted requests were lost by {listed(losing)}" if losing else ""
+        told.append(f"{text}.")
+    few = min((run.summary()["answered"] for run in runs), default=0) if isinstance(runs, Sequence) else 0
+    if told and 0 < few < PERCENTILE_REQUESTS:
+        told.append(
+            f"A p99 of {few:,} answers rests on the {max(few // 100, 1)} slowest: take small differences for chance."
+        )
+    return " ".join(told)
+
+
+def loss_sentence(runs: Iterable[Run]) -> str:
+    """What became of the accepted requests of all runs."""
+    table = summaries(runs)
+    lost, accepted, retried = (int(table[name].sum()) for name in ("lost", "accepted", "retried"))
+    fate = "all answered within the limit" if not lost else f"{count(lost, 'of them')} not answered within the limit"
+    again = f", {retried:,} of them after an attempt that failed" if retried else ""
+    refused = int(table["refused"].sum())
+    before = f"; {refused:,} more were refused before they were accepted" if refused else ""
+    return f"Of {accepted:,} accepted requests {'' if not lost else 'there were '}{fate}{again}{before}."
+
+
+def log_sentence(run: Run) -> str:
+    """What happened to the backends during a run, in order."""
+    words = {"died": "died", "started": "was there again", "opened": "was cut off", "closed": "got requests again"}
+    lines: list[str] = [f"{row.backend} {words[str(row.what)]} at {row.at_s:.2f} s" for row in run.log.itertuples()]
+    return f"{listed(lines)}." if lines else "No backend failed."
+
+
+def overhead_sentence(runs: Iterable[Run]) -> str:
+    """What dispatching costs, live: the worst of the runs."""
+    found = [run.overhead() for run in runs if run.provenance == "measured"]
+    if not found:
+        return ""
+    worst = {name: max(one[name] for one in found) for name in found[0]}
+    return (
+        f"Generating, dispatching and looking after the workers took {seconds(worst['cpu_per_request_s'])} of processor time a "
+        f"request; a request was seen {seconds(worst['lag_p50_s'])} after its arrival in the median "
+        f"(p99 {seconds(worst['lag_p99_s'])}), "
+        f"and a call spent {seconds(worst['transport_p50_s'])} outside its worker (p99 {seconds(worst['transport_p99_s'])})."
+    )
