@@ -29,7 +29,7 @@ def add(command: Command, store: Option, json: Option) -> None:
         help="poisson, bursts, diurnal, or a CSV file with a column 'seconds' (default: %(default)s)",
     )  # fmt: skip
     load.add_argument(
-        "--rate", type=float, metavar="N", help="requests a second (default: half of what the backends can serve)"
+        "--rate", type=float, metavar="N", help="requests a second (default: a third of what the backends can serve)"
     )
     load.add_argument("--seconds", type=float, default=30.0, metavar="S", help="how long (default: %(default)g)")
     load.add_argument(
@@ -58,8 +58,7 @@ def _switch(options: Any) -> int:
     from labbench import zoo
     from labbench.campaign import resolve
     from labbench.cli import grid, print_frame, print_json
-    from labbench.switching import COMPARED, kill, make_policy, report, slow
-    from labbench.switching.options import names
+    from labbench.switching import COMPARED, kill, make_policy, named, report, slow
 
     zoo.load_plugins(options.plugin)
     options.mode = ["inference"]
@@ -68,12 +67,10 @@ def _switch(options: Any) -> int:
     troubles = [one for text in options.slow for one in slow(text)] + [
         one for text in options.kill for one in kill(text)
     ]
-    policies = options.policy or COMPARED
+    policies = options.policy or list(COMPARED)
     for name in policies:
         make_policy(name)  # a mistake is refused before anything runs
-    backends, runs = (_live if options.live else _simulated)(
-        options, dict(zip(names(cells), cells, strict=True)), policies, troubles
-    )
+    backends, runs = (_live if options.live else _simulated)(options, named(cells), policies, troubles)
     _save(runs, options.save)
     if options.json:
         print_json([run.to_dict() for run in runs])
@@ -113,9 +110,9 @@ def _live(
 
 
 def _arrivals(options: Any, backends: list[Backend]) -> Arrivals:
-    from labbench.switching import capacity, make_arrivals
+    from labbench.switching import USUAL_LOAD, capacity, make_arrivals
 
-    rate = capacity(backends) / 2 if options.rate is None else options.rate
+    rate = USUAL_LOAD * capacity(backends) if options.rate is None else options.rate
     return make_arrivals(options.arrivals, rate, options.seconds, options.seed)
 
 

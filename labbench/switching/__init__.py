@@ -8,7 +8,7 @@ from __future__ import annotations
 from labbench.switching.arrivals import PATTERNS, Arrivals, bursts, diurnal, make_arrivals, poisson, read_arrivals
 from labbench.switching.dispatcher import Dispatcher, Settings
 from labbench.switching.disturbances import Disturbance, kill, slow
-from labbench.switching.options import Option, SwitchingError, capacity, stored_cells, stored_options
+from labbench.switching.options import USUAL_LOAD, Option, SwitchingError, capacity, named, stored_cells, stored_options
 from labbench.switching.policies import COMPARED, POLICIES, Policy, make_policy
 from labbench.switching.run import Run, calibrate, compared, serve, simulate
 
@@ -16,6 +16,7 @@ __all__ = [
     "COMPARED",
     "PATTERNS",
     "POLICIES",
+    "USUAL_LOAD",
     "Arrivals",
     "Dispatcher",
     "Disturbance",
@@ -32,6 +33,7 @@ __all__ = [
     "kill",
     "make_arrivals",
     "make_policy",
+    "named",
     "poisson",
     "read_arrivals",
     "serve",

@@ -39,6 +39,7 @@ def plot_runs(runs: Sequence[Run]) -> Figure:
     """Open requests and latency over time of a policy on one trace: measured solid and filled, simulated dashed and hollow."""
     import matplotlib.pyplot as plt
     import pandas as pd
+    from matplotlib.lines import Line2D
 
     figure, (queue, latency) = plt.subplots(2, 1, figsize=(WIDTH_IN, 4.4), sharex=True, layout="constrained")
     colors = platform_colors(pd.concat([run.attempts["backend"] for run in runs]))
@@ -62,7 +63,7 @@ def plot_runs(runs: Sequence[Run]) -> Figure:
     latency.set_xlabel("second of arrival")
     handles: list[Any] = queue.get_legend_handles_labels()[0]
     for place, (name, color) in enumerate(colors.items()):
-        handles.append(plt.Line2D([], [], ls="", marker=MARKERS[place], color=color, ms=5, label=f"answered by {name}"))
+        handles.append(Line2D([], [], ls="", marker=MARKERS[place], color=color, ms=5, label=f"answered by {name}"))
     figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
     return figure
 

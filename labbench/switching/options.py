@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from labbench.store import Store
 
 
+USUAL_LOAD = 1 / 3  # of what all backends can serve: bursts of four times the quiet rate then still fit
 HANDY_S = (
     0.01  # of several models the one whose calls take about so long: long against dispatching, short enough for many
 )
@@ -57,7 +58,7 @@ def fastest_first(options: Sequence[Option]) -> list[Option]:
     return sorted(options, key=lambda option: option.usual_s)
 
 
-def names(cells: Sequence[Cell]) -> list[str]:
+def named(cells: Sequence[Cell]) -> dict[str, Cell]:
     """A short name for each cell: its runtime, or as much more as it takes to tell them apart.
 
     Raises
@@ -74,7 +75,7 @@ def names(cells: Sequence[Cell]) -> list[str]:
         [f"{cell.platform.label} {cell.workload.precision}" for cell in cells],
     ):
         if len(set(found)) == len(found):
-            return found
+            return dict(zip(found, cells, strict=True))
     raise ConfigError("two backends are the same cell; let them differ in runtime, precision or device")
 
 
@@ -135,7 +136,7 @@ def stored_options(store: Store, cells: Sequence[Cell]) -> list[Option]:
     """
     table = store.latest(status="ok", provenance="measured", primary=True)
     found = []
-    for name, cell in zip(names(cells), cells, strict=True):
+    for name, cell in named(cells).items():
         rows = table[table["cell_id"] == cell.id].sort_values("started_at")
         if rows.empty:
             raise SwitchingError(f"no measurement of {cell.label} in {store.path}; run `{cell.command}`")

@@ -52,20 +52,18 @@ def run_table(runs: Iterable[Run]) -> pd.DataFrame:
 def agreement(runs: Iterable[Run]) -> pd.DataFrame:
     """Simulated beside measured runs of each policy on the same trace.
 
-    Columns: ``policy``, ``p99_simulated_s``, ``p99_measured_s``, ``p99_ratio`` (measured over simulated), ``answered_simulated``,
-    ``answered_measured``, ``answered_ratio``, ``agrees`` (both ratios within 20 %). Policies with one of the two only are left out.
+    Columns: ``policy``, ``p99_simulated_s``, ``p99_measured_s``, ``answered_simulated``, ``answered_measured``, ``p99_ratio`` and
+    ``answered_ratio`` (measured over simulated), ``agrees`` (both within 20 %). Policies with one of the two only are left out.
     """
-    table = summaries(runs)
-    kinds = [table[table["provenance"] == kind].set_index("policy") for kind in ("simulated", "measured")]
-    both = kinds[0].join(kinds[1], how="inner", lsuffix="_simulated", rsuffix="_measured")
-    both = both.rename(columns=lambda name: name.replace("_s_", "_").replace("p99_simulated", "p99_simulated_s"))
-    both = both.rename(columns={"p99_measured": "p99_measured_s"})
+    table = summaries(runs)[["policy", "provenance", "p99_s", "answered"]]
+    kinds = [table[table["provenance"] == kind].drop(columns="provenance") for kind in ("simulated", "measured")]
+    both = kinds[0].merge(kinds[1], on="policy", suffixes=("_simulated", "_measured"))
+    both.columns = both.columns.str.replace(r"p99_s_(\w+)", r"p99_\1_s", regex=True)
     both["p99_ratio"] = both["p99_measured_s"] / both["p99_simulated_s"]
     both["answered_ratio"] = both["answered_measured"] / both["answered_simulated"]
     off = both[["p99_ratio", "answered_ratio"]]
     both["agrees"] = ((off <= 1 + AGREES) & (off >= 1 / (1 + AGREES))).all(axis=1)
-    names = ["p99_simulated_s", "p99_measured_s", "p99_ratio", "answered_simulated", "answered_measured"]
-    return both[[*names, "answered_ratio", "agrees"]].reset_index()
+    return both
 
 
 def agreement_sentence(runs: Sequence[Run]) -> str:

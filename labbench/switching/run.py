@@ -15,7 +15,7 @@ from labbench.switching.arrivals import Arrivals, poisson
 from labbench.switching.dispatcher import Attempt, Dispatcher, Request, Settings
 from labbench.switching.disturbances import Disturbance, in_order
 from labbench.switching.drive import World, drive
-from labbench.switching.options import Option, capacity, fastest_first
+from labbench.switching.options import USUAL_LOAD, Option, capacity, fastest_first
 from labbench.switching.policies import COMPARED, ExpectedFinish, RoundRobin, make_policy
 from labbench.switching.simulator import SimulatedWorld
 
@@ -186,7 +186,7 @@ def calibrate(world: LiveWorld, rate: float | None = None, seconds: float = 3.0,
     Parameters
     ----------
     rate : float, optional
-        Requests per second, over all backends; default: half of what they can serve, by a first look of a second.
+        Requests per second, over all backends; default: a third of what they can serve, by a first look of a second.
     seconds : float
         How long.
 
@@ -196,7 +196,7 @@ def calibrate(world: LiveWorld, rate: float | None = None, seconds: float = 3.0,
         Fastest first. A service time is what the dispatcher sees, from sending a call to its answer.
     """
     if rate is None:
-        rate = capacity(calibrate(world, FIRST_RATE, 1.0, seed)) / 2
+        rate = USUAL_LOAD * capacity(calibrate(world, FIRST_RATE, 1.0, seed))
     unknown = [Option(name, np.array([1.0]), 0.0) for name in world.cold_start_s]
     patient = Settings(capacity=10**6, limit_s=10**3, least_patience_s=10**3)
     run = serve(world, unknown, poisson(rate, seconds, seed), RoundRobin.name, settings=patient)
