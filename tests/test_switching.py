@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from cells_of import run_cells
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import ENVIRONMENT, record
@@ -412,3 +413,16 @@ def test_agreement_counts_policies_whose_p99_and_answers_are_within_a_fifth():
     assert "3 of 4 policies; not for static" in report.agreement_sentence(
         [*simulated, replace(same[0], requests=slower), *same[1:]]
     )
+
+
+def test_the_notebook_simulates_from_a_store_and_ends_in_words_where_there_is_none(path, tmp_path, capsys):
+    shown = run_cells("10_load_switching", store_path=str(path), live=False, seconds=3, slowed=[], killed=["eager@1"])
+    printed = capsys.readouterr().out
+    assert "Requests are for bert-tiny" in printed
+    assert "p99 of expected-finish is" in printed
+    assert "Nothing was run both simulated and live" in printed
+    assert len(shown["8"]) == len(COMPARED)
+    with Store(tmp_path / "empty.h5", writable=True) as store:
+        store.append(record("bert-tiny", "eager"), ENVIRONMENT)
+    *_, last = run_cells("10_load_switching", store_path=str(tmp_path / "empty.h5")).values()
+    assert isinstance(last, SystemExit)

@@ -36,34 +36,34 @@ def plot_arrivals(arrivals: Arrivals, disturbances: Iterable[Disturbance] = (), 
 
 
 def plot_runs(runs: Sequence[Run]) -> Figure:
-    """Open requests and latency over time of a policy on one trace: measured solid and filled, simulated dashed and hollow."""
+    """Open requests and latency over time, of runs of a policy on one trace: measured solid, filled; simulated dashed, hollow."""
     import matplotlib.pyplot as plt
     import pandas as pd
     from matplotlib.lines import Line2D
 
-    figure, (queue, latency) = plt.subplots(2, 1, figsize=(WIDTH_IN, 4.4), sharex=True, layout="constrained")
+    figure, (queue, latency) = plt.subplots(2, 1, figsize=(WIDTH_IN, 4.6), sharex=True, layout="constrained")
     colors = platform_colors(pd.concat([run.attempts["backend"] for run in runs]))
+    handles = []
     for run in runs:
         measured = run.provenance == "measured"
-        at_s, open_ = _open_requests(run)
-        queue.step(
-            at_s, open_, where="post", color="0.2", lw=1, ls="-" if measured else (0, (2, 1)), label=run.provenance
-        )
+        style: dict[str, Any] = {"color": "0.2", "lw": 1} if measured else {"color": "0.5", "lw": 1, "ls": (0, (2, 1))}
+        queue.step(*_open_requests(run), where="post", **style)
+        fill = {"marker": "o", "ms": 4, "markerfacecolor": style["color"] if measured else "white"}
+        handles.append(Line2D([], [], label=run.provenance, **style, **fill))
         done = run.requests[run.requests["outcome"] == "answered"]
         for place, (name, color) in enumerate(colors.items()):
             own = done[done["backend"] == name]
             x, y = own["arrived_s"].to_numpy(), own["latency_s"].to_numpy() * MS
             scatter(latency, x, y, np.full(len(x), measured), color=color, marker=MARKERS[place], size=9)
-    for ax in (queue, latency):
-        _mark(ax, runs[0].disturbances)
+    for place, (name, color) in enumerate(colors.items()):
+        handles.append(Line2D([], [], ls="", marker=MARKERS[place], color=color, ms=5, label=f"answered by {name}"))
+    _mark(queue, runs[0].disturbances)
+    _mark(latency, runs[0].disturbances, words=False)
     queue.set_ylabel("open requests")
     latency.set_yscale("log")
     plain_ticks(latency, "y")
     latency.set_ylabel("latency (ms)")
     latency.set_xlabel("second of arrival")
-    handles: list[Any] = queue.get_legend_handles_labels()[0]
-    for place, (name, color) in enumerate(colors.items()):
-        handles.append(Line2D([], [], ls="", marker=MARKERS[place], color=color, ms=5, label=f"answered by {name}"))
     figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
     return figure
 
@@ -76,7 +76,7 @@ def plot_p99(runs: Iterable[Run], *, ax: Axes | None = None) -> Axes:
     for place, (kind, rows) in enumerate(table.groupby("provenance")):
         y = rows["policy"].map(names.index).to_numpy(float)
         measured = np.full(len(y), kind == "measured")
-        scatter(ax, rows["p99_s"].to_numpy() * MS, y, measured, color=f"C{0}", marker=MARKERS[place], size=52)
+        scatter(ax, rows["p99_s"].to_numpy() * MS, y, measured, color="C0", marker=MARKERS[place], size=52)
         ax.scatter(
             [], [], marker=MARKERS[place], s=52, label=kind, color="C0", facecolor="C0" if measured.all() else "white"
         )
@@ -99,11 +99,10 @@ def _open_requests(run: Run) -> tuple[np.ndarray, np.ndarray]:
     return at_s[order], np.cumsum(change[order])
 
 
-def _mark(ax: Axes, disturbances: Iterable[Disturbance]) -> None:
-    """A line and a word where something was done to a backend."""
+def _mark(ax: Axes, disturbances: Iterable[Disturbance], *, words: bool = True) -> None:
+    """A line where something was done to a backend, and what, above the axes."""
     for one in disturbances:
         ax.axvline(one.at_s, color="tab:red", lw=1, ls=":")
-        ax.annotate(
-            str(one), (one.at_s, 1), xycoords=("data", "axes fraction"), xytext=(2, -2), textcoords="offset points",
-            ha="left", va="top", rotation=90, fontsize=7.5, color="tab:red",
-        )  # fmt: skip
+    if words:
+        told = [f"{one} at {one.at_s:g} s" for one in disturbances]
+        ax.set_title("\n".join(told), color="tab:red", fontsize=8)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 USUAL_LOAD = 1 / 3  # of what all backends can serve: bursts of four times the quiet rate then still fit
 HANDY_S = (
-    0.01  # of several models the one whose calls take about so long: long against dispatching, short enough for many
+    0.005  # of several models the one whose calls take about so long: much longer than dispatching, and yet many fit
 )
 
 
@@ -85,7 +85,7 @@ def stored_cells(store: Store, model: str | None = None, runtimes: Sequence[str]
     Parameters
     ----------
     model : str, optional
-        Default: of those measured on most of the runtimes, the one whose calls take about 10 ms.
+        Default: of those measured on most of the runtimes, the one whose calls take about 5 ms.
     runtimes : sequence of str, optional
         Only these; default: all.
 

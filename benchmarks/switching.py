@@ -1,0 +1,133 @@
+"""Load-aware switching, simulated and live on the same traces: every policy, undisturbed, with a backend slowed, with one killed.
+
+Each backend is a process of this machine with the model in its runtime, one thread, on a core of its own if there are enough; load
+generator and dispatcher share the cores with them. Before each scenario their service times are measured at work (Poisson arrivals at
+the same mean rate, in turn); the simulation draws from those. Bursts are four times the rate between them. *Slowed* is a worker that
+is stopped for a part of every 6 ms (SIGSTOP), as under a quota of processor time; *killed* is SIGKILL, and a cold start in the
+background.
+
+    python benchmarks/switching.py [--model resnet-tiny] [--batch-size 1] [--runtimes eager onnxruntime] [--seconds 25]
+        [--load 0.33] [--scenarios poisson diurnal bursts bursts-slow bursts-kill] [--seeds 0 1 2] [--save FOLDER]
+
+The table has a row for each scenario and policy: p99 and answered requests simulated, live, and their ratio; refused, retried and
+lost ones are live. It takes the seconds of all traces, for each policy, and some for cold starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from labbench.campaign import resolve
+from labbench.cells import Cell
+from labbench.switching import COMPARED, Disturbance, calibrate, capacity, compared, make_arrivals, named, report
+from labbench.switching.live import LiveWorld
+from labbench.switching.run import Run
+
+SLOWER = 3.0
+
+
+def disturbances(scenario: str, seconds: float, backends: list[str]) -> list[Disturbance]:
+    """What is done in a scenario: from two to three fifths of the time, to the backend that is fastest on its own."""
+    if scenario.endswith("-slow"):
+        return [Disturbance(0.4 * seconds, backends[0], SLOWER), Disturbance(0.6 * seconds, backends[0], 1.0)]
+    return [Disturbance(0.4 * seconds, backends[0])] if scenario.endswith("-kill") else []
+
+
+def rows(scenario: str, runs: list[Run]) -> pd.DataFrame:
+    """The lines of a scenario."""
+    live = report.summaries(run for run in runs if run.provenance == "measured")
+    table = report.agreement(runs).merge(live[["policy", "accepted", "refused", "retried", "lost"]], on="policy")
+    return table.assign(scenario=scenario)
+
+
+def shown(table: pd.DataFrame) -> str:
+    """The table for people."""
+    out = pd.DataFrame({"scenario": table["scenario"], "policy": table["policy"]})
+    for kind in ("simulated", "measured"):
+        out[f"p99 {kind} (ms)"] = (table[f"p99_{kind}_s"] * 1e3).round(1)
+    out["ratio"] = table["p99_ratio"].round(2)
+    for kind in ("simulated", "measured"):
+        out[f"answered {kind}"] = table[f"answered_{kind}"]
+    for name in ("accepted", "refused", "retried", "lost"):
+        out[f"{name} live"] = table[name]
+    out["within 20 %"] = table["agrees"].map({True: "yes", False: "no"})
+    return out.to_string(index=False)
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """The goals: agreement, nothing lost in a kill, the lowest p99 under bursts."""
+    killed = table[table["scenario"].str.endswith("-kill")]
+    lines = [f"p99 and answered requests within 20 %, simulated and live: {table['agrees'].sum()} of {len(table)} rows"]
+    if len(killed):
+        lines.append(
+            f"killed: of {killed['accepted'].sum():,} accepted requests {killed['lost'].sum()} lost, "
+            f"{killed['retried'].sum()} answered after a retry"
+        )
+    bursty = table[table["scenario"].str.startswith("bursts")]
+    for kind in ("simulated", "measured"):
+        p99 = bursty.pivot(index="scenario", columns="policy", values=f"p99_{kind}_s")
+        if "expected-finish" not in p99:
+            continue
+        for name in p99.columns.drop("expected-finish"):
+            ratio = p99["expected-finish"] / p99[name]
+            not_better = ", ".join(f"{scenario} ({value:.2f})" for scenario, value in ratio[ratio >= 1].items())
+            lines.append(
+                f"{kind}, under bursts: p99 of expected-finish below {name}'s in {(ratio < 1).sum()} of {len(ratio)} scenarios, "
+                f"{ratio.median():.2f} of it in the median" + (f"; not below in {not_better}" if not_better else "")
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run every scenario and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="resnet-tiny")
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--runtimes", nargs="+", default=["eager", "onnxruntime"])
+    parser.add_argument("--policies", nargs="+", default=list(COMPARED))
+    parser.add_argument(
+        "--scenarios", nargs="+", default=["poisson", "diurnal", "bursts", "bursts-slow", "bursts-kill"]
+    )
+    parser.add_argument("--seconds", type=float, default=25.0, help="of each trace")
+    parser.add_argument("--load", type=float, default=0.33, help="mean, of what the backends can serve together")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2], help="of traces: bursts with each, others with the first"
+    )
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help="keep every run there (JSON)")
+    options = parser.parse_args()
+    cells = named(
+        resolve(
+            Cell.of(model=options.model, batch_size=options.batch_size, runtime=name, threads=1)
+            for name in options.runtimes
+        )
+    )
+    tables, everything = [], []
+    with LiveWorld(cells) as world:
+        for scenario in options.scenarios:
+            for seed in options.seeds if scenario.startswith("bursts") else options.seeds[:1]:
+                name = f"{scenario} {seed}"
+                backends = calibrate(world)
+                arrivals = make_arrivals(
+                    scenario.partition("-")[0], options.load * capacity(backends), options.seconds, seed
+                )
+                troubles = disturbances(scenario, options.seconds, [one.name for one in backends])
+                print(f"{name}: {arrivals}{''.join(f'; {one} at {one.at_s:g} s' for one in troubles)}", flush=True)
+                print(report.option_table(backends).to_string(index=False), flush=True)
+                runs = compared(world, backends, arrivals, options.policies, troubles, seed=seed)
+                tables.append(rows(scenario, runs).assign(scenario=name))
+                print(shown(tables[-1]), flush=True)
+                everything += runs
+                if options.save:
+                    folder = options.save / name.replace(" ", "-")
+                    folder.mkdir(parents=True, exist_ok=True)
+                    for run in runs:
+                        run.save(folder / f"{run.policy}-{run.provenance}.json")
+    table = pd.concat(tables, ignore_index=True)
+    print(f"\n{shown(table)}\n\n{verdict(table)}\n{report.overhead_sentence(everything)}")
+
+
+if __name__ == "__main__":
+    main()
