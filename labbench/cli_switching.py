@@ -79,7 +79,10 @@ def _switch(options: Any) -> int:
     print_frame(report.option_table(backends), as_json=False)
     print_frame(report.run_table(runs), as_json=False)
     said = [report.policy_sentence(runs), report.loss_sentence(runs)]
-    said += [report.agreement_sentence(runs), report.overhead_sentence(runs)] if options.live else []
+    if options.live:
+        said.append(f"Forecast: {report.agreement_sentence(runs)}")
+        said.append(f"In hindsight: {report.agreement_sentence(report.retold(runs, backends, options.seed))}")
+        said.append(report.overhead_sentence(runs))
     print("\n".join(said))
     return 0
 

@@ -26,6 +26,7 @@ from labbench.switching import (
     SwitchingError,
     bursts,
     diurnal,
+    hindsight,
     kill,
     make_arrivals,
     make_policy,
@@ -426,3 +427,20 @@ def test_the_notebook_simulates_from_a_store_and_ends_in_words_where_there_is_no
         store.append(record("bert-tiny", "eager"), ENVIRONMENT)
     *_, last = run_cells("10_load_switching", store_path=str(tmp_path / "empty.h5")).values()
     assert isinstance(last, SystemExit)
+
+
+def test_in_hindsight_service_times_are_those_of_the_run_without_the_slowed_ones_drawn_near_their_moment():
+    from dataclasses import replace
+
+    options = [option("a", 0.01, cold_start_s=1.0), option("b", 0.02, cold_start_s=1.0)]
+    changed = Option("a", np.repeat([0.01, 0.03], 100), 1.0, np.linspace(0, 20, 200))  # slower from 10 s on
+    disturbed = [*slow("b@4-6:3x"), *kill("b@12")]
+    live = simulate([changed, options[1]], poisson(30, 20), "round-robin", disturbed)
+    then = {one.name: one for one in hindsight(replace(live, provenance="measured"), options)}
+    assert set(then["b"].samples_s.round(6)) == {0.02}
+    assert then["b"].cold_start_s == pytest.approx(1.0)
+    early = then["a"].at_s < 10
+    assert set(then["a"].samples_s[early].round(6)) == {0.01}
+    again = simulate(list(then.values()), live.arrivals, "round-robin", disturbed).summary()
+    assert again["p99_s"] == pytest.approx(live.summary()["p99_s"], rel=0.05)
+    assert report.agreement(report.retold([replace(live, provenance="measured")], options))["agrees"].all()

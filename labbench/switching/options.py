@@ -36,11 +36,14 @@ class Option:
         Measured service times of one call each, in seconds.
     cold_start_s : float
         Seconds from nothing to the first answer.
+    at_s : array of float, shape (samples,), optional
+        When each was taken, ascending: a simulation then draws from those nearest in time, as the machine's speed changes.
     """
 
     name: str
     samples_s: np.ndarray
     cold_start_s: float
+    at_s: np.ndarray | None = None
 
     @property
     def usual_s(self) -> float:

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from labbench.switching.policies import ExpectedFinish
+from labbench.switching.run import Run, hindsight, simulate
 from labbench.words import count, listed, percent, seconds
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from labbench.switching.options import Option
-    from labbench.switching.run import Run
 
 AGREES = 0.2  # simulated and measured: within 20 % of each other
 PERCENTILE_REQUESTS = 1000  # a p99 of fewer answers is one of their ten slowest
@@ -64,6 +64,16 @@ def agreement(runs: Iterable[Run]) -> pd.DataFrame:
     off = both[["p99_ratio", "answered_ratio"]]
     both["agrees"] = ((off <= 1 + AGREES) & (off >= 1 / (1 + AGREES))).all(axis=1)
     return both
+
+
+def retold(runs: Sequence[Run], options: Sequence[Option], seed: int = 0) -> list[Run]:
+    """The measured runs, each with a simulation of the machine as it was during it (:func:`hindsight`)."""
+    pairs = []
+    for run in runs:
+        if run.provenance == "measured":
+            then = hindsight(run, options)
+            pairs += [simulate(then, run.arrivals, run.policy, run.disturbances, run.settings, seed), run]
+    return pairs
 
 
 def agreement_sentence(runs: Sequence[Run]) -> str:

@@ -208,6 +208,37 @@ def calibrate(world: LiveWorld, rate: float | None = None, seconds: float = 3.0,
     return fastest_first(found)
 
 
+def hindsight(run: Run, options: Sequence[Option]) -> list[Option]:
+    """Options with the service times that a live run had, each to be drawn near its moment, and the cold starts.
+
+    A simulation of them meets the machine as it was, so that it shows whether queues and dispatching are simulated rightly,
+    apart from whether the machine kept its speed. Calls of a backend while it was slowed are left out: the factor is for the
+    simulation.
+    """
+    calls = run.attempts[run.attempts["ended"] == "answered"].sort_values("begun_s")
+    found = []
+    for option in options:
+        mine = calls[calls["backend"] == option.name]
+        mine = mine[~_slowed(run, option.name, mine)]
+        log = run.log[run.log["backend"] == option.name].groupby("what")["at_s"].first()
+        cold_start_s = (
+            float(log["started"] - log["died"]) if {"started", "died"} <= set(log.index) else option.cold_start_s
+        )
+        took = (mine["ended_s"] - mine["begun_s"]).to_numpy()
+        found.append(Option(option.name, took, cold_start_s, mine["begun_s"].to_numpy()) if len(mine) else option)
+    return found
+
+
+def _slowed(run: Run, backend: str, calls: pd.DataFrame) -> pd.Series:
+    """Which calls ran while the backend was slowed."""
+    changes = [(one.at_s, one.factor) for one in run.disturbances if one.backend == backend and one.factor is not None]
+    slowed = calls["begun_s"] < -np.inf
+    for (begin, factor), (end, _) in zip(changes, [*changes[1:], (np.inf, None)], strict=True):
+        if factor > 1:
+            slowed |= (calls["ended_s"] > begin) & (calls["begun_s"] < end)
+    return slowed
+
+
 def _run(
     world: World,
     provenance: Literal["simulated", "measured"],

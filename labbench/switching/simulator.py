@@ -14,6 +14,9 @@ from labbench.switching.drive import Happened
 from labbench.switching.options import Option
 
 
+NEAREST = 15  # calls around a moment: enough for their scatter, few enough for the speed that the machine had then
+
+
 class SimulatedWorld:
     """Backends that exist only as samples of their service times.
 
@@ -65,8 +68,12 @@ class SimulatedWorld:
         """Draw a service time; a call of a backend that has just been killed comes to nothing."""
         if backend not in self._alive:
             return
-        samples = self._options[backend].samples_s
-        seconds = samples[self._random[backend].integers(len(samples))] * self._factor[backend]
+        option = self._options[backend]
+        first, count = 0, len(option.samples_s)
+        if option.at_s is not None and count > NEAREST:
+            first = int(np.clip(np.searchsorted(option.at_s, self._now) - NEAREST // 2, 0, count - NEAREST))
+            count = NEAREST
+        seconds = option.samples_s[first + self._random[backend].integers(count)] * self._factor[backend]
         self._answer(backend, self._now + float(seconds))
 
     def disturb(self, disturbance: Disturbance) -> None:
