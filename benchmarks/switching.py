@@ -9,10 +9,10 @@ background.
     python benchmarks/switching.py [--model resnet-tiny] [--batch-size 1] [--runtimes eager onnxruntime] [--seconds 25]
         [--load 0.33] [--scenarios poisson diurnal bursts bursts-slow bursts-kill] [--seeds 0 1 2] [--save FOLDER]
 
-The table has a row for each scenario and policy. The *forecast* knows service times from before the run, so it is off if the machine
-changes its speed; *in hindsight* the simulation draws from those that the backends had around each moment of the live run, so it
-is off if queues and dispatching are simulated wrongly. ``answered`` is forecast, in hindsight, live; accepted, refused, retried and
-lost requests are live. It takes the seconds of all traces, for each policy, and some for cold starts.
+The table has a row for each scenario and policy. The *forecast* knows service times from before the run, so it is off if the
+machine changes its speed; *in hindsight* the simulation draws from those that the backends had around each moment of the live
+run, so it is off if queues and dispatching are simulated wrongly. ``answered`` is forecast, in hindsight, live; accepted, refused,
+retried and lost requests are live. It takes the seconds of all traces, for each policy, and some for cold starts.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ def plot_runs(runs: Sequence[Run]) -> Figure:
         measured = run.provenance == "measured"
         style: dict[str, Any] = {"color": "0.2", "lw": 1} if measured else {"color": "0.5", "lw": 1, "ls": (0, (2, 1))}
         queue.step(*_open_requests(run), where="post", **style)
-        fill = {"marker": "o", "ms": 4, "markerfacecolor": style["color"] if measured else "white"}
-        handles.append(Line2D([], [], label=run.provenance, **style, **fill))
+        face = style["color"] if measured else "white"
+        handles.append(Line2D([], [], label=run.provenance, marker="o", ms=4, markerfacecolor=face, **style))
         done = run.requests[run.requests["outcome"] == "answered"]
         for place, (name, color) in enumerate(colors.items()):
             own = done[done["backend"] == name]

@@ -76,11 +76,15 @@ def retold(runs: Sequence[Run], options: Sequence[Option], seed: int = 0) -> lis
     return pairs
 
 
-def agreement_sentence(runs: Sequence[Run]) -> str:
-    """Whether simulation and reality agree."""
-    table = agreement(runs)
-    if table.empty:
+def agreement_sentences(runs: Sequence[Run], options: Sequence[Option], seed: int = 0) -> str:
+    """Whether simulation and reality agree: by what was known before, and in hindsight (:func:`retold`)."""
+    if {run.provenance for run in runs} != {"simulated", "measured"}:
         return "Nothing was run both simulated and live, so there is nothing to hold the simulation against."
+    return f"Forecast: {_agreement(runs)}\nIn hindsight: {_agreement(retold(runs, options, seed))}"
+
+
+def _agreement(runs: Sequence[Run]) -> str:
+    table = agreement(runs)
     worst = table.loc[(table["p99_ratio"].map(lambda ratio: max(ratio, 1 / ratio))).idxmax()]
     rest = "" if table["agrees"].all() else f"; not for {listed(table.loc[~table['agrees'], 'policy'].tolist())}"
     return (

@@ -233,7 +233,8 @@ def _slowed(run: Run, backend: str, calls: pd.DataFrame) -> pd.Series:
     """Which calls ran while the backend was slowed."""
     changes = [(one.at_s, one.factor) for one in run.disturbances if one.backend == backend and one.factor is not None]
     slowed = calls["begun_s"] < -np.inf
-    for (begin, factor), (end, _) in zip(changes, [*changes[1:], (np.inf, None)], strict=True):
+    ends = [at_s for at_s, _ in changes[1:]] + [np.inf]
+    for (begin, factor), end in zip(changes, ends, strict=False):
         if factor > 1:
             slowed |= (calls["ended_s"] > begin) & (calls["begun_s"] < end)
     return slowed

@@ -13,7 +13,6 @@ from labbench.switching.disturbances import Disturbance
 from labbench.switching.drive import Happened
 from labbench.switching.options import Option
 
-
 NEAREST = 15  # calls around a moment: enough for their scatter, few enough for the speed that the machine had then
 
 
