@@ -218,8 +218,8 @@ def test_by_default_as_many_are_accepted_as_the_slowest_backend_alone_would_answ
         Settings(limit_s=2.0),
     )
     found = run.summary()
-    assert found["refused"] == 100 - 15
-    assert (found["answered"], found["lost"]) == (15, 0)
+    assert found["refused"] == 100 - 10
+    assert (found["answered"], found["lost"]) == (10, 0)
 
 
 def test_what_waits_for_a_backend_that_died_goes_elsewhere_oldest_first():
@@ -442,5 +442,5 @@ def test_in_hindsight_service_times_are_those_of_the_run_without_the_slowed_ones
     early = then["a"].at_s < 9  # a second around the change knows both
     assert set(then["a"].samples_s[early].round(6)) == {0.01}
     again = simulate(list(then.values()), live.arrivals, "round-robin", disturbed).summary()
-    assert again["p99_s"] == pytest.approx(live.summary()["p99_s"], rel=0.05)
+    assert again["p99_s"] == pytest.approx(live.summary()["p99_s"], rel=report.AGREES)
     assert report.agreement(report.retold([replace(live, provenance="measured")], options))["agrees"].all()

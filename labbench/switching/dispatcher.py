@@ -47,7 +47,7 @@ class Settings(Frozen):
     smoothing: float = Field(0.2, gt=0, le=1, description="weight of the newest service time in the smoothed one")
 
 
-RESERVE = 0.75  # of the limit is spent by a full queue before the slowest backend; the rest is for what failed and comes again
+FULL = 0.5  # of the limit is what a full queue takes the slowest backend: it may be slower than it was, and some come again
 
 
 @dataclass(eq=False)
@@ -146,7 +146,7 @@ class Dispatcher:
             name: Backend(name, place, usual_s, Breaker(self.settings.failures, self.settings.open_s))
             for place, (name, usual_s) in enumerate(service_s.items())
         }
-        fitting = int(RESERVE * self.settings.limit_s / max(service_s.values()))
+        fitting = int(FULL * self.settings.limit_s / max(service_s.values()))
         self.capacity = self.settings.capacity or max(fitting, 1)
         self.requests: list[Request] = []
         self.attempts: list[Attempt] = []
