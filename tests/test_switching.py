@@ -391,7 +391,7 @@ def test_the_command_prints_every_policy_and_what_became_of_the_requests(path, t
     run = labbench(*asked, "--kill", "eager@2", "--save", tmp_path / "runs")
     assert run.returncode == 0, run.stderr
     assert all(name in run.stdout for name in COMPARED)
-    assert "accepted requests all answered within the limit" in run.stdout
+    assert "accepted requests were answered within the limit" in run.stdout
     kept = json.loads((tmp_path / "runs" / "static-simulated.json").read_text())
     assert len(kept["arrivals"]["times_s"]) == kept["summary"]["offered"]
     [one] = json.loads(labbench(*asked, "--policy", "static", "--json").stdout)
@@ -444,3 +444,20 @@ def test_in_hindsight_service_times_are_those_of_the_run_without_the_slowed_ones
     again = simulate(list(then.values()), live.arrivals, "round-robin", disturbed).summary()
     assert again["p99_s"] == pytest.approx(live.summary()["p99_s"], rel=report.AGREES)
     assert report.agreement(report.retold([replace(live, provenance="measured")], options))["agrees"].all()
+
+
+def test_lost_and_refused_requests_are_told_and_so_are_policies_that_are_not_worse():
+    slowed = [
+        simulate([option("fast", 0.01), option("slow", 0.02)], bursts(60, 5), name, slow("slow@1:8x"))
+        for name in COMPARED
+    ]
+    said = report.loss_sentence(slowed)
+    lost = {run.policy: run.summary()["lost"] for run in slowed}
+    assert lost["round-robin"] > 0
+    assert f"{lost['round-robin']} by round-robin" in said
+    same = [simulate([option("only", 0.01)], poisson(40, 5), name) for name in COMPARED]
+    assert "not below static's" in report.policy_sentence(same)
+    accepted = sum(run.summary()["accepted"] for run in same)
+    assert (
+        report.loss_sentence(same) == f"Simulated, all {accepted:,} accepted requests were answered within the limit."
+    )

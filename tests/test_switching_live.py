@@ -14,6 +14,7 @@ from labbench.campaign import resolve
 from labbench.cells import Cell
 from labbench.switching import Disturbance, Settings, SwitchingError, calibrate, kill, poisson, serve
 from labbench.switching.live import LiveWorld
+from labbench.switching.processes import cores_of
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system cannot stop a process")
 
@@ -90,6 +91,13 @@ def test_a_backend_that_cannot_start_is_named_with_its_reason_and_no_worker_stay
     with pytest.raises(SwitchingError, match="backend bad cannot be started: fp16 on a CPU"), found:
         pass
     assert found._workers == {}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not keep processes on cores")
+def test_each_backend_has_a_core_of_its_own_or_if_there_are_too_few_all_of_them(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    assert cores_of(["a", "b"]) == {"a": [2], "b": [1]}
+    assert cores_of(["a", "b", "c", "d"]) == {name: [2, 1, 0] for name in "abcd"}
 
 
 def test_the_command_runs_live_and_prints_both_worlds():

@@ -59,7 +59,7 @@ class LiveWorld:
         if not hasattr(signal, "SIGSTOP"):
             raise ConfigError("live switching needs signals that stop a process (Linux, macOS); simulate instead")
         self._cells, self._plugins = dict(backends), tuple(plugins)
-        self._cores = processes.cores(list(self._cells))
+        self._cores = processes.cores_of(list(self._cells))
         self.cold_start_s: dict[str, list[float]] = {name: [] for name in self._cells}
         self._workers: dict[str, Worker] = {}
         self._busy: set[str] = set()

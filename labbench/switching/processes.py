@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from time import sleep
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ DUTY_S = (
 )
 
 
-def start(cell: Cell, core: int | None, plugins: Sequence[str] = ()) -> Worker:
+def start(cell: Cell, cores: Collection[int] | None, plugins: Sequence[str] = ()) -> Worker:
     """A worker that is ready for calls: blocks until its model is loaded, prepared, and its first output was checked.
 
     Raises
@@ -31,8 +31,8 @@ def start(cell: Cell, core: int | None, plugins: Sequence[str] = ()) -> Worker:
         If that fails.
     """
     worker = begin(cell, plugins)
-    if core is not None:
-        os.sched_setaffinity(worker.pid, {core})
+    if cores is not None:
+        os.sched_setaffinity(worker.pid, cores)
     for command in ("load", "prepare", "first"):
         worker.call(command, timeout_s=worker.job.protocol.prepare_timeout_s)
     return worker
@@ -47,12 +47,17 @@ def begin(cell: Cell, plugins: Sequence[str] = ()) -> Worker:
     return worker
 
 
-def cores(names: Sequence[str]) -> dict[str, int | None]:
-    """A core for each backend, the last ones first (interrupts prefer the first); none if there are too few for all."""
+def cores_of(names: Sequence[str]) -> dict[str, Collection[int] | None]:
+    """A core for each backend, the last ones first (interrupts prefer the first); all cores for each if there are too few.
+
+    None where a system cannot keep processes on cores.
+    """
     if not hasattr(os, "sched_setaffinity"):
         return dict.fromkeys(names)
     allowed = sorted(os.sched_getaffinity(0), reverse=True)
-    return dict(zip(names, allowed, strict=False)) if len(allowed) >= len(names) else dict.fromkeys(names)
+    if len(allowed) < len(names):
+        return dict.fromkeys(names, allowed)
+    return {name: [core] for name, core in zip(names, allowed, strict=False)}
 
 
 class Brake:

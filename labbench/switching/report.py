@@ -94,40 +94,44 @@ def _agreement(runs: Sequence[Run]) -> str:
     )
 
 
-def policy_sentence(runs: Iterable[Run]) -> str:
+def policy_sentence(runs: Sequence[Run]) -> str:
     """Whether routing by expected finish has the lowest p99, and against which policies it has not; by provenance."""
     table, told = summaries(runs), []
     for kind, rows in table.groupby("provenance", sort=False):
-        p99, lost = rows.set_index("policy")["p99_s"], rows.set_index("policy")["lost"]
+        p99 = rows.set_index("policy")["p99_s"]
         if ExpectedFinish.name not in p99 or len(p99) < 2:
             continue
-        own = p99[ExpectedFinish.name]
-        others = p99.drop(ExpectedFinish.name)
-        text = f"{str(kind).capitalize()}, p99 of {ExpectedFinish.name} is {seconds(own)}"
+        own, others = p99[ExpectedFinish.name], p99.drop(ExpectedFinish.name)
         better = [f"{name}'s ({seconds(value)})" for name, value in others.items() if own < value]
         worse = [f"{name}'s ({seconds(value)})" for name, value in others.items() if not own < value]
-        text += f", below {listed(better)}" if better else ""
-        text += f", but not below {listed(worse)}" if worse else ""
-        losing = [f"{name} ({number})" for name, number in lost.items() if number]
-        text += f"; accepted requests were lost by {listed(losing)}" if losing else ""
-        told.append(f"{text}.")
-    few = min((run.summary()["answered"] for run in runs), default=0) if isinstance(runs, Sequence) else 0
+        sides = [f"below {listed(better)}"] * bool(better) + [f"not below {listed(worse)}"] * bool(worse)
+        told.append(f"{kind.capitalize()}, p99 of {ExpectedFinish.name} is {seconds(own)}, {', but '.join(sides)}.")
+    few = int(table["answered"].min())
     if told and 0 < few < PERCENTILE_REQUESTS:
-        told.append(
-            f"A p99 of {few:,} answers rests on the {max(few // 100, 1)} slowest: take small differences for chance."
-        )
+        slowest = "the slowest" if few < 200 else f"the {few // 100} slowest"
+        told.append(f"A p99 of {few:,} answers rests on {slowest}: take small differences for chance.")
     return " ".join(told)
 
 
 def loss_sentence(runs: Iterable[Run]) -> str:
-    """What became of the accepted requests of all runs."""
-    table = summaries(runs)
-    lost, accepted, retried = (int(table[name].sum()) for name in ("lost", "accepted", "retried"))
-    fate = "all answered within the limit" if not lost else f"{count(lost, 'of them')} not answered within the limit"
-    again = f", {retried:,} of them after an attempt that failed" if retried else ""
-    refused = int(table["refused"].sum())
-    before = f"; {refused:,} more were refused before they were accepted" if refused else ""
-    return f"Of {accepted:,} accepted requests {'' if not lost else 'there were '}{fate}{again}{before}."
+    """What became of the accepted requests of all runs, by provenance."""
+    told = []
+    for kind, rows in summaries(runs).groupby("provenance", sort=False):
+        lost, accepted, retried, refused = (
+            int(rows[name].sum()) for name in ("lost", "accepted", "retried", "refused")
+        )
+        if lost:
+            by = listed(
+                [f"{number:,} by {name}" for name, number in zip(rows["policy"], rows["lost"], strict=True) if number]
+            )
+            text = f"of {accepted:,} accepted requests {lost:,} were not answered within the limit ({by})"
+        else:
+            text = f"all {accepted:,} accepted requests were answered within the limit"
+        text += f", {retried:,} of them after an attempt that failed" if retried and not lost else ""
+        text += f"; {retried:,} were answered after an attempt that failed" if retried and lost else ""
+        text += f"; {refused:,} more were refused before they were accepted" if refused else ""
+        told.append(f"{kind.capitalize()}, {text}.")
+    return " ".join(told)
 
 
 def log_sentence(run: Run) -> str:
