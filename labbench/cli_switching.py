@@ -80,7 +80,7 @@ def _switch(options: Any) -> int:
     print_frame(report.run_table(runs), as_json=False)
     said = [report.policy_sentence(runs), report.loss_sentence(runs)]
     if options.live:
-        said += [report.agreement_sentences(runs, backends, options.seed), report.overhead_sentence(runs)]
+        said += [report.agreement_sentences(runs), report.overhead_sentence(runs)]
     print("\n".join(said))
     return 0
 

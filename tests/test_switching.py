@@ -32,6 +32,7 @@ from labbench.switching import (
     make_policy,
     named,
     poisson,
+    read_run,
     report,
     simulate,
     slow,
@@ -411,7 +412,7 @@ def test_agreement_counts_policies_whose_p99_and_answers_are_within_a_fifth():
     slower = same[0].requests.assign(latency_s=1.3 * same[0].requests["latency_s"])
     found = report.agreement([*simulated, replace(same[0], requests=slower), *same[1:]])
     assert found["agrees"].tolist() == [False, True, True, True]
-    said = report.agreement_sentences([*simulated, replace(same[0], requests=slower), *same[1:]], options)
+    said = report.agreement_sentences([*simulated, replace(same[0], requests=slower), *same[1:]])
     assert said.startswith("Forecast: ")
     assert "3 of 4 policies; not for static" in said.split("\nIn hindsight: ")[0]
 
@@ -429,21 +430,33 @@ def test_the_notebook_simulates_from_a_store_and_ends_in_words_where_there_is_no
     assert isinstance(last, SystemExit)
 
 
-def test_in_hindsight_service_times_are_those_of_the_run_without_the_slowed_ones_drawn_near_their_moment():
+def test_in_hindsight_a_run_meets_the_machine_as_it_was_slowed_calls_and_cold_start_included():
     from dataclasses import replace
 
     options = [option("a", 0.01, cold_start_s=1.0), option("b", 0.02, cold_start_s=1.0)]
-    changed = Option("a", np.repeat([0.01, 0.03], 100), 1.0, np.linspace(0, 20, 200))  # slower from 10 s on
-    disturbed = [*slow("b@4-6:3x"), *kill("b@12")]
+    changed = Option("a", np.repeat([0.01, 0.03], 100), 2.0, np.linspace(0, 20, 200))  # slower from 10 s on
+    disturbed = [*slow("b@4-6:3x"), *kill("a@12")]
     live = simulate([changed, options[1]], poisson(30, 20), "round-robin", disturbed)
-    then = {one.name: one for one in hindsight(replace(live, provenance="measured"), options)}
-    assert set(then["b"].samples_s.round(6)) == {0.02}
-    assert then["b"].cold_start_s == pytest.approx(1.0)
-    early = then["a"].at_s < 9  # a second around the change knows both
-    assert set(then["a"].samples_s[early].round(6)) == {0.01}
-    again = simulate(list(then.values()), live.arrivals, "round-robin", disturbed).summary()
-    assert again["p99_s"] == pytest.approx(live.summary()["p99_s"], rel=report.AGREES)
-    assert report.agreement(report.retold([replace(live, provenance="measured")], options))["agrees"].all()
+    live = replace(live, provenance="measured", options=tuple(options))
+    then, forecast = hindsight(live), simulate(options, live.arrivals, "round-robin", disturbed)
+    assert [one.factor for one in then.disturbances] == [None]
+    found = [run.summary()["p99_s"] for run in (live, then, forecast)]
+    assert found[1] == pytest.approx(found[0], rel=report.AGREES)
+    assert abs(found[2] / found[0] - 1) > report.AGREES
+    started = [run.log.loc[run.log["what"] == "started", "at_s"].item() for run in (live, then)]
+    assert started[0] == pytest.approx(started[1])
+    assert report.agreement(report.retold([live]))["agrees"].all()
+
+
+def test_a_saved_run_is_read_as_it_was_and_another_file_is_refused(tmp_path):
+    run = simulate([option("a", 0.01), option("b", 0.02)], poisson(30, 3), disturbances=kill("a@1"))
+    run.save(tmp_path / "run.json")
+    again = read_run(tmp_path / "run.json")
+    assert again.to_dict() == run.to_dict()
+    assert hindsight(again).summary() == hindsight(run).summary()
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds no run"):
+        read_run(tmp_path / "other.json")
 
 
 def test_lost_and_refused_requests_are_told_and_so_are_policies_that_are_not_worse():

@@ -10,7 +10,7 @@ from labbench.switching.dispatcher import Dispatcher, Settings
 from labbench.switching.disturbances import Disturbance, kill, slow
 from labbench.switching.options import USUAL_LOAD, Option, SwitchingError, capacity, named, stored_cells, stored_options
 from labbench.switching.policies import COMPARED, POLICIES, Policy, make_policy
-from labbench.switching.run import Run, calibrate, compared, hindsight, serve, simulate
+from labbench.switching.run import Run, calibrate, compared, hindsight, read_run, serve, simulate
 
 __all__ = [
     "COMPARED",
@@ -37,6 +37,7 @@ __all__ = [
     "named",
     "poisson",
     "read_arrivals",
+    "read_run",
     "serve",
     "simulate",
     "slow",

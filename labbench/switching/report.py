@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from labbench.switching.policies import ExpectedFinish
-from labbench.switching.run import Run, hindsight, simulate
+from labbench.switching.run import Run, hindsight
 from labbench.words import count, listed, percent, seconds
 
 if TYPE_CHECKING:
@@ -66,21 +66,16 @@ def agreement(runs: Iterable[Run]) -> pd.DataFrame:
     return both
 
 
-def retold(runs: Sequence[Run], options: Sequence[Option], seed: int = 0) -> list[Run]:
+def retold(runs: Iterable[Run]) -> list[Run]:
     """The measured runs, each with a simulation of the machine as it was during it (:func:`hindsight`)."""
-    pairs = []
-    for run in runs:
-        if run.provenance == "measured":
-            then = hindsight(run, options)
-            pairs += [simulate(then, run.arrivals, run.policy, run.disturbances, run.settings, seed), run]
-    return pairs
+    return [one for run in runs if run.provenance == "measured" for one in (hindsight(run), run)]
 
 
-def agreement_sentences(runs: Sequence[Run], options: Sequence[Option], seed: int = 0) -> str:
+def agreement_sentences(runs: Sequence[Run]) -> str:
     """Whether simulation and reality agree: by what was known before, and in hindsight (:func:`retold`)."""
     if {run.provenance for run in runs} != {"simulated", "measured"}:
         return "Nothing was run both simulated and live, so there is nothing to hold the simulation against."
-    return f"Forecast: {_agreement(runs)}\nIn hindsight: {_agreement(retold(runs, options, seed))}"
+    return f"Forecast: {_agreement(runs)}\nIn hindsight: {_agreement(retold(runs))}"
 
 
 def _agreement(runs: Sequence[Run]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from labbench.config import ConfigError
 from labbench.switching.arrivals import Arrivals, poisson
 from labbench.switching.dispatcher import Attempt, Dispatcher, Request, Settings
 from labbench.switching.disturbances import Disturbance, in_order
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 REQUEST = ("number", "arrived_s", "seen_s", "outcome", "backend", "begun_s", "finished_s", "attempts")
 ATTEMPT = ("backend", "begun_s", "ended_s", "ended", "inside_s")
+TABLES = ("requests", "attempts", "log")
+COUNTS = ("number", "attempts")
+WORDS = ("outcome", "backend", "ended", "what")  # of the tables: columns of whole numbers, and of none
 WARM = 5  # the first fifth of the calls of a calibration is left out
 FIRST_RATE = 10.0  # of the first look at backends of which nothing is known: few requests a second
 
@@ -42,6 +46,8 @@ class Run:
     arrivals : Arrivals
     disturbances : tuple of Disturbance
     settings : Settings
+    options : tuple of Option
+        What was known of the backends before.
     requests : DataFrame
         One row a request: ``number``, ``arrived_s``, ``seen_s`` (by the dispatcher), ``outcome`` (``answered``, ``expired``,
         ``refused``), ``backend``, ``begun_s``, ``finished_s``, ``attempts``, ``latency_s`` (from arrival, NaN without answer).
@@ -59,6 +65,7 @@ class Run:
     arrivals: Arrivals
     disturbances: tuple[Disturbance, ...]
     settings: Settings
+    options: tuple[Option, ...] = field(repr=False)
     requests: pd.DataFrame = field(repr=False)
     attempts: pd.DataFrame = field(repr=False)
     log: pd.DataFrame = field(repr=False)
@@ -109,20 +116,67 @@ class Run:
         return share
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, the trace included; SI units."""
-        tables = {"requests": self.requests, "attempts": self.attempts, "log": self.log}
+        """As plain values, the trace and what was known of the backends included; SI units."""
         return {
             "summary": _known(self.summary()),
             "overhead": _known(self.overhead()) if self.provenance == "measured" else None,
+            "policy": self.policy,
+            "provenance": self.provenance,
+            "cpu_s": None if np.isnan(self.cpu_s) else self.cpu_s,
             "arrivals": self.arrivals.to_dict(),
             "disturbances": [asdict(one) for one in self.disturbances],
             "settings": self.settings.model_dump(),
-            **{name: json.loads(table.to_json(orient="split", index=False)) for name, table in tables.items()},
+            "options": [
+                {"name": one.name, "samples_s": one.samples_s.tolist(), "cold_start_s": one.cold_start_s}
+                | ({} if one.at_s is None else {"at_s": one.at_s.tolist()})
+                for one in self.options
+            ],
+            **{name: _split(getattr(self, name)) for name in TABLES},
         }
 
     def save(self, path: str | Path) -> None:
-        """Write :meth:`to_dict` as JSON."""
+        """Write :meth:`to_dict` as JSON; :func:`read_run` reads it."""
         Path(path).write_text(json.dumps(self.to_dict(), allow_nan=False))
+
+
+def read_run(path: str | Path) -> Run:
+    """A run that was saved.
+
+    Raises
+    ------
+    ConfigError
+        If the file is none.
+    """
+    import pandas as pd
+
+    try:
+        found = json.loads(Path(path).read_text())
+        tables = {name: pd.DataFrame(found[name]["data"], columns=found[name]["columns"]) for name in TABLES}
+        for name, table in tables.items():
+            kinds = {column: "Int64" if column in COUNTS else float for column in table if column not in WORDS}
+            tables[name] = table.astype(kinds)
+        options = [
+            Option(
+                one["name"],
+                np.array(one["samples_s"]),
+                one["cold_start_s"],
+                np.array(one["at_s"]) if "at_s" in one else None,
+            )
+            for one in found["options"]
+        ]
+        arrivals = Arrivals(**{**found["arrivals"], "times_s": np.array(found["arrivals"]["times_s"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} holds no run ({error!r}); give a file that a run was saved to") from None
+    return Run(
+        provenance=found["provenance"],
+        policy=found["policy"],
+        arrivals=arrivals,
+        disturbances=tuple(Disturbance(**one) for one in found["disturbances"]),
+        settings=Settings(**found["settings"]),
+        options=tuple(options),
+        **tables,
+        cpu_s=np.nan if found["cpu_s"] is None else found["cpu_s"],
+    )
 
 
 def simulate(
@@ -208,36 +262,26 @@ def calibrate(world: LiveWorld, rate: float | None = None, seconds: float = 3.0,
     return fastest_first(found)
 
 
-def hindsight(run: Run, options: Sequence[Option]) -> list[Option]:
-    """Options with the service times that a live run had, each to be drawn near its moment, and the cold starts.
+def hindsight(run: Run, seed: int = 0) -> Run:
+    """A live run simulated once more, with the service times that its backends had around each moment, and their cold starts.
 
-    A simulation of them meets the machine as it was, so that it shows whether queues and dispatching are simulated rightly,
-    apart from whether the machine kept its speed. Calls of a backend while it was slowed are left out: the factor is for the
-    simulation.
+    It meets the machine as it was, so it shows whether queues and dispatching are simulated rightly, apart from whether the machine
+    kept its speed. Calls of a slowed backend took as long as they took: they are not slowed once more.
     """
     calls = run.attempts[run.attempts["ended"] == "answered"].sort_values("begun_s")
     found = []
-    for option in options:
+    for option in run.options:
         mine = calls[calls["backend"] == option.name]
-        mine = mine[~_slowed(run, option.name, mine)]
         log = run.log[run.log["backend"] == option.name].groupby("what")["at_s"].first()
         cold_start_s = (
             float(log["started"] - log["died"]) if {"started", "died"} <= set(log.index) else option.cold_start_s
         )
-        took = (mine["ended_s"] - mine["begun_s"]).to_numpy()
-        found.append(Option(option.name, took, cold_start_s, mine["begun_s"].to_numpy()) if len(mine) else option)
-    return found
-
-
-def _slowed(run: Run, backend: str, calls: pd.DataFrame) -> pd.Series:
-    """Which calls ran while the backend was slowed."""
-    changes = [(one.at_s, one.factor) for one in run.disturbances if one.backend == backend and one.factor is not None]
-    slowed = calls["begun_s"] < -np.inf
-    ends = [at_s for at_s, _ in changes[1:]] + [np.inf]
-    for (begin, factor), end in zip(changes, ends, strict=False):
-        if factor > 1:
-            slowed |= (calls["ended_s"] > begin) & (calls["begun_s"] < end)
-    return slowed
+        took, at_s = (mine["ended_s"] - mine["begun_s"]).to_numpy(), mine["begun_s"].to_numpy()
+        known = Option(option.name, took, cold_start_s, at_s) if len(mine) else option
+        found.append(known)
+    kills = [one for one in run.disturbances if one.factor is None]
+    world = SimulatedWorld(found, seed)
+    return _run(world, "simulated", run.options, run.arrivals, run.policy, kills, run.settings)
 
 
 def _run(
@@ -254,12 +298,18 @@ def _run(
     drive(dispatcher, world, arrivals, troubles)
     cpu_s = world.cpu_s()
     tables = _request_table(dispatcher.requests), _attempt_table(dispatcher.attempts), _log_table(dispatcher.log)
-    return Run(provenance, policy, arrivals, troubles, dispatcher.settings, *tables, cpu_s)
+    return Run(provenance, policy, arrivals, troubles, dispatcher.settings, tuple(options), *tables, cpu_s)
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:
     """With None for what is not a number, as JSON wants it."""
     return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in values.items()}
+
+
+def _split(table: pd.DataFrame) -> dict[str, Any]:
+    """Columns and rows of a table, with None for what is missing."""
+    found = table.astype(object).where(table.notna(), None).to_dict("split", index=False)
+    return {"columns": found["columns"], "data": found["data"]}
 
 
 def _request_table(requests: list[Request]) -> pd.DataFrame:
