@@ -58,19 +58,23 @@ def _switch(options: Any) -> int:
     from labbench import zoo
     from labbench.campaign import resolve
     from labbench.cli import grid, print_frame, print_json
-    from labbench.switching import COMPARED, kill, make_policy, named, report, slow
+    from labbench.switching import COMPARED, kill, make_arrivals, make_policy, named, report, slow
+    from labbench.switching.disturbances import in_order
 
     zoo.load_plugins(options.plugin)
     options.mode = ["inference"]
     options.threads = options.threads or [1]  # backends share the machine
     cells = resolve(grid(options).cells())
-    troubles = [one for text in options.slow for one in slow(text)] + [
-        one for text in options.kill for one in kill(text)
+    found = [event for text in options.slow for event in slow(text)] + [
+        event for text in options.kill for event in kill(text)
     ]
     policies = options.policy or list(COMPARED)
-    for name in policies:
-        make_policy(name)  # a mistake is refused before anything runs
-    backends, runs = (_live if options.live else _simulated)(options, named(cells), policies, troubles)
+    for name in policies:  # a mistake is refused before anything runs
+        make_policy(name)
+    rate = 1.0 if options.rate is None else options.rate
+    example = make_arrivals(options.arrivals, rate, options.seconds)
+    troubles, settings = list(in_order(found, named(cells), example.seconds)), _settings(options)
+    backends, runs = (_live if options.live else _simulated)(options, named(cells), policies, troubles, settings)
     _save(runs, options.save)
     if options.json:
         print_json([run.to_dict() for run in runs])
@@ -86,28 +90,28 @@ def _switch(options: Any) -> int:
 
 
 def _simulated(
-    options: Any, cells: dict[str, Cell], policies: list[str], troubles: list[Disturbance]
+    options: Any, cells: dict[str, Cell], policies: list[str], troubles: list[Disturbance], settings: Settings
 ) -> tuple[list[Backend], list[Run]]:
     """What is known of the backends, and a run of each policy."""
     from labbench.store import Store
     from labbench.switching import compared, stored_options
 
     backends = stored_options(Store(options.store), list(cells.values()))
-    arrivals, settings = _arrivals(options, backends), _settings(options)
-    return backends, compared(None, backends, arrivals, policies, troubles, settings, options.seed)
+    return backends, compared(None, backends, _arrivals(options, backends), policies, troubles, settings, options.seed)
 
 
 def _live(
-    options: Any, cells: dict[str, Cell], policies: list[str], troubles: list[Disturbance]
+    options: Any, cells: dict[str, Cell], policies: list[str], troubles: list[Disturbance], settings: Settings
 ) -> tuple[list[Backend], list[Run]]:
     """The same, each policy simulated and live."""
     from labbench.switching import calibrate, compared
     from labbench.switching.live import LiveWorld
 
     with LiveWorld(cells, options.plugin) as world:
-        backends = calibrate(world, options.rate)
-        arrivals, settings = _arrivals(options, backends), _settings(options)
-        return backends, compared(world, backends, arrivals, policies, troubles, settings, options.seed)
+        backends = calibrate(world)
+        return backends, compared(
+            world, backends, _arrivals(options, backends), policies, troubles, settings, options.seed
+        )
 
 
 def _arrivals(options: Any, backends: list[Backend]) -> Arrivals:

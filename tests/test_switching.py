@@ -67,7 +67,9 @@ backends = st.lists(
     st.builds(lambda s, c: (s, c), st.lists(st.floats(1e-3, 0.5), min_size=1, max_size=5), st.floats(0.01, 2)),
     min_size=1, max_size=3,
 ).map(lambda found: [option(f"b{i}", *s, cold_start_s=c) for i, (s, c) in enumerate(found)])  # fmt: skip
-times = st.lists(st.floats(0, 5), min_size=1, max_size=60).map(lambda found: trace(*sorted(found)))
+times = st.lists(st.floats(0, 5), min_size=1, max_size=60).map(
+    lambda found: Arrivals("made", 5.0, np.array(sorted(found)), 0)
+)
 troubles = st.lists(
     st.builds(Disturbance, st.floats(0, 5), st.just("b0"), st.sampled_from([None, 1.0, 3.0, 10.0])), max_size=4
 )
@@ -350,6 +352,7 @@ def test_a_file_that_is_no_trace_is_refused_with_the_reason(tmp_path, text, reas
         (lambda: kill("eager"), "write e.g. eager@15"),
         (lambda: make_policy("roundrobin"), "did you mean 'round-robin'"),
         (lambda: simulate([option("eager", 1)], trace(0), disturbances=kill("eagle@1")), "did you mean 'eager'"),
+        (lambda: simulate([option("eager", 1)], trace(0), disturbances=kill("eager@9")), "the trace ends after 1 s"),
     ],
 )
 def test_bad_input_is_refused_with_the_reason_and_the_way_out(call, reason):
@@ -398,8 +401,9 @@ def test_the_command_prints_every_policy_and_what_became_of_the_requests(path, t
     [one] = json.loads(labbench(*asked, "--policy", "static", "--json").stdout)
     assert one["summary"]["provenance"] == "simulated"
     assert one["overhead"] is None
-    wrong = labbench(*asked, "--kill", "eagle@2")
-    assert (wrong.returncode, "did you mean 'eager'" in wrong.stderr) == (2, True)
+    for kind in ("--simulate", "--live"):
+        wrong = labbench(*asked, "--kill", "eagle@2", kind)
+        assert (wrong.returncode, "did you mean 'eager'" in wrong.stderr) == (2, True)
 
 
 def test_agreement_counts_policies_whose_p99_and_answers_are_within_a_fifth():

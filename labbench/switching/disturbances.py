@@ -62,13 +62,21 @@ def kill(text: str) -> list[Disturbance]:
     return [Disturbance(when, backend)]
 
 
-def in_order(disturbances: Iterable[Disturbance], backends: Iterable[str]) -> tuple[Disturbance, ...]:
-    """By time; raises ConfigError, naming the nearest known one, for a backend that there is not."""
-    found, known = list(disturbances), list(backends)
+def in_order(disturbances: Iterable[Disturbance], backends: Iterable[str], seconds: float) -> tuple[Disturbance, ...]:
+    """By time.
+
+    Raises
+    ------
+    ConfigError
+        For a backend that there is not, naming the nearest known one; for a moment after the last of the trace's ``seconds``.
+    """
+    found, known = sorted(disturbances, key=lambda one: one.at_s), list(backends)
     for one in found:
         if one.backend not in known:
             raise unknown_name("backend", one.backend, known)
-    return tuple(sorted(found, key=lambda one: one.at_s))
+        if one.at_s > seconds and one.factor != 1:
+            raise ConfigError(f"{one} at {one.at_s:g} s: the trace ends after {seconds:.4g} s; let it happen before")
+    return tuple(found)
 
 
 def _number(text: str) -> float | None:

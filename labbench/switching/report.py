@@ -137,14 +137,14 @@ def log_sentence(run: Run) -> str:
 
 
 def overhead_sentence(runs: Iterable[Run]) -> str:
-    """What dispatching costs, live: the worst of the runs."""
+    """What dispatching costs, live, at most in any of the runs."""
     found = [run.overhead() for run in runs if run.provenance == "measured"]
     if not found:
         return ""
     worst = {name: max(one[name] for one in found) for name in found[0]}
     return (
-        f"Generating, dispatching and looking after the workers took {seconds(worst['cpu_per_request_s'])} of processor time a "
-        f"request; a request was seen {seconds(worst['lag_p50_s'])} after its arrival in the median "
-        f"(p99 {seconds(worst['lag_p99_s'])}), "
-        f"and a call spent {seconds(worst['transport_p50_s'])} outside its worker (p99 {seconds(worst['transport_p99_s'])})."
+        f"Generating, dispatching and looking after the workers took at most {seconds(worst['cpu_per_request_s'])} of processor "
+        f"time a request; a request was seen {seconds(worst['lag_p50_s'])} after its arrival in the median "
+        f"(p99 {seconds(worst['lag_p99_s'])}), and a call spent {seconds(worst['transport_p50_s'])} outside its worker "
+        f"(p99 {seconds(worst['transport_p99_s'])})."
     )

@@ -16,7 +16,7 @@ from labbench.switching.arrivals import Arrivals, poisson
 from labbench.switching.dispatcher import Attempt, Dispatcher, Request, Settings
 from labbench.switching.disturbances import Disturbance, in_order
 from labbench.switching.drive import World, drive
-from labbench.switching.options import USUAL_LOAD, Option, capacity, fastest_first
+from labbench.switching.options import USUAL_LOAD, Option, SwitchingError, capacity, fastest_first
 from labbench.switching.policies import COMPARED, ExpectedFinish, RoundRobin, make_policy
 from labbench.switching.simulator import SimulatedWorld
 
@@ -31,6 +31,7 @@ TABLES = ("requests", "attempts", "log")
 COUNTS = ("number", "attempts")
 WORDS = ("outcome", "backend", "ended", "what")  # of the tables: columns of whole numbers, and of none
 WARM = 5  # the first fifth of the calls of a calibration is left out
+CALLS = 20  # expected of a calibration at least, over all backends
 FIRST_RATE = 10.0  # of the first look at backends of which nothing is known: few requests a second
 
 
@@ -110,11 +111,6 @@ class Run:
                 found[f"{name}_p{percentile}_s"] = value
         return found
 
-    def shares(self) -> dict[str, float]:
-        """Part of the answered requests that each backend served."""
-        share: dict[str, float] = self.requests["backend"].value_counts(normalize=True).to_dict()
-        return share
-
     def to_dict(self) -> dict[str, Any]:
         """As plain values, the trace and what was known of the backends included; SI units."""
         return {
@@ -127,8 +123,10 @@ class Run:
             "disturbances": [asdict(one) for one in self.disturbances],
             "settings": self.settings.model_dump(),
             "options": [
-                {"name": one.name, "samples_s": one.samples_s.tolist(), "cold_start_s": one.cold_start_s}
-                | ({} if one.at_s is None else {"at_s": one.at_s.tolist()})
+                {
+                    name: value.tolist() if isinstance(value, np.ndarray) else value
+                    for name, value in asdict(one).items()
+                }
                 for one in self.options
             ],
             **{name: _split(getattr(self, name)) for name in TABLES},
@@ -155,13 +153,8 @@ def read_run(path: str | Path) -> Run:
         for name, table in tables.items():
             kinds = {column: "Int64" if column in COUNTS else float for column in table if column not in WORDS}
             tables[name] = table.astype(kinds)
-        options = [
-            Option(
-                one["name"],
-                np.array(one["samples_s"]),
-                one["cold_start_s"],
-                np.array(one["at_s"]) if "at_s" in one else None,
-            )
+        options: list[dict[str, Any]] = [
+            {name: np.array(value) if isinstance(value, list) else value for name, value in one.items()}
             for one in found["options"]
         ]
         arrivals = Arrivals(**{**found["arrivals"], "times_s": np.array(found["arrivals"]["times_s"])})
@@ -173,7 +166,7 @@ def read_run(path: str | Path) -> Run:
         arrivals=arrivals,
         disturbances=tuple(Disturbance(**one) for one in found["disturbances"]),
         settings=Settings(**found["settings"]),
-        options=tuple(options),
+        options=tuple(Option(**one) for one in options),
         **tables,
         cpu_s=np.nan if found["cpu_s"] is None else found["cpu_s"],
     )
@@ -242,22 +235,32 @@ def calibrate(world: LiveWorld, rate: float | None = None, seconds: float = 3.0,
     rate : float, optional
         Requests per second, over all backends; default: a third of what they can serve, by a first look of a second.
     seconds : float
-        How long.
+        How long; longer if that would be too few calls.
 
     Returns
     -------
     list of Option
         Fastest first. A service time is what the dispatcher sees, from sending a call to its answer.
+
+    Raises
+    ------
+    SwitchingError
+        If a backend answers nothing.
     """
     if rate is None:
         rate = USUAL_LOAD * capacity(calibrate(world, FIRST_RATE, 1.0, seed))
     unknown = [Option(name, np.array([1.0]), 0.0) for name in world.cold_start_s]
     patient = Settings(capacity=10**6, limit_s=10**3, least_patience_s=10**3)
-    run = serve(world, unknown, poisson(rate, seconds, seed), RoundRobin.name, settings=patient)
+    trace = poisson(rate, max(seconds, CALLS / rate), seed)
+    run = serve(world, unknown, trace, RoundRobin.name, settings=patient)
     calls = run.attempts[run.attempts["ended"] == "answered"]
     found = []
     for name, starts in world.cold_start_s.items():
         taken = (calls["ended_s"] - calls["begun_s"])[calls["backend"] == name].to_numpy()
+        if not len(taken):
+            raise SwitchingError(
+                f"backend {name} answered no call of {len(trace)}; look at how it does with `labbench run`"
+            )
         found.append(Option(name, taken[len(taken) // WARM :], starts[0]))
     return fastest_first(found)
 
@@ -277,11 +280,9 @@ def hindsight(run: Run, seed: int = 0) -> Run:
             float(log["started"] - log["died"]) if {"started", "died"} <= set(log.index) else option.cold_start_s
         )
         took, at_s = (mine["ended_s"] - mine["begun_s"]).to_numpy(), mine["begun_s"].to_numpy()
-        known = Option(option.name, took, cold_start_s, at_s) if len(mine) else option
-        found.append(known)
+        found.append(Option(option.name, took, cold_start_s, at_s) if len(mine) else option)
     kills = [one for one in run.disturbances if one.factor is None]
-    world = SimulatedWorld(found, seed)
-    return _run(world, "simulated", run.options, run.arrivals, run.policy, kills, run.settings)
+    return _run(SimulatedWorld(found, seed), "simulated", run.options, run.arrivals, run.policy, kills, run.settings)
 
 
 def _run(
@@ -293,7 +294,7 @@ def _run(
     disturbances: Iterable[Disturbance],
     settings: Settings | None,
 ) -> Run:
-    troubles = in_order(disturbances, [option.name for option in options])
+    troubles = in_order(disturbances, [option.name for option in options], arrivals.seconds)
     dispatcher = Dispatcher({option.name: option.usual_s for option in options}, make_policy(policy), settings)
     drive(dispatcher, world, arrivals, troubles)
     cpu_s = world.cpu_s()
