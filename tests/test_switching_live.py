@@ -16,7 +16,10 @@ from labbench.switching import Disturbance, Settings, SwitchingError, calibrate,
 from labbench.switching.live import LiveWorld
 from labbench.switching.processes import cores_of
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system cannot stop a process")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system cannot stop a process"),
+]
 
 
 def backends(*names, **fields):
