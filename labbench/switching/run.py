@@ -265,11 +265,12 @@ def calibrate(world: LiveWorld, rate: float | None = None, seconds: float = 3.0,
     return fastest_first(found)
 
 
-def hindsight(run: Run, seed: int = 0) -> Run:
+def hindsight(run: Run, policy: str | None = None, seed: int = 0) -> Run:
     """A live run simulated once more, with the service times that its backends had around each moment, and their cold starts.
 
     It meets the machine as it was, so it shows whether queues and dispatching are simulated rightly, apart from whether the machine
-    kept its speed. Calls of a slowed backend took as long as they took: they are not slowed once more.
+    kept its speed. Calls of a slowed backend took as long as they took: they are not slowed once more. With another ``policy``
+    it tells what that would have done at the time; both backends should have had calls then, as round-robin sees to.
     """
     calls = run.attempts[run.attempts["ended"] == "answered"].sort_values("begun_s")
     found = []
@@ -282,7 +283,9 @@ def hindsight(run: Run, seed: int = 0) -> Run:
         took, at_s = (mine["ended_s"] - mine["begun_s"]).to_numpy(), mine["begun_s"].to_numpy()
         found.append(Option(option.name, took, cold_start_s, at_s) if len(mine) else option)
     kills = [one for one in run.disturbances if one.factor is None]
-    return _run(SimulatedWorld(found, seed), "simulated", run.options, run.arrivals, run.policy, kills, run.settings)
+    return _run(
+        SimulatedWorld(found, seed), "simulated", run.options, run.arrivals, policy or run.policy, kills, run.settings
+    )
 
 
 def _run(
