@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labbench.prediction.conformal import radius
+from labbench.prediction.conformal import Radius, radius
 from labbench.prediction.features import VERSIONED
 from labbench.prediction.graphs import WORKLOAD_KEY
 from labbench.prediction.law import Key, labels, rows_of
@@ -73,6 +73,15 @@ class Batches:
 
     def predict(self, frame: pd.DataFrame, level: float) -> tuple[np.ndarray, np.ndarray]:
         """Error of known rows, and the half-width of the interval that holds it with probability ``level``, in the log."""
+        mean, sd = self.told(frame)
+        return mean, sd * self.radius(level).value
+
+    def radius(self, level: float) -> Radius:
+        """Half-width in units of the standard deviation."""
+        return radius(self.scores, self.groups, level)
+
+    def told(self, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Expected error of known rows and its standard deviation, in the log."""
         octave = np.log2(frame["batch_size"].to_numpy(float))
         mean, sd = np.zeros(len(frame)), np.zeros(len(frame))
         for key, rows in rows_of(_same(frame)).items():
@@ -81,7 +90,7 @@ class Batches:
             gain = np.linalg.solve(_covariance(at, at, self.sd, self.length) + NOISE_SD**2 * np.eye(len(at)), across.T)
             mean[rows] = gain.T @ error
             sd[rows] = np.sqrt(np.maximum(self.sd**2 - (across * gain.T).sum(axis=1), 0.0) + NOISE_SD**2)
-        return mean, sd * radius(self.scores, self.groups, level).value
+        return mean, sd
 
 
 def _same(frame: pd.DataFrame) -> list[Key]:

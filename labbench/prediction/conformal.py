@@ -25,6 +25,10 @@ class Radius:
     level: float
     families: int
 
+    def at(self, level: float) -> float:
+        """Half-width that covers with probability ``level``; infinite where the groups cannot support it."""
+        return self.value if self.level >= level - 1e-12 else math.inf
+
 
 def radius(scores: np.ndarray, groups: np.ndarray, level: float) -> Radius:
     """Quantile of out-of-fold errors in which each group counts once.

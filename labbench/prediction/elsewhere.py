@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -134,16 +134,19 @@ class Elsewhere:
             self._processes[kind] = Adaptation.fit(*self._of_kind(self.learnt, kind), DEPARTING, seed=self.seed)
         return self._processes[kind]
 
-    def predict(self, cells: Cells, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each cell the expected ``log(measured / law)``, the half-width of its interval, and how many probes its device had."""
+    def predict(self, cells: Cells, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each cell the expected ``log(measured / law)``, half-widths of its intervals, and how many probes its device had.
+
+        Their shapes are (n,), (n, levels) and (n,).
+        """
         traits, device = self.traits(cells), cells.levels["device"]
-        mean, reach = np.zeros(len(cells)), np.zeros(len(cells))
+        mean, reach = np.zeros(len(cells)), np.zeros((len(cells), len(levels)))
         for kind in np.unique(cells.levels["kind"]):
             model = self.process(str(kind)).learn(*self._of_kind(self.probes, str(kind)))
             there = np.flatnonzero(cells.levels["kind"] == kind)
             for rows in np.split(there, range(AT_A_TIME, len(there), AT_A_TIME)):
                 found = model.predict(traits.take(rows))
-                mean[rows], reach[rows] = found.mean, found.reach(level)
+                mean[rows], reach[rows] = found.mean, np.column_stack([found.reach(level) for level in levels])
         names, counts = np.unique(self.probes[0].levels["device"], return_counts=True)
         probes = dict(zip(names.tolist(), counts.tolist(), strict=True))
         return mean + _shift(self.shift, device), reach, np.array([probes.get(name, 0) for name in device.tolist()])

@@ -11,7 +11,7 @@ Three situations, told apart for each cell:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -116,7 +116,7 @@ class Predictor:
             self, quantities=fit, domain=domain, graphs=graphs, frameworks=frameworks, ceilings=dict(ceilings)
         )
 
-    def predict(self, frame: pd.DataFrame, level: float | None = None) -> pd.DataFrame:
+    def predict(self, frame: pd.DataFrame, level: float | None = None, levels: Sequence[float] = ()) -> pd.DataFrame:
         """Latency and peak memory of each row.
 
         Parameters
@@ -127,13 +127,16 @@ class Predictor:
             no environment has the ceilings of the datasheet of its ``device_name``.
         level : float, optional
             Nominal coverage of the intervals; default: the configuration's.
+        levels : sequence of float, optional
+            Of further intervals, which together tell the distribution.
 
         Returns
         -------
         DataFrame
             The frame's descriptive columns and, for each quantity, ``latency_s``, ``latency_low_s``, ``latency_high_s``
             and ``memory_increase_bytes``, ``memory_increase_low_bytes``, ``memory_increase_high_bytes``; ``level`` (coverage the
-            interval stands for), ``provenance`` (``predicted``), ``method``, ``out_of_domain`` and ``reason``. A row
+            interval stands for), of further intervals ``latency_reach_<level>`` and ``memory_increase_reach_<level>`` (half-width in
+            the log, infinite where too little was learnt from to support the level), ``provenance`` (``predicted``), ``method``, ``out_of_domain`` and ``reason``. A row
             that cannot be predicted has no values and says why in ``reason``.
         """
         import pandas as pd
@@ -152,11 +155,13 @@ class Predictor:
         out = table[described].copy()
         for name, quantity in self.quantities.items():
             rows = table[answered]
-            values = quantity.predict(rows, inside[answered], level, ceilings)
+            values = quantity.predict(rows, inside[answered], level, ceilings, levels)
             if name == "latency_s":
                 probes = values["probes"].reindex(table.index).to_numpy()
             stem, unit = name.rsplit("_", 1)
-            for column, value in ((name, "point"), (f"{stem}_low_{unit}", "low"), (f"{stem}_high_{unit}", "high")):
+            ends = {name: "point", f"{stem}_low_{unit}": "low", f"{stem}_high_{unit}": "high"}
+            ends |= {f"{stem}_reach_{one:g}": f"reach_{one:g}" for one in levels}
+            for column, value in ends.items():
                 out[column] = pd.Series(np.nan, index=table.index).where(~answered, values[value].reindex(table.index))
         out["level"] = np.where(answered, min(q.radius(level).level for q in self.quantities.values()), np.nan)
         out["provenance"] = "predicted"

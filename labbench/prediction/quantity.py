@@ -8,7 +8,7 @@ Where a configuration has no law of its own, :mod:`labbench.prediction.elsewhere
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -156,6 +156,7 @@ class Quantity:
         corrected: np.ndarray,
         level: float,
         ceilings: Mapping[Device, Ceilings] | None = None,
+        levels: Sequence[float] = (),
     ) -> pd.DataFrame:
         """Point and interval for each row; a residual acts where ``corrected`` (in the domain), else the law alone.
 
@@ -166,12 +167,15 @@ class Quantity:
         level : float
         ceilings : mapping, optional
             Of all devices in the frame; default: of those that were fitted.
+        levels : sequence of float, optional
+            Of further intervals.
 
         Returns
         -------
         DataFrame
             ``point``, ``low``, ``high`` in the quantity's unit; ``law``: the fitted law alone; ``probes``: where the configuration
-            carries no law, how many such cells were measured on its device, else missing.
+            carries no law, how many such cells were measured on its device, else missing; ``reach_<level>`` of each of the further
+            intervals: its half-width in the log, infinite where too little was learnt from to support the level.
         """
         import pandas as pd
 
@@ -179,10 +183,12 @@ class Quantity:
         order = np.lexsort((frame["batch_size"].to_numpy(float), frame["model"].to_numpy(str)))
         chunks = [order[start : start + CHUNK] for start in range(0, max(len(order), 1), CHUNK)]
         form = self.law if ceilings is None else replace(self.law, ceilings=ceilings)
-        found = [self._predicted(form, frame.iloc[rows], corrected[rows], level) for rows in chunks]
+        found = [self._predicted(form, frame.iloc[rows], corrected[rows], level, levels) for rows in chunks]
         return pd.concat(found).reindex(frame.index)
 
-    def _predicted(self, form: Any, frame: pd.DataFrame, corrected: np.ndarray, level: float) -> pd.DataFrame:
+    def _predicted(
+        self, form: Any, frame: pd.DataFrame, corrected: np.ndarray, level: float, levels: Sequence[float]
+    ) -> pd.DataFrame:
         import pandas as pd
 
         design, table = form.design(frame), self.features.table(frame)
@@ -193,17 +199,23 @@ class Quantity:
         law = parts.sum(axis=1)
         seen = with_shares(table, parts)
         known = frame["group"].isin(self.groups).to_numpy() & (self.near is not None)
-        shift, reach = np.zeros(len(frame)), np.zeros(len(frame))
+
+        def radii(of: Residual | Batches) -> list[float]:
+            return [of.radius(level).value, *(of.radius(one).at(one) for one in levels)]
+
+        shift, reach = np.zeros(len(frame)), np.zeros((len(frame), 1 + len(levels)))
         for residual, rows in ((self.near, known), (self.far, ~known)):
             if residual is not None and rows.any():
                 shift[rows] = residual.correction(seen[rows])
-                reach[rows] = residual.radius(level).value * residual.spread(seen[rows])
+                reach[rows] = np.outer(residual.spread(seen[rows]), radii(residual))
         shift, probes = np.where(corrected, shift, 0.0), np.full(len(frame), np.nan)
         if self.siblings is not None and (same := self.siblings.known(frame)).any():
-            shift[same], reach[same] = self.siblings.predict(frame[same], level)
+            shift[same], sd = self.siblings.told(frame[same])
+            reach[same] = np.outer(sd, radii(self.siblings))
         if len(away):
             there = Cells.of(frame.iloc[away], table[away], parts[away], self.features)
-            shift[away], reach[away], probes[away] = self.elsewhere.predict(there, level)
-        point, spread = law * np.exp(shift), np.exp(reach)
+            shift[away], reach[away], probes[away] = self.elsewhere.predict(there, (level, *levels))
+        point, spread = law * np.exp(shift), np.exp(reach[:, 0])
         columns = {"point": point, "low": point / spread, "high": point * spread, "law": law, "probes": probes}
+        columns |= {f"reach_{one:g}": reach[:, number] for number, one in enumerate(levels, 1)}
         return pd.DataFrame(columns, index=frame.index)

@@ -1,38 +1,49 @@
-"""Filter, rank, and find ties and fallbacks."""
+"""Filter, rank, and find ties, chances and fallbacks."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labbench.selection.chances import Belief, chances_of_best
 from labbench.selection.decision import Choice, Decision
-from labbench.selection.limits import Violation, violations
-from labbench.selection.options import QUESTION, options
-from labbench.selection.requirements import Requirements, SelectionError
+from labbench.selection.doubts import to_measure
+from labbench.selection.limits import Check, Violation, checks, violations
+from labbench.selection.options import MILLION, TAILS, Options, options, question
+from labbench.selection.pareto import non_dominated
+from labbench.selection.prices import price_notes
+from labbench.selection.requirements import WEIGHTED, Requirements, SelectionError
+from labbench.selection.score import compatibility
 from labbench.words import count, percent
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from labbench.prediction import Predictor
+    from labbench.records import Environment
 
 # objective -> columns of its value and of the ends of its interval; less is better in all of them
 OBJECTIVES = {
     "latency": ("latency_s", "latency_low_s", "latency_high_s"),
-    "throughput": ("median_s", "median_low_s", "median_high_s"),  # the items of a call are part of the question
-    "memory": ("memory_bytes", "memory_bytes", "memory_high_bytes"),
+    "throughput": ("item_s", "item_low_s", "item_high_s"),
+    "memory": ("memory_bytes", "memory_low_bytes", "memory_high_bytes"),
     "cost": ("cost_per_million", "cost_per_million_low", "cost_per_million_high"),
+    "energy": ("joules_per_item", "joules_per_item", "joules_per_item"),
+    WEIGHTED: ("score", "score_low", "score_high"),
 }
-
-
+FRONT = ("cost_per_million", "latency_s", "item_s", "joules_per_item")  # of cost, latency, throughput and energy
 TIE_BREAKERS = ("predicted", "memory_bytes", "prepare_s")
 
 
 def select(
-    frame: pd.DataFrame, requirements: Requirements | None = None, predictor: Predictor | None = None
+    frame: pd.DataFrame,
+    requirements: Requirements | None = None,
+    predictor: Predictor | None = None,
+    environments: Mapping[str, Environment] | None = None,
 ) -> Decision:
     """Choose a platform and precision for every workload.
 
@@ -45,6 +56,8 @@ def select(
     predictor : Predictor, optional
         Fitted; without one only what was measured can be chosen. A prediction outside what was measured excludes its
         option; one inside is judged at the pessimistic end of its interval and loses ties to anything measured.
+    environments : mapping, optional
+        ``Store.environments()``: tell how much memory devices have. Without them only datasheets do.
 
     Raises
     ------
@@ -52,25 +65,107 @@ def select(
         If the store cannot answer: names what is missing or the nearest known name.
     """
     requirements = requirements or Requirements()
-    table = options(frame, requirements, predictor)
-    rows: list[Any] = table[list(QUESTION)].to_dict("records")
-    table["workload"] = [_workload(row) for row in rows]
-    found = [violations(row, requirements) for _, row in table.iterrows()]
-    table["allowed"] = [not items for items in found]
-    table["why_not"] = ["; ".join(item.reason for item in items) or None for items in found]
-    table["excess"] = [_excess(items) for items in found]
-    table["rank"], table["tied"] = 0, False
-    described = dict(zip(table.index, table.to_dict("records"), strict=True))
-    compared = table[list(dict.fromkeys((*OBJECTIVES[requirements.objective], *TIE_BREAKERS)))].copy()
-    choices = []
-    for _, rows in sorted(table.groupby("question").indices.items()):
-        group = table.index[rows]
-        ranked, ties, reason = _rank(compared.loc[group[table["allowed"].to_numpy()[rows]]], requirements)
+    if requirements.gpus and predictor is None:
+        raise SelectionError(
+            f"nobody measured {requirements.gpus[0]}: it can only be predicted; give a fitted predictor "
+            "(`labbench select --predict`)"
+        )
+    found = options(frame, requirements, predictor, environments)
+    table = found.table
+    rows: list[Any] = table[question(requirements)].to_dict("records")
+    table["workload"] = [_workload(row, requirements) for row in rows]
+    checked = checks(found, requirements)
+    excluded = [
+        [*violations(row, checked[place], requirements), *_no_objective(row, requirements)]
+        for place, (_, row) in enumerate(table.iterrows())
+    ]
+    table["allowed"] = [not items for items in excluded]
+    table["why_not"] = ["; ".join(item.reason for item in items) or None for items in excluded]
+    table["excess"] = [_excess(items) for items in excluded]
+    table["chance_of_limits"] = [_chance(items) for items in checked]
+    table["rank"], table["tied"], table["on_front"], table["chance_best"] = 0, False, False, np.nan
+    for end in ("", "_low", "_high"):
+        table[f"score{end}"] = _score(table, requirements, end)
+    groups = [table.index[rows] for _, rows in sorted(table.groupby("question").indices.items())]
+    ranks = []
+    for group in groups:
+        allowed = group[table.loc[group, "allowed"].to_numpy(bool)]
+        ranked, ties, reason = _rank(table.loc[allowed], requirements)
         table.loc[ranked, "rank"] = np.arange(1, len(ranked) + 1)
         table.loc[ties, "tied"] = len(ties) > 1
-        choices.append(_choice(group, described, found, ranked, ties, reason, requirements))
+        if ranked:
+            table.loc[ranked, "chance_best"] = chances_of_best(
+                _beliefs(found, ranked, requirements), requirements.goals
+            )
+            table.loc[ranked, "on_front"] = non_dominated(table.loc[ranked, list(FRONT)].to_numpy(float))
+        ranks.append((group, ranked, ties, reason))
+    scores = compatibility(table, frame)
+    described = dict(zip(table.index, table.to_dict("records"), strict=True))
+    for label, row in described.items():
+        row |= {"checks": tuple(checked[label]), "compatibility": scores[label]}
+    choices = tuple(_choice(*rank, described, excluded, requirements) for rank in ranks)
+    known = {
+        str(name) for column in ("machine_id", "device_name", "device") for name in table[column].dropna().unique()
+    }
     order = table.assign(last=table["rank"] == 0).sort_values(["question", "last", "rank", "excess"], kind="stable")
-    return Decision(requirements, tuple(choices), order.drop(columns="last").reset_index(drop=True))
+    notes = tuple(price_notes(requirements.prices, known))
+    return Decision(requirements, choices, order.drop(columns="last").reset_index(drop=True), notes)
+
+
+def _no_objective(row: pd.Series, requirements: Requirements) -> list[Violation]:
+    """An option that ran but of which nothing tells how good it is."""
+    if row["status"] != "ok" or row["out_of_domain"]:
+        return []
+    reasons = {
+        "cost": f"no price is given for {row['device']}",
+        "energy": "its energy was not measured",
+        "memory": "its memory was not measured",
+    }
+    lacking = [name for name in requirements.goals if np.isnan(float(row[OBJECTIVES[name][0]]))]
+    return [
+        Violation("objective", f"its {name} is not known: {reasons.get(name, 'no figure is stored')}")
+        for name in lacking
+    ]
+
+
+def _score(table: pd.DataFrame, requirements: Requirements, end: str) -> np.ndarray:
+    """Weighted sum of logs over the best value of the question, options that are excluded left aside; see ``weights``."""
+    total = np.zeros(len(table))
+    for name, weight in requirements.goals.items():
+        column = OBJECTIVES[name][("", "_low", "_high").index(end)]
+        best = table[OBJECTIVES[name][0]].where(table["allowed"]).groupby(table["question"]).transform("min")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            total = total + weight * np.log(table[column].to_numpy(float) / best.to_numpy(float))
+    return np.where(table["allowed"], total, np.nan)
+
+
+def _beliefs(found: Options, labels: list[Any], requirements: Requirements) -> dict[str, Belief]:
+    """Of what the objective consists of, for some rows."""
+    rows, beliefs = np.asarray(labels, int), found.beliefs
+    table = found.table.loc[rows]
+    items = table["items_per_call"].to_numpy(float)
+    made: dict[str, Belief] = {}
+    for name in requirements.goals:
+        if name == "memory":
+            made[name] = beliefs["memory"].take(rows)
+        elif name == "latency":
+            made[name] = beliefs[TAILS[requirements.latency_percentile]].take(rows)
+        elif name == "energy":
+            joules = table["joules_per_item"].to_numpy(float)
+            nothing = np.zeros_like(beliefs["median"].below[rows])
+            made[name] = Belief(joules, beliefs["median"].levels, nothing, nothing)
+        else:
+            factor = (
+                1 / items if name == "throughput" else MILLION * table["cost_per_hour"].to_numpy(float) / 3600 / items
+            )
+            made[name] = beliefs["median"].take(rows).times(factor)
+    return made
+
+
+def _chance(checked: list[Check]) -> float:
+    """That all limits are met, at least: misses may not overlap (Boole's inequality); NaN where one cannot be told."""
+    limits = [check for check in checked if check.requirement != "memory_headroom" or not np.isnan(check.chance)]
+    return float(max(0.0, 1 - sum(1 - check.chance for check in limits)))
 
 
 def headline(decision: Decision) -> str:
@@ -84,8 +179,9 @@ def headline(decision: Decision) -> str:
     ranking = Counter(choice.best["option"] for choice in made if choice.best).most_common()
     best, wins = ranking[0]
     what = {"latency": "fastest", "throughput": "fastest", "memory": "leanest", "cost": "cheapest"}
+    what |= {"energy": "most frugal", WEIGHTED: "best weighted"}
     rest = ", ".join(f"{name} for {times:,}" for name, times in ranking[1:])
-    text = f"{best} is the {what[decision.requirements.objective]} choice for {wins:,} of {total:,} workloads"
+    text = f"{best} is the {what[decision.requirements.aim]} choice for {wins:,} of {total:,} workloads"
     text += f" ({rest})" if rest else ""
     unmet = total - len(made)
     text += f"; {unmet:,} cannot meet the requirements" if unmet else ""
@@ -126,6 +222,8 @@ def study_headline(store: str | Path) -> str:
 
 def _worth(decision: Decision, favourite: str) -> str:
     """What the most frequent choice costs where it is not the best, and what excluded options there are."""
+    if decision.requirements.weights:
+        return ""
     column = OBJECTIVES[decision.requirements.objective][0]
     losses = []
     for choice in decision.choices:
@@ -137,7 +235,7 @@ def _worth(decision: Decision, favourite: str) -> str:
     )
     if not lacking and not any(losses):
         return ""
-    unit = {"memory": "memory", "cost": "cost"}.get(decision.requirements.objective, "latency")
+    unit = {"memory": "memory", "cost": "cost", "energy": "energy"}.get(decision.requirements.objective, "latency")
     text = f"Using it for everything would cost {percent(float(np.mean(losses)))} of {unit} on average"
     worst = f" and {percent(float(np.max(losses)))} at worst" if max(losses) > 0 else ""
     return text + worst + (f", and {lacking} workload{'s' * (lacking > 1)} cannot use it." if lacking else ".")
@@ -153,7 +251,7 @@ def _doubt(decision: Decision) -> str:
 
 def _rank(rows: pd.DataFrame, requirements: Requirements) -> tuple[list[Any], list[Any], str]:
     """Row labels in order of preference, those tied with the best, and what broke the tie."""
-    value, low, high = OBJECTIVES[requirements.objective]
+    value, low, high = OBJECTIVES[requirements.aim]
     known = rows[rows[value].notna()].sort_values(value, kind="stable")
     if known.empty:
         return [], [], ""
@@ -183,11 +281,11 @@ def _tie_break(tied: pd.DataFrame) -> str:
 
 def _choice(
     labels: pd.Index,
-    described: dict[Any, dict[str, Any]],
-    found: list[list[Violation]],
     ranked: list[Any],
     ties: list[Any],
     reason: str,
+    described: dict[Any, dict[str, Any]],
+    found: list[list[Violation]],
     requirements: Requirements,
 ) -> Choice:
     allowed = [described[label] | {"tie_break": reason} for label in ranked]
@@ -196,6 +294,7 @@ def _choice(
         (label for label in labels if found[label]), key=lambda label: (np.isnan(excess[label]), excess[label])
     )
     first = described[labels[0]]
+    excluded = tuple((described[label], tuple(found[label])) for label in out)
     return Choice(
         question=str(first["workload"]),
         model=str(first["model"]),
@@ -203,10 +302,12 @@ def _choice(
         ranked=tuple(allowed),
         ties=tuple(described[label]["option"] for label in ties),
         fallbacks=_fallbacks(allowed),
-        excluded=tuple((described[label], tuple(found[label])) for label in out),
-        objective=requirements.objective,
+        excluded=excluded,
+        objective=requirements.aim,
         percentile=requirements.latency_percentile,
         currency=requirements.currency,
+        probability=requirements.probability,
+        open=to_measure(allowed, excluded, len(ties) > 1),
     )
 
 
@@ -224,14 +325,15 @@ def _excess(found: list[Violation]) -> float:
     return max(float(violation.excess or 0) for violation in found)
 
 
-def _workload(row: dict[str, Any]) -> str:
+def _workload(row: dict[str, Any], requirements: Requirements) -> str:
     import pandas as pd
 
     from labbench.cells import Workload
 
     fields = {name: value for name, value in row.items() if not pd.isna(value)}
     work = Workload(**{name: _python(value) for name, value in fields.items()})
-    return f"{work.model} {work.mode} {work.shape_label}"
+    shape = " ".join(work.shape_label.split()[1:]) if requirements.choose_batch else work.shape_label
+    return f"{work.model} {work.mode} {shape}".strip()
 
 
 def _python(value: Any) -> Any:

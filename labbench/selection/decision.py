@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from labbench.selection.doubts import Open
 from labbench.selection.limits import Violation
-from labbench.selection.requirements import Requirements
+from labbench.selection.requirements import WEIGHTED, Requirements
 from labbench.words import listed, number, outward, rate, seconds, size
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Choice:
     excluded : tuple of (dict, tuple of Violation)
         The others, nearest to being allowed first, with all that excludes them.
     objective : str
+    open : tuple of Open
+        Cells whose measurement may change the choice, the likeliest first.
     """
 
     question: str
@@ -44,6 +47,8 @@ class Choice:
     objective: str
     percentile: int
     currency: str
+    probability: float | None = None
+    open: tuple[Open, ...] = ()
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -98,11 +103,15 @@ class Choice:
         return ", ".join(facts)
 
     def _lead(self, best: dict[str, Any], other: dict[str, Any]) -> str:
+        if self.objective == WEIGHTED:
+            apart = math.exp(other["score"] - best["score"])
+            return f"{apart:.2f} times better, weighted, than the next, {other['option']}"
         column, word = {
             "latency": ("latency_s", "faster than"),
-            "throughput": ("median_s", "the throughput of"),
+            "throughput": ("item_s", "the throughput of"),
             "memory": ("memory_bytes", "less memory than"),
             "cost": ("cost_per_million", "cheaper than"),
+            "energy": ("joules_per_item", "less energy than"),
         }[self.objective]
         ratio = other[column] / best[column]
         return f"{ratio:.2f} times {word} the next, {other['option']}"
@@ -117,6 +126,8 @@ class Decision:
     requirements : Requirements
     choices : tuple of Choice
         One a workload.
+    notes : tuple of str
+        What to beware of, e.g. old prices.
     options : DataFrame
         Every option with its values, ``rank`` (1 is best; 0 where excluded), ``allowed``, ``tied``, ``why_not`` and
         ``excess`` (relative distance from being allowed, NaN where no limit would do).
@@ -125,6 +136,7 @@ class Decision:
     requirements: Requirements
     choices: tuple[Choice, ...]
     options: pd.DataFrame = field(repr=False)
+    notes: tuple[str, ...] = ()
 
     def table(self) -> pd.DataFrame:
         """One row a question: the choice, its numbers, ties and fallbacks."""

@@ -1,17 +1,19 @@
-"""Why an option is excluded, and how far it is from being allowed."""
+"""Why an option is excluded, and how far each one is from each limit."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from labbench.selection.options import MILLION, TAILS, Options
 from labbench.selection.requirements import Requirements
 from labbench.words import listed, number, over, percent, seconds, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pandas as pd
 
 
@@ -22,11 +24,12 @@ class Violation:
     Attributes
     ----------
     requirement : str
-        Field of :class:`Requirements`, or ``status``, ``prediction`` where the option itself is at fault.
+        Field of :class:`Requirements`, or ``status``, ``prediction``, ``capability``, ``objective`` where the option itself is at
+        fault.
     reason : str
         For people, with the distance.
     needed : float or None
-        Value of the requirement at which the option would meet it; ``None`` where no value would do.
+        Value of the requirement at which the option would just meet it; ``None`` where no value would do.
     excess : float or None
         Distance relative to the requirement: 0.15 is 15 % over (or short).
     """
@@ -41,8 +44,63 @@ class Violation:
         return asdict(self)
 
 
-def violations(option: pd.Series, requirements: Requirements) -> list[Violation]:
-    """Everything that excludes an option; empty where it is allowed. Numbers are judged at their pessimistic end."""
+@dataclass(frozen=True)
+class Check:
+    """One limit held against one option.
+
+    Attributes
+    ----------
+    requirement : str
+        Field of :class:`Requirements`.
+    value : float
+        What is judged: the pessimistic end of what is known, in the requirement's unit; NaN where nothing is known.
+    limit : float
+    distance : float
+        Relative to the limit, below 0 where it is met: -0.2 is 20 % inside, 0.15 is 15 % over (or short). Of the head-room, in
+        shares of the device's memory.
+    chance : float
+        Probability that the limit is met, by what is known; NaN where nothing is.
+    violation : Violation or None
+        Where it is not met.
+    """
+
+    requirement: str
+    value: float
+    limit: float
+    distance: float
+    chance: float
+    violation: Violation | None
+
+
+@dataclass(frozen=True)
+class Limited:
+    """A number that a requirement limits, of all options."""
+
+    requirement: str
+    what: Callable[[Any], str]
+    show: Callable[[Any, float], str]
+    judged: np.ndarray
+    chance: np.ndarray
+    unknown: Callable[[Any], str]
+    least: bool = False
+    absolute: bool = False  # the distance is a difference of shares
+    uncertain: bool = True  # it has a distribution
+
+
+def checks(options: Options, requirements: Requirements) -> list[list[Check]]:
+    """Every limit that applies, held against every option that ran or is predicted; empty lists for the others."""
+    rows: list[Any] = list(options.table.itertuples())
+    found: list[list[Check]] = [[] for _ in rows]
+    for limited in _limited(options, requirements):
+        for place, row in enumerate(rows):
+            if row.status == "ok":
+                check = _check(limited, place, row, requirements)
+                found[place] += [check] if check else []
+    return found
+
+
+def violations(option: pd.Series, checked: list[Check], requirements: Requirements) -> list[Violation]:
+    """Everything that excludes an option; empty where it is allowed."""
     found = list(_not_allowed(option, requirements))
     if option["status"] != "ok":
         reason = option["reason"] if isinstance(option["reason"], str) else "no reason recorded"
@@ -52,50 +110,175 @@ def violations(option: pd.Series, requirements: Requirements) -> list[Violation]
             *found,
             Violation("prediction", f"not measured, and the prediction is no ground to choose: {option['reason']}"),
         ]
-    return [*found, *_over_limits(option, requirements)]
+    return [*found, *(check.violation for check in checked if check.violation)]
 
 
 def _not_allowed(option: pd.Series, requirements: Requirements) -> Iterator[Violation]:
-    for column in ("device", "runtime", "precision"):
+    for column in ("device", "runtime", "precision", "vendor"):
         allowed = getattr(requirements, f"{column}s")
-        if allowed is not None and option[column] not in allowed:
+        names = {option[column], option["device_name"]} if column == "device" else {option[column]}
+        if allowed is not None and not names & set(allowed):
+            told = option[column] if isinstance(option[column], str) else "that nothing tells"
             yield Violation(
-                f"{column}s", f"{column} {option[column]} is not among those allowed ({listed(list(allowed))})"
+                f"{column}s", f"{column} {told} is not among those allowed ({listed([str(one) for one in allowed])})"
             )
+    if isinstance(option["lacks"], str):
+        yield Violation("capability", option["lacks"])
 
 
-def _over_limits(option: pd.Series, requirements: Requirements) -> Iterator[Violation]:
-    percentile = "median" if requirements.latency_percentile == 50 else f"p{requirements.latency_percentile}"
-    end = f"upper {percent(requirements.confidence)} bound of the predicted " if option["predicted"] else ""
-    unit = option["throughput_unit"]
-    money = f" {requirements.currency}"
-    checks = (
-        ("max_latency_s", f"{end}{percentile} latency", option["latency_high_s"], seconds),
-        (
-            "min_throughput",
-            f"{end and 'pessimistic '}throughput",
-            option["throughput_low"],
-            lambda v: f"{number(v)} {unit}/s",
-        ),
-        ("max_memory_bytes", f"{end}peak memory", option["memory_high_bytes"], size),
-        ("max_cost_per_hour", "price per hour", option["cost_per_hour"], lambda v: number(v) + money),
-        (
-            "max_cost_per_million",
-            f"cost of a million {unit}",
-            option["cost_per_million_high"],
-            lambda v: number(v) + money,
-        ),
+def _limited(options: Options, requirements: Requirements) -> Iterator[Limited]:
+    """What is limited, and where the options stand."""
+    table, known, money = options.table, requirements.model_dump(exclude_none=True), f" {requirements.currency}"
+
+    def floats(name: str) -> np.ndarray:
+        return table[name].to_numpy(float, na_value=np.nan)
+
+    def end(stem: str, high: str) -> np.ndarray:
+        if requirements.probability is None:
+            return floats(high)
+        return options.beliefs[stem].quantile(requirements.probability)
+
+    def timed(field: str, factor: np.ndarray, **rest: Any) -> Limited:
+        """A number that is the median time of a call times a factor."""
+        belief = options.beliefs["median"].times(factor)
+        judged = end("median", "median_high_s") * factor
+        return Limited(field, judged=judged, chance=belief.chance_below(known[field]), **rest)
+
+    asked = requirements.latency_percentile
+    latencies = {"max_latency_s": asked, **{f"max_latency_p{one}_s": one for one in TAILS}}
+    for field, percentile in latencies.items():
+        if field in known:
+            stem = TAILS[percentile]
+            name = "median" if percentile == 50 else f"p{percentile}"
+            yield Limited(
+                field, lambda _, name=name: f"{name} latency", lambda _, value: seconds(value),
+                end(stem, f"{stem}_high_s"), options.beliefs[stem].chance_below(known[field]), _not_measured,
+            )  # fmt: skip
+    items, hourly = floats("items_per_call"), floats("cost_per_hour")
+    if "min_throughput" in known:
+        belief = options.beliefs["median"]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            judged = items / end("median", "median_high_s")
+        chance = belief.chance_below(items / known["min_throughput"])
+        show = lambda row, value: f"{number(value)} {row.throughput_unit}/s"  # noqa: E731
+        yield Limited("min_throughput", lambda _: "throughput", show, judged, chance, _not_measured, least=True)
+    if "max_memory_bytes" in known:
+        chance = options.beliefs["memory"].chance_below(known["max_memory_bytes"])
+        show = lambda _, value: size(value)  # noqa: E731
+        what = lambda _: "peak memory"  # noqa: E731
+        yield Limited("max_memory_bytes", what, show, end("memory", "memory_high_bytes"), chance, _not_measured)
+    yield from _headroom(options, requirements, end("memory", "memory_high_bytes"))
+    plain = {
+        "max_output_error": ("output error", "output_error", number, "its output was not compared with eager fp32's"),
+        "max_joules_per_item": ("energy of an item", "joules_per_item", lambda v: f"{number(v)} J", "its energy was not measured"),
+        "max_cost_per_hour": ("price per hour", "cost_per_hour", lambda v: number(v) + money, None),
+    }  # fmt: skip
+    for field, (word, column, shown, reason) in plain.items():
+        if field in known:
+            judged = floats(column)
+            met = np.where(np.isnan(judged), np.nan, judged <= known[field])
+            yield Limited(
+                field, lambda _, word=word: word, lambda _, value, shown=shown: shown(value), judged, met,
+                lambda row, reason=reason: reason or _no_price(row), uncertain=False,
+            )  # fmt: skip
+    priced: Any = {"show": lambda _, value: number(value) + money, "unknown": _no_price}
+    if "max_cost_per_million" in known:
+        what = lambda row: f"cost of a million {row.throughput_unit}"  # noqa: E731
+        yield timed("max_cost_per_million", MILLION * hourly / 3600 / items, what=what, **priced)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        calls = floats("training_s") / floats("median_s")
+    if "max_training_s" in known:
+        show = lambda _, value: f"{number(value / 3600)} h"  # noqa: E731
+        yield timed("max_training_s", calls, what=lambda _: "time to train", show=show, unknown=_no_training)
+    if "max_training_cost" in known:
+        yield timed("max_training_cost", calls * hourly / 3600, what=lambda _: "cost of training", **priced)
+
+
+def _headroom(options: Options, requirements: Requirements, judged: np.ndarray) -> Iterator[Limited]:
+    """Memory that is left free, as a share of the device's; always checked where both are known, since what does not fit fails."""
+    device = options.table["device_memory_bytes"].to_numpy(float)
+    free = 1 - judged / device
+    asked = requirements.memory_headroom
+    if asked == 0:
+        free = np.where(np.isnan(free), np.inf, free)  # nobody asked
+    chance = options.beliefs["memory"].chance_below((1 - asked) * device)
+    unknown = lambda row: (  # noqa: E731
+        _not_measured(row)
+        if math.isfinite(row.device_memory_bytes)
+        else f"nothing tells how much memory {row.device} has"
     )
-    for name, what, value, show in checks:
-        limit = getattr(requirements, name)
-        if limit is None:
-            continue
-        if not math.isfinite(value):
-            cause = f"no price is given for {option['device']}" if "cost" in name else "it was not measured"
-            yield Violation(name, f"{what} is limited to {show(limit)}, but {cause}")
-        elif name == "min_throughput" and value < limit:
-            short = 1 - value / limit
-            yield Violation(name, f"{what} {show(value)} < {show(limit)} needed, {percent(short)} short", value, short)
-        elif name != "min_throughput" and value > limit:
-            excess = value / limit - 1
-            yield Violation(name, f"{what} {show(value)} > limit {show(limit)}, {over(excess)}", value, excess)
+    yield Limited(
+        "memory_headroom", lambda _: "head-room", lambda _, value: percent(value), free, chance, unknown, least=True, absolute=True,
+    )  # fmt: skip
+
+
+def _check(limited: Limited, place: int, row: Any, requirements: Requirements) -> Check | None:
+    name, value, limit = (
+        limited.requirement,
+        float(limited.judged[place]),
+        float(getattr(requirements, limited.requirement)),
+    )
+    chance = float(limited.chance[place])
+    if limited.absolute:
+        if value == math.inf:
+            return None
+        distance = limit - value
+    else:
+        distance = 1 - value / limit if limited.least else value / limit - 1
+    beyond = value < limit if limited.least else value > limit
+    violation = None
+    if math.isnan(value):
+        shown = limited.show(row, limit)
+        violation = Violation(name, f"{limited.what(row)} is limited to {shown}, but {limited.unknown(row)}")
+    elif beyond:
+        violation = _beyond(limited, row, value, limit, distance, chance, requirements)
+    return Check(name, value, limit, distance, chance, violation)
+
+
+def _beyond(
+    limited: Limited, row: Any, value: float, limit: float, distance: float, chance: float, requirements: Requirements
+) -> Violation:
+    name, end, after = limited.requirement, "", ""
+    sure = requirements.probability
+    if limited.uncertain and sure is not None:
+        end = f"{percent(sure)} sure of {'predicted ' if row.predicted else ''}"
+        after = f"; it meets this with {percent(chance)} probability"
+        if not math.isfinite(value) or value == 0:
+            why = f"too few families were measured for a prediction that is {percent(sure)} sure"
+            return Violation(name, f"{limited.what(row)} is limited to {limited.show(row, limit)}, but {why}{after}")
+    elif limited.uncertain and row.predicted:
+        end = f"upper {percent(requirements.confidence)} bound of the predicted "
+        end = "pessimistic " if limited.least else end
+    if limited.absolute:
+        parts = _parts(row)
+        has = size(row.device_memory_bytes)
+        text = f"of {has} of {row.device}, {end}peak memory{parts} leaves {percent(value)} free, {percent(limit)} asked for"
+        if value < 0:
+            return Violation(name, f"{end}peak memory{parts} does not fit into {has} of {row.device}{after}")
+        return Violation(name, f"{text}{after}", value, distance)
+    if limited.least:
+        text = f"{limited.show(row, value)} < {limited.show(row, limit)} needed, {percent(distance)} short"
+    else:
+        text = f"{limited.show(row, value)} > limit {limited.show(row, limit)}, {over(distance)}"
+    return Violation(name, f"{end}{limited.what(row)} {text}{after}", value, distance)
+
+
+def _parts(row: Any) -> str:
+    """What the peak consists of, where it was counted: weights, other tensors (activations, KV cache), the rest."""
+    from labbench.selection.score import memory_parts
+
+    parts = memory_parts(row._asdict())
+    told = [f"{name} {size(value)}" for name, value in parts.items() if value > 0]
+    return f" {size(row.memory_bytes)}" + (f" ({listed(told)})" if told else "")
+
+
+def _not_measured(row: Any) -> str:
+    return "it is not predicted" if row.predicted else "it was not measured"
+
+
+def _no_price(row: Any) -> str:
+    return f"no price is given for {row.device}"
+
+
+def _no_training(row: Any) -> str:
+    return "this is no training step"

@@ -1,0 +1,167 @@
+"""How sure it is that an option keeps a limit, or is the best: what is known of a number, as quantiles.
+
+::
+
+    measured:   interval of the estimate ── normal in the log, each side by its own end ──┐
+    predicted:  conformal intervals at many levels, as calibrated ── their ends ──────────┴──> Belief ──> chances
+
+A prediction's intervals are of absolute errors in the log; their ends are taken for quantiles as if errors either way were alike.
+Where too few families were measured to support a level, what lies beyond counts as missing every limit: no prediction learnt from
+five families can be 95 % safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+
+# Coverage of the central intervals that tell a distribution; between them it is taken for straight in the log.
+LEVELS = (*(round(0.1 * step, 1) for step in range(10)), 0.95, 0.98, 0.99, 0.999)
+MEASURED_LEVEL = 0.95  # of the intervals of records
+DRAWS = 2000  # of all options of a question: a chance is then told to about 1 %
+TINY = 1e-12  # relative: rounding
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is believed of one quantity of some options; everything but the point is a distance from it in the log.
+
+    Attributes
+    ----------
+    point : array, shape (n,)
+        NaN where nothing is known.
+    levels : array, shape (k,)
+        Coverage of central intervals, ascending, the first 0.
+    below, above : array, shape (n, k)
+        How far their ends lie from the point; infinite where the level is not supported.
+    """
+
+    point: np.ndarray
+    levels: np.ndarray
+    below: np.ndarray
+    above: np.ndarray
+
+    @classmethod
+    def of_interval(
+        cls, point: np.ndarray, low: np.ndarray, high: np.ndarray, levels: tuple[float, ...], of: float = MEASURED_LEVEL
+    ) -> Belief:
+        """Normal in the log on either side of the point, with these ends of its interval; a missing end is the point itself."""
+        ratio = np.array([_normal_reach(level) / _normal_reach(of) for level in levels])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            below, above = np.log(point / low), np.log(high / point)
+        ends = [np.where(np.isnan(one), 0.0, np.maximum(one, 0.0)) for one in (below, above)]
+        return cls(point, np.array(levels), *(np.where(ratio > 0, one[:, None] * ratio, 0.0) for one in ends))
+
+    @classmethod
+    def of_reach(cls, point: np.ndarray, reach: np.ndarray, levels: tuple[float, ...]) -> Belief:
+        """With intervals that reach as far either way; ``reach`` has shape (n, k)."""
+        return cls(point, np.array(levels), reach, reach)
+
+    def __len__(self) -> int:
+        return len(self.point)
+
+    def take(self, rows: np.ndarray) -> Belief:
+        """Some of them."""
+        return Belief(self.point[rows], self.levels, self.below[rows], self.above[rows])
+
+    def followed_by(self, other: Belief) -> Belief:
+        """These and then those."""
+        both = ((getattr(self, name), getattr(other, name)) for name in ("point", "below", "above"))
+        point, below, above = (np.concatenate(pair) for pair in both)
+        return Belief(point, self.levels, below, above)
+
+    def times(self, factor: np.ndarray) -> Belief:
+        """Of the quantity times an exact number."""
+        return replace(self, point=self.point * factor)
+
+    def blurred(self, sd: np.ndarray) -> Belief:
+        """Of the quantity times a factor that is known to ``sd`` in the log, independent of it: reaches add as deviations do."""
+        more = np.outer(sd, [_normal_reach(level) for level in self.levels])
+        return replace(self, below=np.hypot(self.below, more), above=np.hypot(self.above, more))
+
+    @property
+    def told(self) -> np.ndarray:
+        """Of which more is known than the point, shape (n,)."""
+        return np.asarray((self.below.max(axis=1) > 0) | (self.above.max(axis=1) > 0))
+
+    def quantile(self, probability: float) -> np.ndarray:
+        """What the quantity stays below with that probability, shape (n,)."""
+        level, (ends, sign) = abs(2 * probability - 1), (self.above, 1) if probability >= 0.5 else (self.below, -1)
+        at = np.searchsorted(self.levels, level - TINY)
+        if at < len(self.levels) and abs(self.levels[at] - level) <= TINY:  # the usual case, and then exact
+            reach = ends[:, at]
+        else:
+            reach = np.array([_along(level, self.levels, row) for row in ends])
+        return np.asarray(self.point * np.exp(sign * reach))
+
+    def chance_below(self, limit: np.ndarray | float) -> np.ndarray:
+        """Probability that the quantity is at most ``limit``, shape (n,); NaN where nothing is known."""
+        limits = np.broadcast_to(np.asarray(limit, float), self.point.shape)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            distance = np.log(limits / self.point)
+        return np.array([self._chance(row, value) for row, value in enumerate(distance)])
+
+    def _chance(self, row: int, distance: float) -> float:
+        if np.isnan(distance):
+            return float("nan")
+        up = distance >= -TINY
+        ends = (self.above if up else self.below)[row]
+        if ends[-1] <= 0:  # no interval on this side: the point is all there is
+            return 1.0 if up else 0.0
+        supported = np.isfinite(ends)
+        inside = np.interp(abs(distance) + TINY, ends[supported], self.levels[supported])
+        return float(0.5 + 0.5 * inside if up else 0.5 - 0.5 * inside)
+
+    def draw(self, uniform: np.ndarray) -> np.ndarray:
+        """Values at uniform random numbers, shape (n, draws); what lies beyond the supported levels is put at their end."""
+        out = np.empty(uniform.shape)
+        for row, numbers in enumerate(2 * uniform - 1):
+            ends = (self.below[row], self.above[row])
+            supported = [np.isfinite(one) for one in ends]
+            down, up = (
+                np.interp(np.abs(numbers), self.levels[keep], one[keep])
+                for one, keep in zip(ends, supported, strict=True)
+            )
+            out[row] = self.point[row] * np.exp(np.where(numbers < 0, -down, up))
+        return out
+
+
+@cache
+def _normal_reach(level: float) -> float:
+    """Half-width of the central interval of a standard normal distribution."""
+    from scipy.special import ndtri
+
+    return float(ndtri((1 + level) / 2))
+
+
+def _along(level: float, levels: np.ndarray, ends: np.ndarray) -> float:
+    """Distance at a level between those that are known; infinite beyond the last that is supported."""
+    supported = np.isfinite(ends)
+    if level > levels[supported][-1] + TINY:
+        return float("inf")
+    return float(np.interp(level, levels[supported], ends[supported]))
+
+
+def levels_with(*probabilities: float | None) -> tuple[float, ...]:
+    """:data:`LEVELS` and those whose ends are the quantiles of these probabilities."""
+    asked = {abs(2 * one - 1) for one in probabilities if one is not None}
+    known = {level for level in LEVELS if all(abs(level - one) > TINY for one in asked)}
+    return tuple(sorted(known | asked))
+
+
+def chances_of_best(beliefs: Mapping[str, Belief], weights: Mapping[str, float], seed: int = 0) -> np.ndarray:
+    """Probability that each option has the least weighted sum of logs, shape (n,), by drawing all of them many times.
+
+    Quantities of one option are drawn together, as if they erred together (its cost is its time times a price); options are
+    drawn independently: errors that options of one model share favour none of them, so that this errs on the side of doubt.
+    """
+    first = next(iter(beliefs.values()))
+    uniform = np.random.default_rng(seed).random((len(first), DRAWS))
+    total = sum(weight * np.log(beliefs[name].draw(uniform)) for name, weight in weights.items())
+    drawn = np.asarray(total)
+    drawn = np.where(np.isnan(drawn), np.inf, drawn)
+    best = drawn == drawn.min(axis=0)
+    return np.asarray((best / best.sum(axis=0)).mean(axis=1))
