@@ -154,34 +154,19 @@ def _parser() -> argparse.ArgumentParser:
     _store(compare)
     _json(compare)
 
-    select = command(
-        "select",
-        _select,
-        "which platform to run each model on under the given limits, and why the others were excluded",
-        "labbench select --objective latency --max-latency-ms 20 --p99 --max-memory-gb 2",
-    )
-    select.add_argument("--config", metavar="FILE", help="a hardware_selection_config.json")
-    select.add_argument("--objective", help="latency, throughput, memory or cost")
-    select.add_argument("--max-latency-ms", type=float, metavar="MS")
-    select.add_argument(
-        "--p99", action="store_true", help="the latency limit is for the 99th percentile, not the median"
-    )
-    select.add_argument("--max-memory-gb", type=float, metavar="GB", help="10⁹ bytes")
-    select.add_argument("--model", nargs="+", help="only these models")
-    _store(select)
-    _json(select)
-
     from labbench import (
         cli_advice,
         cli_history,
         cli_next,
         cli_prediction,
         cli_report,
+        cli_selection,
         cli_store,
         cli_switching,
         cli_training,
     )
 
+    cli_selection.add(command, _store, _json)
     cli_prediction.add(command, _store, _json)
     cli_next.add(command, _store, _json)
     cli_switching.add(command, _store, _json)
@@ -375,23 +360,6 @@ def _compare(options: Any) -> int:
         print_frame(summary(found, options.by, families=options.families), options.json)
     else:
         print_frame(found if options.json else comparison_table(found, options.by), options.json)
-    return 0
-
-
-def _select(options: Any) -> int:
-    from labbench.selection import read_requirements, select
-    from labbench.store import Store
-
-    changes = {
-        "objective": options.objective,
-        "max_latency_s": options.max_latency_ms and options.max_latency_ms / 1e3,
-        "latency_percentile": 99 if options.p99 else None,
-        "max_memory_bytes": options.max_memory_gb and int(options.max_memory_gb * 1e9),
-        "models": options.model,
-    }
-    requirements = read_requirements(options.config, **{key: value for key, value in changes.items() if value})
-    decision = select(Store(options.store).latest(), requirements)
-    print_json(decision.to_dict()) if options.json else print(decision)
     return 0
 
 

@@ -99,7 +99,13 @@ def add(command: Command, store: Option, as_json: Option) -> None:
     export.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
     store(export)
 
-    command("schema", _schema, "print the JSON Schema of exported lines", "labbench schema > docs/record.schema.json")
+    schema = command(
+        "schema",
+        _schema,
+        "print the JSON Schema of exported lines, or of what `labbench select --json` prints",
+        "labbench schema > docs/record.schema.json",
+    )
+    schema.add_argument("--of", choices=("record", "decision"), default="record", help="default: %(default)s")
 
 
 def _merge(options: Any) -> int:
@@ -254,7 +260,8 @@ def _export(options: Any) -> int:
 
 
 def _schema(options: Any) -> int:
-    from labbench.records import json_schema
+    from labbench import records
+    from labbench.selection import document
 
-    print_json(json_schema())
+    print_json(document.json_schema() if options.of == "decision" else records.json_schema())
     return 0

@@ -135,9 +135,9 @@ class Predictor:
         DataFrame
             The frame's descriptive columns and, for each quantity, ``latency_s``, ``latency_low_s``, ``latency_high_s``
             and ``memory_increase_bytes``, ``memory_increase_low_bytes``, ``memory_increase_high_bytes``; ``level`` (coverage the
-            interval stands for), of further intervals ``latency_reach_<level>`` and ``memory_increase_reach_<level>`` (half-width in
-            the log, infinite where too little was learnt from to support the level), ``provenance`` (``predicted``), ``method``, ``out_of_domain`` and ``reason``. A row
-            that cannot be predicted has no values and says why in ``reason``.
+            interval stands for), ``provenance`` (``predicted``), ``method``, ``out_of_domain`` and ``reason``; of further intervals
+            ``latency_reach_<level>`` and ``memory_increase_reach_<level>``: half-width in the log, infinite where too little was
+            learnt from to support the level. A row that cannot be predicted has no values and says why in ``reason``.
         """
         import pandas as pd
 

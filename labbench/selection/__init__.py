@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from labbench.selection.choose import headline, select, study_headline, token_headline
 from labbench.selection.decision import Choice, Decision
-from labbench.selection.limits import Violation
-from labbench.selection.requirements import Price, Requirements, SelectionError, read_requirements
+from labbench.selection.limits import Check, Violation
+from labbench.selection.prices import Price, read_prices
+from labbench.selection.requirements import Requirements, SelectionError, read_requirements
 
 __all__ = [
+    "Check",
     "Choice",
     "Decision",
     "Price",
@@ -18,6 +20,7 @@ __all__ = [
     "SelectionError",
     "Violation",
     "headline",
+    "read_prices",
     "read_requirements",
     "select",
     "study_headline",

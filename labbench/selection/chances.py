@@ -165,3 +165,12 @@ def chances_of_best(beliefs: Mapping[str, Belief], weights: Mapping[str, float],
     drawn = np.where(np.isnan(drawn), np.inf, drawn)
     best = drawn == drawn.min(axis=0)
     return np.asarray((best / best.sum(axis=0)).mean(axis=1))
+
+
+def likely(probability: float, least: str = "") -> str:
+    """A chance in words, no finer than drawing and intervals tell it; ``least`` stands before a number that is a lower bound."""
+    if probability > 0.99:
+        return "more than 99 % probability"
+    if probability < 0.01:
+        return "less than 1 % probability"
+    return f"{least}{100 * probability:.0f} % probability"

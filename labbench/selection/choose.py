@@ -71,38 +71,40 @@ def select(
             "(`labbench select --predict`)"
         )
     found = options(frame, requirements, predictor, environments)
-    table = found.table
-    rows: list[Any] = table[question(requirements)].to_dict("records")
-    table["workload"] = [_workload(row, requirements) for row in rows]
+    table, size = found.table, len(found.table)
+    asked: list[Any] = table[question(requirements)].to_dict("records")
+    table["workload"] = [_workload(row, requirements) for row in asked]
     checked = checks(found, requirements)
     excluded = [
         [*violations(row, checked[place], requirements), *_no_objective(row, requirements)]
-        for place, (_, row) in enumerate(table.iterrows())
+        for place, row in enumerate(table.to_dict("records"))
     ]
     table["allowed"] = [not items for items in excluded]
     table["why_not"] = ["; ".join(item.reason for item in items) or None for items in excluded]
     table["excess"] = [_excess(items) for items in excluded]
     table["chance_of_limits"] = [_chance(items) for items in checked]
-    table["rank"], table["tied"], table["on_front"], table["chance_best"] = 0, False, False, np.nan
     for end in ("", "_low", "_high"):
         table[f"score{end}"] = _score(table, requirements, end)
-    groups = [table.index[rows] for _, rows in sorted(table.groupby("question").indices.items())]
+    allowed, compared = table["allowed"].to_numpy(bool), _compared(table, requirements)
+    beliefs, front = _beliefs(found, requirements), table[list(FRONT)].to_numpy(float)
+    rank, tied, on_front, best = np.zeros(size, int), np.zeros(size, bool), np.zeros(size, bool), np.full(size, np.nan)
+    groups = [rows for _, rows in sorted(table.groupby("question").indices.items())]
     ranks = []
-    for group in groups:
-        allowed = group[table.loc[group, "allowed"].to_numpy(bool)]
-        ranked, ties, reason = _rank(table.loc[allowed], requirements)
-        table.loc[ranked, "rank"] = np.arange(1, len(ranked) + 1)
-        table.loc[ties, "tied"] = len(ties) > 1
+    for rows in groups:
+        ranked, ties, reason = _rank(compared.loc[rows[allowed[rows]]], requirements)
         if ranked:
-            table.loc[ranked, "chance_best"] = chances_of_best(
-                _beliefs(found, ranked, requirements), requirements.goals
+            rank[ranked], tied[ties] = np.arange(1, len(ranked) + 1), len(ties) > 1
+            best[ranked] = chances_of_best(
+                {name: one.take(np.array(ranked)) for name, one in beliefs.items()}, requirements.goals
             )
-            table.loc[ranked, "on_front"] = non_dominated(table.loc[ranked, list(FRONT)].to_numpy(float))
-        ranks.append((group, ranked, ties, reason))
+            on_front[ranked] = non_dominated(front[ranked])
+        ranks.append((rows, ranked, ties, reason))
+    table = table.assign(rank=rank, tied=tied, on_front=on_front, chance_best=best)
     scores = compatibility(table, frame)
-    described = dict(zip(table.index, table.to_dict("records"), strict=True))
-    for label, row in described.items():
-        row |= {"checks": tuple(checked[label]), "compatibility": scores[label]}
+    described: list[dict[str, Any]] = [
+        row | {"checks": tuple(checked[place]), "compatibility": scores[place]}
+        for place, row in enumerate(table.to_dict("records"))
+    ]
     choices = tuple(_choice(*rank, described, excluded, requirements) for rank in ranks)
     known = {
         str(name) for column in ("machine_id", "device_name", "device") for name in table[column].dropna().unique()
@@ -112,7 +114,12 @@ def select(
     return Decision(requirements, choices, order.drop(columns="last").reset_index(drop=True), notes)
 
 
-def _no_objective(row: pd.Series, requirements: Requirements) -> list[Violation]:
+def _compared(table: pd.DataFrame, requirements: Requirements) -> pd.DataFrame:
+    """The columns by which options are ranked."""
+    return table[list(dict.fromkeys((*OBJECTIVES[requirements.aim], *TIE_BREAKERS)))].copy()
+
+
+def _no_objective(row: dict[str, Any], requirements: Requirements) -> list[Violation]:
     """An option that ran but of which nothing tells how good it is."""
     if row["status"] != "ok" or row["out_of_domain"]:
         return []
@@ -139,27 +146,20 @@ def _score(table: pd.DataFrame, requirements: Requirements, end: str) -> np.ndar
     return np.where(table["allowed"], total, np.nan)
 
 
-def _beliefs(found: Options, labels: list[Any], requirements: Requirements) -> dict[str, Belief]:
-    """Of what the objective consists of, for some rows."""
-    rows, beliefs = np.asarray(labels, int), found.beliefs
-    table = found.table.loc[rows]
-    items = table["items_per_call"].to_numpy(float)
-    made: dict[str, Belief] = {}
-    for name in requirements.goals:
-        if name == "memory":
-            made[name] = beliefs["memory"].take(rows)
-        elif name == "latency":
-            made[name] = beliefs[TAILS[requirements.latency_percentile]].take(rows)
-        elif name == "energy":
-            joules = table["joules_per_item"].to_numpy(float)
-            nothing = np.zeros_like(beliefs["median"].below[rows])
-            made[name] = Belief(joules, beliefs["median"].levels, nothing, nothing)
-        else:
-            factor = (
-                1 / items if name == "throughput" else MILLION * table["cost_per_hour"].to_numpy(float) / 3600 / items
-            )
-            made[name] = beliefs["median"].take(rows).times(factor)
-    return made
+def _beliefs(found: Options, requirements: Requirements) -> dict[str, Belief]:
+    """Of what the objective consists of, for all rows."""
+    table, beliefs = found.table, found.beliefs
+    items, median = table["items_per_call"].to_numpy(float, na_value=np.nan), beliefs["median"]
+    hourly, joules = (table[name].to_numpy(float) for name in ("cost_per_hour", "joules_per_item"))
+    nothing = np.zeros_like(median.below)
+    made = {
+        "memory": lambda: beliefs["memory"],
+        "latency": lambda: beliefs[TAILS[requirements.latency_percentile]],
+        "energy": lambda: Belief(joules, median.levels, nothing, nothing),
+        "throughput": lambda: median.times(1 / items),
+        "cost": lambda: median.times(MILLION * hourly / 3600 / items),
+    }
+    return {name: made[name]() for name in requirements.goals}
 
 
 def _chance(checked: list[Check]) -> float:
@@ -280,11 +280,11 @@ def _tie_break(tied: pd.DataFrame) -> str:
 
 
 def _choice(
-    labels: pd.Index,
-    ranked: list[Any],
-    ties: list[Any],
+    labels: np.ndarray,
+    ranked: list[int],
+    ties: list[int],
     reason: str,
-    described: dict[Any, dict[str, Any]],
+    described: list[dict[str, Any]],
     found: list[list[Violation]],
     requirements: Requirements,
 ) -> Choice:

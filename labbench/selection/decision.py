@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from labbench.selection.chances import likely
+from labbench.selection.conflicts import conflict_sentence, smallest_conflict
 from labbench.selection.doubts import Open
 from labbench.selection.limits import Violation
 from labbench.selection.requirements import WEIGHTED, Requirements
@@ -13,6 +15,8 @@ from labbench.words import listed, number, outward, rate, seconds, size
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from labbench.selection.document import Origin
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,9 @@ class Choice:
         """What to do and why, in one or two sentences."""
         best = self.best
         if best is None:
-            return f"Nothing meets the requirements for {self.question}. {self.relaxation}"
+            conflict = conflict_sentence(self.conflict)
+            told = f"{self.question}: {conflict}." if conflict else f"{self.question}."
+            return f"Nothing meets the requirements for {told} {self.relaxation}"
         text = f"Run {self.question} on {best['option']}: {self._facts(best)}"
         others = [option for option in self.ranked[1:] if option["option"] not in self.ties]
         if len(self.ties) > 1:
@@ -73,6 +79,29 @@ class Choice:
         return text + "."
 
     @property
+    def conflict(self) -> tuple[str, ...]:
+        """Where nothing is allowed: the fewest requirements that cannot be met together."""
+        if self.best is not None:
+            return ()
+        sets = [{one.requirement: one for one in found} for _, found in self.excluded]
+        return smallest_conflict(
+            frozenset(found)
+            for found in sets
+            if all(one.needed is not None or one.requirement in LISTS for one in found.values())
+        )
+
+    @property
+    def certainty(self) -> str:
+        """How sure the choice is, in a sentence; empty where no number tells."""
+        best = self.best
+        if best is None or math.isnan(best["chance_best"]):
+            return ""
+        text = f"best among the allowed with {likely(best['chance_best'])}"
+        if any(check.requirement != "memory_headroom" or check.limit > 0 for check in best["checks"]):
+            text += f", within every limit with {likely(best['chance_of_limits'], 'at least ')}"
+        return text
+
+    @property
     def relaxation(self) -> str:
         """Which requirement to relax, and by how much, so that the nearest option is allowed."""
         for option, found in self.excluded:
@@ -80,7 +109,7 @@ class Choice:
                 steps = [f"{v.requirement} to {_as_given(v)}" for v in found]
                 return f"The nearest is {option['option']}: relax {listed(steps)}."
         named = sorted({v.requirement for _, found in self.excluded for v in found if v.requirement.endswith("s")})
-        lists = [name for name in named if name in ("devices", "runtimes", "precisions")]
+        lists = [name for name in named if name in LISTS]
         if lists:
             return f"No limit helps; allow more {listed(lists)}, or measure more."
         return "No limit helps: no option ran here; see the reasons, or measure other platforms."
@@ -126,6 +155,8 @@ class Decision:
     requirements : Requirements
     choices : tuple of Choice
         One a workload.
+    origin : Origin, optional
+        When it was made, and from which store and predictor.
     notes : tuple of str
         What to beware of, e.g. old prices.
     options : DataFrame
@@ -137,6 +168,7 @@ class Decision:
     choices: tuple[Choice, ...]
     options: pd.DataFrame = field(repr=False)
     notes: tuple[str, ...] = ()
+    origin: Origin | None = None
 
     def table(self) -> pd.DataFrame:
         """One row a question: the choice, its numbers, ties and fallbacks."""
@@ -168,35 +200,24 @@ class Decision:
         return table[["workload", "option", "why_not", "excess"]].reset_index(drop=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values that JSON can hold: SI units, ``None`` for what is not known."""
-        return {
-            "requirements": self.requirements.model_dump(mode="json"),
-            "choices": [
-                {
-                    "question": choice.question,
-                    "sentence": choice.sentence,
-                    "ranked": [_plain(option) for option in choice.ranked],
-                    "ties": list(choice.ties),
-                    "fallbacks": list(choice.fallbacks),
-                    "excluded": [
-                        {**_plain(option), "violations": [violation.to_dict() for violation in found]}
-                        for option, found in choice.excluded
-                    ],
-                }
-                for choice in self.choices
-            ],
-        }
+        """As plain values that JSON can hold: SI units, ``None`` for what is not known; see ``docs/decision.schema.json``."""
+        from labbench.selection.document import document
+
+        return document(self).model_dump(mode="json")
 
     def __str__(self) -> str:
         lines = []
         for choice in self.choices:
             lines.append(choice.sentence)
+            if choice.certainty:
+                lines.append(f"    how sure: {choice.certainty}")
             if choice.fallbacks:
                 lines.append(f"    if that fails: {' → '.join(choice.fallbacks)}")
             lines += [
                 f"    not {option['option']}: {'; '.join(violation.reason for violation in found)}"
                 for option, found in choice.excluded
             ]
+            lines += [f"    to become sure: {one}" for one in choice.open]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -210,24 +231,17 @@ class Decision:
 
 FEW = 10  # samples expected beyond a percentile: with fewer, it is little more than the largest one seen
 SHOWN = 12  # choices in the short view of a notebook
-PUBLIC = (
-    *("option", "machine_id", "device", "runtime", "platform", "precision", "series", "status", "provenance"),
-    *("predicted", "latency_s", "latency_low_s", "latency_high_s", "throughput", "throughput_unit", "memory_bytes"),
-    *("memory_high_bytes", "prepare_s", "cost_per_hour", "cost_per_million"),
-)
+LISTS = ("devices", "precisions", "runtimes", "vendors")
+LEAST = ("min_throughput", "memory_headroom")  # requirements that are relaxed downwards
 
 
-def _plain(option: dict[str, Any]) -> dict[str, Any]:
-    return {name: _value(option[name]) for name in PUBLIC}
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, float) or value is None:
-        return value if value is not None and math.isfinite(value) else None
-    return value.item() if hasattr(value, "item") else value
+def _hours(value: float) -> str:
+    return f"{number(value / 3600)} h"
 
 
 def _as_given(violation: Violation) -> str:
     assert violation.needed is not None
-    show = {"max_latency_s": seconds, "max_memory_bytes": size}.get(violation.requirement, number)
-    return show(outward(violation.needed, up=violation.requirement != "min_throughput"))
+    name = violation.requirement
+    show = {"max_memory_bytes": size, "max_training_s": _hours}.get(name, number)
+    show = seconds if name.startswith("max_latency") else show
+    return show(outward(violation.needed, up=name not in LEAST))

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from labbench.words import percent
+from labbench.selection.chances import likely
 
 DOUBTFUL = 0.05  # chance from which on an option counts as possible, and short of 1 by which it is not sure
 MOST = 5  # cells named for a question, the likeliest first
@@ -31,6 +31,9 @@ class Open:
     chance: float
     command: str | None
 
+    def __str__(self) -> str:
+        return f"{self.command or 'measure it'} ({self.option}: {self.why})"
+
 
 def to_measure(
     ranked: list[dict[str, Any]], excluded: tuple[tuple[dict[str, Any], tuple[Any, ...]], ...], tied: bool
@@ -52,10 +55,10 @@ def to_measure(
             continue
         if option["predicted"]:
             found.append(
-                Open(option["option"], f"only predicted, the best with {percent(chance)}", chance, command(option))
+                Open(option["option"], f"only predicted, the best with {likely(chance)}", chance, command(option))
             )
         elif tied and option["tied"]:
-            text = f"measured too loosely to tell, the best with {percent(chance)}"
+            text = f"measured too loosely to tell, the best with {likely(chance)}"
             again = command(option, " --rerun --protocol thorough")
             found.append(Open(option["option"], text, chance, again))
     for option, violations in excluded:
@@ -66,7 +69,7 @@ def to_measure(
             found.append(Open(option["option"], text, math.nan, command(option)))
         elif all(one.needed is not None for one in violations) and option["chance_of_limits"] > DOUBTFUL:
             chance = float(option["chance_of_limits"])
-            text = f"only predicted, meets the limits with {percent(chance)}"
+            text = f"only predicted, meets the limits with {likely(chance, 'at least ')}"
             found.append(Open(option["option"], text, chance, command(option)))
     return tuple(sorted(found, key=lambda one: (math.isnan(one.chance), -one.chance)))[:MOST]
 

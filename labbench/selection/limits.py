@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from labbench.selection.chances import likely
 from labbench.selection.options import MILLION, TAILS, Options
 from labbench.selection.requirements import Requirements
 from labbench.words import listed, number, over, percent, seconds, size
 
-if TYPE_CHECKING:
-    import pandas as pd
+Tell: TypeAlias = Callable[[Any], str]  # of an option's row, in words
+Show: TypeAlias = Callable[[Any, float], str]
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,11 @@ class Limited:
     """A number that a requirement limits, of all options."""
 
     requirement: str
-    what: Callable[[Any], str]
-    show: Callable[[Any, float], str]
+    what: Tell
+    show: Show
     judged: np.ndarray
     chance: np.ndarray
-    unknown: Callable[[Any], str]
+    unknown: Tell
     least: bool = False
     absolute: bool = False  # the distance is a difference of shares
     uncertain: bool = True  # it has a distribution
@@ -99,7 +100,7 @@ def checks(options: Options, requirements: Requirements) -> list[list[Check]]:
     return found
 
 
-def violations(option: pd.Series, checked: list[Check], requirements: Requirements) -> list[Violation]:
+def violations(option: Mapping[str, Any], checked: list[Check], requirements: Requirements) -> list[Violation]:
     """Everything that excludes an option; empty where it is allowed."""
     found = list(_not_allowed(option, requirements))
     if option["status"] != "ok":
@@ -113,7 +114,7 @@ def violations(option: pd.Series, checked: list[Check], requirements: Requiremen
     return [*found, *(check.violation for check in checked if check.violation)]
 
 
-def _not_allowed(option: pd.Series, requirements: Requirements) -> Iterator[Violation]:
+def _not_allowed(option: Mapping[str, Any], requirements: Requirements) -> Iterator[Violation]:
     for column in ("device", "runtime", "precision", "vendor"):
         allowed = getattr(requirements, f"{column}s")
         names = {option[column], option["device_name"]} if column == "device" else {option[column]}
@@ -128,7 +129,7 @@ def _not_allowed(option: pd.Series, requirements: Requirements) -> Iterator[Viol
 
 def _limited(options: Options, requirements: Requirements) -> Iterator[Limited]:
     """What is limited, and where the options stand."""
-    table, known, money = options.table, requirements.model_dump(exclude_none=True), f" {requirements.currency}"
+    table, known = options.table, requirements.model_dump(exclude_none=True)
 
     def floats(name: str) -> np.ndarray:
         return table[name].to_numpy(float, na_value=np.nan)
@@ -138,63 +139,47 @@ def _limited(options: Options, requirements: Requirements) -> Iterator[Limited]:
             return floats(high)
         return options.beliefs[stem].quantile(requirements.probability)
 
-    def timed(field: str, factor: np.ndarray, **rest: Any) -> Limited:
-        """A number that is the median time of a call times a factor."""
-        belief = options.beliefs["median"].times(factor)
-        judged = end("median", "median_high_s") * factor
-        return Limited(field, judged=judged, chance=belief.chance_below(known[field]), **rest)
-
     asked = requirements.latency_percentile
     latencies = {"max_latency_s": asked, **{f"max_latency_p{one}_s": one for one in TAILS}}
     for field, percentile in latencies.items():
         if field in known:
             stem = TAILS[percentile]
-            name = "median" if percentile == 50 else f"p{percentile}"
-            yield Limited(
-                field, lambda _, name=name: f"{name} latency", lambda _, value: seconds(value),
-                end(stem, f"{stem}_high_s"), options.beliefs[stem].chance_below(known[field]), _not_measured,
-            )  # fmt: skip
-    items, hourly = floats("items_per_call"), floats("cost_per_hour")
+            what = _always(f"{'median' if percentile == 50 else f'p{percentile}'} latency")
+            chance = options.beliefs[stem].chance_below(known[field])
+            yield Limited(field, what, _shown(seconds), end(stem, f"{stem}_high_s"), chance, _not_measured)
+    items, hourly, median = floats("items_per_call"), floats("cost_per_hour"), end("median", "median_high_s")
     if "min_throughput" in known:
-        belief = options.beliefs["median"]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            judged = items / end("median", "median_high_s")
-        chance = belief.chance_below(items / known["min_throughput"])
-        show = lambda row, value: f"{number(value)} {row.throughput_unit}/s"  # noqa: E731
-        yield Limited("min_throughput", lambda _: "throughput", show, judged, chance, _not_measured, least=True)
+        chance = options.beliefs["median"].chance_below(items / known["min_throughput"])
+        yield Limited("min_throughput", _always("throughput"), _rate, items / median, chance, _not_measured, least=True)
+    memory = end("memory", "memory_high_bytes")
     if "max_memory_bytes" in known:
         chance = options.beliefs["memory"].chance_below(known["max_memory_bytes"])
-        show = lambda _, value: size(value)  # noqa: E731
-        what = lambda _: "peak memory"  # noqa: E731
-        yield Limited("max_memory_bytes", what, show, end("memory", "memory_high_bytes"), chance, _not_measured)
-    yield from _headroom(options, requirements, end("memory", "memory_high_bytes"))
-    plain = {
-        "max_output_error": ("output error", "output_error", number, "its output was not compared with eager fp32's"),
-        "max_joules_per_item": ("energy of an item", "joules_per_item", lambda v: f"{number(v)} J", "its energy was not measured"),
-        "max_cost_per_hour": ("price per hour", "cost_per_hour", lambda v: number(v) + money, None),
-    }  # fmt: skip
-    for field, (word, column, shown, reason) in plain.items():
+        yield Limited("max_memory_bytes", _always("peak memory"), _shown(size), memory, chance, _not_measured)
+    yield _headroom(options, requirements, memory)
+    money = _shown(lambda value: f"{number(value)} {requirements.currency}")
+    exact: dict[str, tuple[str, str, Show, Tell]] = {
+        "max_output_error": ("output error", "output_error", _shown(number), _always(NOT_COMPARED)),
+        "max_joules_per_item": ("energy of an item", "joules_per_item", _shown(_joules), _always(NO_ENERGY)),
+        "max_cost_per_hour": ("price per hour", "cost_per_hour", money, _no_price),
+    }
+    for field, (word, column, show, unknown) in exact.items():
         if field in known:
             judged = floats(column)
             met = np.where(np.isnan(judged), np.nan, judged <= known[field])
-            yield Limited(
-                field, lambda _, word=word: word, lambda _, value, shown=shown: shown(value), judged, met,
-                lambda row, reason=reason: reason or _no_price(row), uncertain=False,
-            )  # fmt: skip
-    priced: Any = {"show": lambda _, value: number(value) + money, "unknown": _no_price}
-    if "max_cost_per_million" in known:
-        what = lambda row: f"cost of a million {row.throughput_unit}"  # noqa: E731
-        yield timed("max_cost_per_million", MILLION * hourly / 3600 / items, what=what, **priced)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        calls = floats("training_s") / floats("median_s")
-    if "max_training_s" in known:
-        show = lambda _, value: f"{number(value / 3600)} h"  # noqa: E731
-        yield timed("max_training_s", calls, what=lambda _: "time to train", show=show, unknown=_no_training)
-    if "max_training_cost" in known:
-        yield timed("max_training_cost", calls * hourly / 3600, what=lambda _: "cost of training", **priced)
+            yield Limited(field, _always(word), show, judged, met, unknown, uncertain=False)
+    calls, a_second = floats("training_s") / floats("median_s"), hourly / 3600
+    timed: dict[str, tuple[np.ndarray, Tell, Show, Tell]] = {  # numbers that are the median times a factor
+        "max_cost_per_million": (MILLION * a_second / items, _cost_of_items, money, _no_price),
+        "max_training_s": (calls, _always("time to train"), _shown(_hours), _no_training),
+        "max_training_cost": (calls * a_second, _always("cost of training"), money, _no_training_cost),
+    }
+    for field, (factor, what, show, unknown) in timed.items():
+        if field in known:
+            chance = options.beliefs["median"].times(factor).chance_below(known[field])
+            yield Limited(field, what, show, median * factor, chance, unknown)
 
 
-def _headroom(options: Options, requirements: Requirements, judged: np.ndarray) -> Iterator[Limited]:
+def _headroom(options: Options, requirements: Requirements, judged: np.ndarray) -> Limited:
     """Memory that is left free, as a share of the device's; always checked where both are known, since what does not fit fails."""
     device = options.table["device_memory_bytes"].to_numpy(float)
     free = 1 - judged / device
@@ -202,14 +187,9 @@ def _headroom(options: Options, requirements: Requirements, judged: np.ndarray) 
     if asked == 0:
         free = np.where(np.isnan(free), np.inf, free)  # nobody asked
     chance = options.beliefs["memory"].chance_below((1 - asked) * device)
-    unknown = lambda row: (  # noqa: E731
-        _not_measured(row)
-        if math.isfinite(row.device_memory_bytes)
-        else f"nothing tells how much memory {row.device} has"
+    return Limited(
+        "memory_headroom", _always("head-room"), _shown(percent), free, chance, _no_memory, least=True, absolute=True
     )
-    yield Limited(
-        "memory_headroom", lambda _: "head-room", lambda _, value: percent(value), free, chance, unknown, least=True, absolute=True,
-    )  # fmt: skip
 
 
 def _check(limited: Limited, place: int, row: Any, requirements: Requirements) -> Check | None:
@@ -242,7 +222,7 @@ def _beyond(
     sure = requirements.probability
     if limited.uncertain and sure is not None:
         end = f"{percent(sure)} sure of {'predicted ' if row.predicted else ''}"
-        after = f"; it meets this with {percent(chance)} probability"
+        after = f"; it meets this with {likely(chance)}"
         if not math.isfinite(value) or value == 0:
             why = f"too few families were measured for a prediction that is {percent(sure)} sure"
             return Violation(name, f"{limited.what(row)} is limited to {limited.show(row, limit)}, but {why}{after}")
@@ -272,8 +252,41 @@ def _parts(row: Any) -> str:
     return f" {size(row.memory_bytes)}" + (f" ({listed(told)})" if told else "")
 
 
+NOT_COMPARED = "its output was not compared with eager fp32's"
+NO_ENERGY = "its energy was not measured"
+
+
+def _always(text: str) -> Tell:
+    return lambda _: text
+
+
+def _shown(show: Callable[[float], str]) -> Show:
+    return lambda _, value: show(value)
+
+
+def _rate(row: Any, value: float) -> str:
+    return f"{number(value)} {row.throughput_unit}/s"
+
+
+def _joules(value: float) -> str:
+    return f"{number(value)} J"
+
+
+def _hours(value: float) -> str:
+    return f"{number(value / 3600)} h"
+
+
+def _cost_of_items(row: Any) -> str:
+    return f"cost of a million {row.throughput_unit}"
+
+
 def _not_measured(row: Any) -> str:
     return "it is not predicted" if row.predicted else "it was not measured"
+
+
+def _no_memory(row: Any) -> str:
+    known = math.isfinite(row.device_memory_bytes)
+    return _not_measured(row) if known else f"nothing tells how much memory {row.device} has"
 
 
 def _no_price(row: Any) -> str:
@@ -282,3 +295,7 @@ def _no_price(row: Any) -> str:
 
 def _no_training(row: Any) -> str:
     return "this is no training step"
+
+
+def _no_training_cost(row: Any) -> str:
+    return _no_price(row) if row.mode == "training" else _no_training(row)

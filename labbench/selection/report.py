@@ -134,3 +134,30 @@ def _shown(values: pd.Series, show: Callable[[float], str]) -> list[str]:
 
 def _text(value: object) -> str:
     return listed([str(item) for item in value]) if isinstance(value, list) else str(value)
+
+
+def catalogue_table(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`labbench.selection.catalogue.catalogue` in human units; columns that hold nothing are left out."""
+    import pandas as pd
+
+    out = pd.DataFrame(
+        {
+            "device": table["device"],
+            "name": table["device_name"],
+            "machine": table["machine_id"],
+            "vendor": table["vendor"],
+            "memory": _shown(table["memory_bytes"], size),
+            "architecture": table["architecture"],
+            "known": table["known"],
+            "records": table["cells"],
+            "per hour": [
+                "–" if missing else f"{number(price)} {currency}"
+                for price, currency, missing in zip(
+                    table["per_hour"], table["currency"], table["per_hour"].isna(), strict=True
+                )
+            ],
+            "price of": table["as_of"],
+            "source": table["source"],
+        }
+    )
+    return out[[name for name in out if not (out[name].isna() | out[name].isin(["", "–"])).all()]]

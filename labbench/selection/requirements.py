@@ -133,7 +133,7 @@ class Requirements(Frozen):
     @property
     def goals(self) -> dict[str, float]:
         """Each objective that counts, and its weight."""
-        return dict(self.weights) if self.weights else {self.objective: 1.0}
+        return {str(name): weight for name, weight in (self.weights or {self.objective: 1.0}).items()}
 
     @property
     def aim(self) -> str:
