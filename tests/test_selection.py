@@ -85,7 +85,7 @@ def test_what_was_not_measured_does_not_pass_a_limit():
     assert "not measured" in why(choice)["cpu/eager"]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(1e-5, 1), st.floats(1e8, 1e10)), min_size=1, max_size=4),
     st.floats(1e-5, 1),

@@ -72,40 +72,46 @@ def select(
         )
     found = options(frame, requirements, predictor, environments)
     table, size = found.table, len(found.table)
-    asked: list[Any] = table[question(requirements)].to_dict("records")
-    table["workload"] = [_workload(row, requirements) for row in asked]
-    checked = checks(found, requirements)
+    rows: list[dict[str, Any]] = table.to_dict("records")
+    checked = checks(found, rows, requirements)
     excluded = [
-        [*violations(row, checked[place], requirements), *_no_objective(row, requirements)]
-        for place, row in enumerate(table.to_dict("records"))
+        [*violations(row, items, requirements), *_no_objective(row, requirements)]
+        for row, items in zip(rows, checked, strict=True)
     ]
     table["allowed"] = [not items for items in excluded]
-    table["why_not"] = ["; ".join(item.reason for item in items) or None for items in excluded]
-    table["excess"] = [_excess(items) for items in excluded]
-    table["chance_of_limits"] = [_chance(items) for items in checked]
     for end in ("", "_low", "_high"):
         table[f"score{end}"] = _score(table, requirements, end)
     allowed, compared = table["allowed"].to_numpy(bool), _compared(table, requirements)
     beliefs, front = _beliefs(found, requirements), table[list(FRONT)].to_numpy(float)
     rank, tied, on_front, best = np.zeros(size, int), np.zeros(size, bool), np.zeros(size, bool), np.full(size, np.nan)
-    groups = [rows for _, rows in sorted(table.groupby("question").indices.items())]
+    groups = [places for _, places in sorted(table.groupby("question").indices.items())]
     ranks = []
-    for rows in groups:
-        ranked, ties, reason = _rank(compared.loc[rows[allowed[rows]]], requirements)
+    for places in groups:
+        ranked, ties, reason = _rank(compared.loc[places[allowed[places]]], requirements)
         if ranked:
             rank[ranked], tied[ties] = np.arange(1, len(ranked) + 1), len(ties) > 1
             best[ranked] = chances_of_best(
                 {name: one.take(np.array(ranked)) for name, one in beliefs.items()}, requirements.goals
             )
             on_front[ranked] = non_dominated(front[ranked])
-        ranks.append((rows, ranked, ties, reason))
-    table = table.assign(rank=rank, tied=tied, on_front=on_front, chance_best=best)
-    scores = compatibility(table, frame)
-    described: list[dict[str, Any]] = [
-        row | {"checks": tuple(checked[place]), "compatibility": scores[place]}
-        for place, row in enumerate(table.to_dict("records"))
-    ]
-    choices = tuple(_choice(*rank, described, excluded, requirements) for rank in ranks)
+        ranks.append((places, ranked, ties, reason))
+    judged: dict[str, Any] = {
+        "workload": [_workload(row, requirements) for row in rows],
+        "why_not": ["; ".join(item.reason for item in items) or None for items in excluded],
+        "excess": [_excess(items) for items in excluded],
+        "chance_of_limits": [_chance(items) for items in checked],
+        "rank": rank.tolist(), "tied": tied.tolist(), "on_front": on_front.tolist(), "chance_best": best.tolist(),
+    }  # fmt: skip
+    table = table.assign(**judged)
+    judged |= {
+        "score": table["score"].tolist(),
+        "checks": map(tuple, checked),
+        "compatibility": compatibility(rows, frame),
+    }
+    for name, values in judged.items():
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value
+    choices = tuple(_choice(*one, rows, excluded, requirements) for one in ranks)
     known = {
         str(name) for column in ("machine_id", "device_name", "device") for name in table[column].dropna().unique()
     }
@@ -164,8 +170,9 @@ def _beliefs(found: Options, requirements: Requirements) -> dict[str, Belief]:
 
 def _chance(checked: list[Check]) -> float:
     """That all limits are met, at least: misses may not overlap (Boole's inequality); NaN where one cannot be told."""
-    limits = [check for check in checked if check.requirement != "memory_headroom" or not np.isnan(check.chance)]
-    return float(max(0.0, 1 - sum(1 - check.chance for check in limits)))
+    return float(
+        max(0.0, 1 - sum(1 - check.chance for check in checked if check.limit > 0))
+    )  # head-room of 0 is not asked for
 
 
 def headline(decision: Decision) -> str:
@@ -330,7 +337,7 @@ def _workload(row: dict[str, Any], requirements: Requirements) -> str:
 
     from labbench.cells import Workload
 
-    fields = {name: value for name, value in row.items() if not pd.isna(value)}
+    fields = {name: row[name] for name in question(requirements) if not pd.isna(row[name])}
     work = Workload(**{name: _python(value) for name, value in fields.items()})
     shape = " ".join(work.shape_label.split()[1:]) if requirements.choose_batch else work.shape_label
     return f"{work.model} {work.mode} {shape}".strip()

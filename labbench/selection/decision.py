@@ -97,7 +97,7 @@ class Choice:
         if best is None or math.isnan(best["chance_best"]):
             return ""
         text = f"best among the allowed with {likely(best['chance_best'])}"
-        if any(check.requirement != "memory_headroom" or check.limit > 0 for check in best["checks"]):
+        if any(check.limit > 0 for check in best["checks"]):
             text += f", within every limit with {likely(best['chance_of_limits'], 'at least ')}"
         return text
 

@@ -171,7 +171,7 @@ def document(decision: Decision) -> DecisionDocument:
     """A decision as its document."""
     return DecisionDocument(
         origin=decision.origin,
-        requirements=decision.requirements,
+        requirements=decision.requirements.model_copy(update={"prices_file": None}),  # its prices are in it
         notes=list(decision.notes),
         choices=[_choice(choice) for choice in decision.choices],
     )

@@ -88,13 +88,15 @@ class Limited:
     uncertain: bool = True  # it has a distribution
 
 
-def checks(options: Options, requirements: Requirements) -> list[list[Check]]:
-    """Every limit that applies, held against every option that ran or is predicted; empty lists for the others."""
-    rows: list[Any] = list(options.table.itertuples())
+def checks(options: Options, rows: list[dict[str, Any]], requirements: Requirements) -> list[list[Check]]:
+    """Every limit that applies, held against every option that ran or is predicted; empty lists for the others.
+
+    ``rows`` are those of the options' table.
+    """
     found: list[list[Check]] = [[] for _ in rows]
     for limited in _limited(options, requirements):
         for place, row in enumerate(rows):
-            if row.status == "ok":
+            if row["status"] == "ok":
                 check = _check(limited, place, row, requirements)
                 found[place] += [check] if check else []
     return found
@@ -155,7 +157,7 @@ def _limited(options: Options, requirements: Requirements) -> Iterator[Limited]:
     if "max_memory_bytes" in known:
         chance = options.beliefs["memory"].chance_below(known["max_memory_bytes"])
         yield Limited("max_memory_bytes", _always("peak memory"), _shown(size), memory, chance, _not_measured)
-    yield _headroom(options, requirements, memory)
+    yield _headroom(options, requirements, memory if requirements.memory_headroom else floats("memory_high_bytes"))
     money = _shown(lambda value: f"{number(value)} {requirements.currency}")
     exact: dict[str, tuple[str, str, Show, Tell]] = {
         "max_output_error": ("output error", "output_error", _shown(number), _always(NOT_COMPARED)),
@@ -192,7 +194,7 @@ def _headroom(options: Options, requirements: Requirements, judged: np.ndarray) 
     )
 
 
-def _check(limited: Limited, place: int, row: Any, requirements: Requirements) -> Check | None:
+def _check(limited: Limited, place: int, row: dict[str, Any], requirements: Requirements) -> Check | None:
     name, value, limit = (
         limited.requirement,
         float(limited.judged[place]),
@@ -216,40 +218,47 @@ def _check(limited: Limited, place: int, row: Any, requirements: Requirements) -
 
 
 def _beyond(
-    limited: Limited, row: Any, value: float, limit: float, distance: float, chance: float, requirements: Requirements
+    limited: Limited,
+    row: dict[str, Any],
+    value: float,
+    limit: float,
+    distance: float,
+    chance: float,
+    requirements: Requirements,
 ) -> Violation:
     name, end, after = limited.requirement, "", ""
-    sure = requirements.probability
+    sure = requirements.probability if limit > 0 else None  # nobody asked for head-room
     if limited.uncertain and sure is not None:
-        end = f"{percent(sure)} sure of {'predicted ' if row.predicted else ''}"
+        end = f"{percent(sure)} sure of {'predicted ' if row['predicted'] else ''}"
         after = f"; it meets this with {likely(chance)}"
         if not math.isfinite(value) or value == 0:
             why = f"too few families were measured for a prediction that is {percent(sure)} sure"
             return Violation(name, f"{limited.what(row)} is limited to {limited.show(row, limit)}, but {why}{after}")
-    elif limited.uncertain and row.predicted:
+    elif limited.uncertain and row["predicted"]:
         end = f"upper {percent(requirements.confidence)} bound of the predicted "
         end = "pessimistic " if limited.least else end
     if limited.absolute:
         parts = _parts(row)
-        has = size(row.device_memory_bytes)
-        text = f"of {has} of {row.device}, {end}peak memory{parts} leaves {percent(value)} free, {percent(limit)} asked for"
+        has = size(row["device_memory_bytes"])
+        text = f"of {has} of {row['device']}, {end}peak memory{parts} leaves {percent(value)} free, {percent(limit)} asked for"
         if value < 0:
-            return Violation(name, f"{end}peak memory{parts} does not fit into {has} of {row.device}{after}")
+            return Violation(name, f"{end}peak memory{parts} does not fit into {has} of {row['device']}{after}")
         return Violation(name, f"{text}{after}", value, distance)
     if limited.least:
         text = f"{limited.show(row, value)} < {limited.show(row, limit)} needed, {percent(distance)} short"
     else:
         text = f"{limited.show(row, value)} > limit {limited.show(row, limit)}, {over(distance)}"
-    return Violation(name, f"{end}{limited.what(row)} {text}{after}", value, distance)
+    needed = math.ceil(value) if name == "max_memory_bytes" else value
+    return Violation(name, f"{end}{limited.what(row)} {text}{after}", needed, distance)
 
 
-def _parts(row: Any) -> str:
+def _parts(row: dict[str, Any]) -> str:
     """What the peak consists of, where it was counted: weights, other tensors (activations, KV cache), the rest."""
     from labbench.selection.score import memory_parts
 
-    parts = memory_parts(row._asdict())
+    parts = memory_parts(row)
     told = [f"{name} {size(value)}" for name, value in parts.items() if value > 0]
-    return f" {size(row.memory_bytes)}" + (f" ({listed(told)})" if told else "")
+    return f" {size(row['memory_bytes'])}" + (f" ({listed(told)})" if told else "")
 
 
 NOT_COMPARED = "its output was not compared with eager fp32's"
@@ -264,8 +273,8 @@ def _shown(show: Callable[[float], str]) -> Show:
     return lambda _, value: show(value)
 
 
-def _rate(row: Any, value: float) -> str:
-    return f"{number(value)} {row.throughput_unit}/s"
+def _rate(row: dict[str, Any], value: float) -> str:
+    return f"{number(value)} {row['throughput_unit']}/s"
 
 
 def _joules(value: float) -> str:
@@ -276,26 +285,26 @@ def _hours(value: float) -> str:
     return f"{number(value / 3600)} h"
 
 
-def _cost_of_items(row: Any) -> str:
-    return f"cost of a million {row.throughput_unit}"
+def _cost_of_items(row: dict[str, Any]) -> str:
+    return f"cost of a million {row['throughput_unit']}"
 
 
-def _not_measured(row: Any) -> str:
-    return "it is not predicted" if row.predicted else "it was not measured"
+def _not_measured(row: dict[str, Any]) -> str:
+    return "it is not predicted" if row["predicted"] else "it was not measured"
 
 
-def _no_memory(row: Any) -> str:
-    known = math.isfinite(row.device_memory_bytes)
-    return _not_measured(row) if known else f"nothing tells how much memory {row.device} has"
+def _no_memory(row: dict[str, Any]) -> str:
+    known = math.isfinite(row["device_memory_bytes"])
+    return _not_measured(row) if known else f"nothing tells how much memory {row['device']} has"
 
 
-def _no_price(row: Any) -> str:
-    return f"no price is given for {row.device}"
+def _no_price(row: dict[str, Any]) -> str:
+    return f"no price is given for {row['device']}"
 
 
-def _no_training(row: Any) -> str:
+def _no_training(row: dict[str, Any]) -> str:
     return "this is no training step"
 
 
-def _no_training_cost(row: Any) -> str:
-    return _no_price(row) if row.mode == "training" else _no_training(row)
+def _no_training_cost(row: dict[str, Any]) -> str:
+    return _no_price(row) if row["mode"] == "training" else _no_training(row)

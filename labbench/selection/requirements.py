@@ -84,28 +84,17 @@ class Requirements(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_prices(cls, given: Any) -> Any:
-        """Prices of the file after those given directly, which so win."""
-        if not isinstance(given, dict) or not isinstance(given.get("prices_file"), str):
+    def _prices_and_budgets(cls, given: Any) -> Any:
+        """Prices of the file come after those given directly, which so win; then no budget may be nothing."""
+        if not isinstance(given, dict):
             return given
-        direct = given.get("prices") or []
-        found = [price for price in read_prices(given["prices_file"]) if price not in direct]
-        return given | {"prices": [*direct, *found]}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_zero(cls, given: Any) -> Any:
-        """A budget of nothing is a mistake that deserves the nearest one that buys something."""
-        for name in POSITIVE if isinstance(given, dict) else ():
+        prices = [_parsed(price) for price in given.get("prices") or []]
+        if isinstance(given.get("prices_file"), str):
+            prices += [price for price in read_prices(given["prices_file"]) if price not in prices]
+            given = given | {"prices": prices}
+        for name in POSITIVE:
             if isinstance(given.get(name), int | float) and given[name] <= 0:
-                cheapest = ""
-                prices = [_parsed(price) for price in given.get("prices") or []]
-                if name == "max_cost_per_hour" and prices:
-                    price = min(prices, key=lambda one: one.per_hour)
-                    cheapest = f"; the cheapest price given is {price.per_hour:g} {price.currency} ({price.device})"
-                raise ConfigError(
-                    f"{name}: {given[name]:g} allows nothing, it must be greater than 0{cheapest}; leave it out for no limit"
-                )
+                raise ConfigError(_nothing(name, given[name], prices))
         return given
 
     @model_validator(mode="after")
@@ -149,6 +138,15 @@ class Requirements(Frozen):
         """The first price given for any of these names, tried in order."""
         given = {price.device: price for price in reversed(self.prices)}
         return next((given[name] for name in names if name in given), None)
+
+
+def _nothing(name: str, value: float, prices: list[Price]) -> str:
+    """A budget of nothing is a mistake that deserves the nearest one that buys something."""
+    cheapest = ""
+    if name == "max_cost_per_hour" and prices:
+        price = min(prices, key=lambda one: one.per_hour)
+        cheapest = f"; the cheapest price given is {price.per_hour:g} {price.currency} ({price.device})"
+    return f"{name}: {value:g} allows nothing, it must be greater than 0{cheapest}; leave it out for no limit"
 
 
 def _parsed(price: Any) -> Price:

@@ -52,13 +52,13 @@ class Compatibility:
         return min(known, key=known.__getitem__) if known else None
 
 
-def compatibility(table: pd.DataFrame, frame: pd.DataFrame) -> list[Compatibility]:
+def compatibility(rows: list[dict[str, Any]], frame: pd.DataFrame) -> list[Compatibility]:
     """Of every option of a decision, by what the store tells of its platform.
 
     Parameters
     ----------
-    table : DataFrame
-        Of :func:`labbench.selection.options.options`.
+    rows : list of dict
+        Of the table of :func:`labbench.selection.options.options`.
     frame : DataFrame
         ``Store.latest()``: what was tried on each platform.
     """
@@ -69,7 +69,7 @@ def compatibility(table: pd.DataFrame, frame: pd.DataFrame) -> list[Compatibilit
         (str(machine), str(platform), str(precision)): (int(done), int(total))
         for (machine, platform, precision), done, total in ran.itertuples(name=None)
     }
-    return [_of(row, counts) for row in table.to_dict("records")]
+    return [_of(row, counts) for row in rows]
 
 
 def _of(row: Mapping[str, Any], counts: Mapping[tuple[str, ...], tuple[int, int]]) -> Compatibility:
