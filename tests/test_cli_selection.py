@@ -122,7 +122,7 @@ def test_a_card_nobody_measured_is_a_candidate_or_says_why_not(capsys, store):
         (["--model", "t5-tiny", "--max-memory-gb", "0.01"], "no option meets max_memory_bytes. The nearest is"),
         (["--device", "cpuu"], "unknown device (not in the store) 'cpuu'; did you mean 'cpu'?"),
         (["--gpu", "RTX 99999"], "no datasheet of one card, or of cards that are alike, fits 'RTX 99999'"),
-        (["--model", "bert-tny"], "did you mean 'bert-tiny'?; measure it: `labbench run --model bert-tny`"),
+        (["--model", "bert-tny"], "did you mean 'bert-tiny'?; measure it with `labbench run --model bert-tny`"),
         (["--mode", "training"], "no record in the store has mode training"),
         (["--objective", "cost"], "needs prices, and labbench invents none"),
         (["--objective", "speed"], "unknown value 'speed'"),

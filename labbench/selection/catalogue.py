@@ -113,7 +113,7 @@ def card_rows(frame: pd.DataFrame, asked: pd.DataFrame, gpus: Iterable[str]) -> 
     Raises
     ------
     ConfigError
-        If no datasheet fits a name.
+        If no datasheet fits a name, or no workload is known well enough.
     """
     import pandas as pd
 
@@ -139,6 +139,11 @@ def card_rows(frame: pd.DataFrame, asked: pd.DataFrame, gpus: Iterable[str]) -> 
     demands = demands[demands["model"].astype("str").isin(wanted[0]) & demands["mode"].astype("str").isin(wanted[1])]
     keys = ["precision", "mode"]
     pairs = demands.astype(dict.fromkeys(keys, "str")).merge(ways.astype(dict.fromkeys(keys, "str")), on=keys)
+    if pairs.empty:
+        raise ConfigError(
+            f"nothing can be predicted for {gpus[0]}: no model asked about was measured with a footprint at a precision that ran; "
+            "measure one here with `labbench run`"
+        )
     pairs = pairs.assign(device="cuda:0", world_size=1, platform="cuda:0/" + pairs["runtime"].astype("str"))
     return pd.concat([pairs.assign(machine_id=name, device_name=name) for name in gpus], ignore_index=True)
 

@@ -36,6 +36,9 @@ OBJECTIVES = {
     WEIGHTED: ("score", "score_low", "score_high"),
 }
 FRONT = ("cost_per_million", "latency_s", "item_s", "joules_per_item")  # of cost, latency, throughput and energy
+LIKELY = (
+    0.1  # an option ten times less likely to be the best than another is no tie, even if the ends of intervals meet
+)
 TIE_BREAKERS = ("predicted", "memory_bytes", "prepare_s")
 
 
@@ -87,15 +90,15 @@ def select(
     groups = [places for _, places in sorted(table.groupby("question").indices.items())]
     ranks = []
     for places in groups:
-        ranked, ties, reason = _rank(compared.loc[places[allowed[places]]], requirements)
-        if ranked:
-            rank[ranked], tied[ties] = np.arange(1, len(ranked) + 1), len(ties) > 1
-            best[ranked] = chances_of_best(
-                {name: one.take(np.array(ranked)) for name, one in beliefs.items()}, requirements.goals
-            )
-            on_front[ranked] = non_dominated(front[ranked])
+        left = places[allowed[places]]
+        if len(left):
+            best[left] = chances_of_best({name: one.take(left) for name, one in beliefs.items()}, requirements.goals)
+            on_front[left] = non_dominated(front[left])
+        ranked, ties, reason = _rank(compared.loc[left].assign(chance=best[left]), requirements)
+        rank[ranked], tied[ties] = np.arange(1, len(ranked) + 1), len(ties) > 1
         ranks.append((places, ranked, ties, reason))
     judged: dict[str, Any] = {
+        "allowed": table["allowed"].tolist(),
         "workload": [_workload(row, requirements) for row in rows],
         "why_not": ["; ".join(item.reason for item in items) or None for items in excluded],
         "excess": [_excess(items) for items in excluded],
@@ -259,11 +262,12 @@ def _doubt(decision: Decision) -> str:
 def _rank(rows: pd.DataFrame, requirements: Requirements) -> tuple[list[Any], list[Any], str]:
     """Row labels in order of preference, those tied with the best, and what broke the tie."""
     value, low, high = OBJECTIVES[requirements.aim]
-    known = rows[rows[value].notna()].sort_values(value, kind="stable")
-    if known.empty:
+    if rows.empty:
         return [], [], ""
+    known = rows.sort_values(value, kind="stable")
     best = known.iloc[0]
     overlap = (known[low] <= best[high]) & (known[high] >= best[low])
+    overlap &= known["chance"] >= LIKELY * known["chance"].max()
     tied = known[overlap | (known.index == best.name)].assign(
         unknown_memory=lambda t: t["memory_bytes"].isna(), unprepared=lambda t: t["prepare_s"].fillna(np.inf)
     )

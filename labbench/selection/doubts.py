@@ -9,6 +9,7 @@ from typing import Any
 from labbench.selection.chances import likely
 
 DOUBTFUL = 0.05  # chance from which on an option counts as possible, and short of 1 by which it is not sure
+SETTLED = 1 - DOUBTFUL
 MOST = 5  # cells named for a question, the likeliest first
 
 
@@ -51,7 +52,7 @@ def to_measure(
     found = []
     for option in ranked:
         chance = float(option["chance_best"])
-        if not DOUBTFUL < chance < 1 - DOUBTFUL:
+        if not DOUBTFUL < chance < SETTLED:
             continue
         if option["predicted"]:
             found.append(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labbench.plots import MARKERS, MS, WIDTH_IN, new_axes, plain_ticks, platform_colors
+from labbench.plots import MARKERS, MS, ROW_IN, WIDTH_IN, legend_above, new_axes, plain_ticks, platform_colors
 from labbench.plots.base import nothing, wrapped
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ MB = 1e-6
 COLUMNS = 2
 TITLE_CHARACTERS = 28  # of one of so many columns
 MOST = 6  # workloads of an overview
+MOST_OPTIONS = 20  # rows of a figure
 NEAR = 1.5  # a limit further out than this times the axis is not drawn: it would squeeze the options together
 
 
@@ -105,3 +107,60 @@ def plot_selection_overview(decision: Decision, workloads: list[str] | None = No
         handles.append(Line2D([], [], color="tab:red", ls=":", lw=1, label="limit"))
     figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
     return figure
+
+
+def plot_compatibility(decision: Decision, workload: str, *, ax: Axes | None = None) -> Axes:
+    """How well each option of one workload suits, part by part, 0 to 1; best first, those excluded in grey. Empty: not known."""
+    from labbench.selection.score import DEFINITIONS
+
+    [choice] = [one for one in decision.choices if one.question == workload]
+    options = [*choice.ranked, *(option for option, _ in choice.excluded)][:MOST_OPTIONS]
+    values = np.array([[option["compatibility"].parts[name] for name in DEFINITIONS] for option in options], float)
+    ax = new_axes(ax, 0.7 + ROW_IN * len(options))
+    ax.grid(False)
+    ax.imshow(values, vmin=0, vmax=1, cmap="Blues", aspect="auto", alpha=0.5)
+    for (row, column), value in np.ndenumerate(values):
+        ax.text(column, row, "–" if np.isnan(value) else f"{value:.2f}", ha="center", va="center")
+    ax.set_xticks(range(len(DEFINITIONS)), [name.replace("_", " ") for name in DEFINITIONS])
+    ax.xaxis.tick_top()
+    ax.set_yticks(range(len(options)), [option["option"] for option in options])
+    for label, option in zip(ax.get_yticklabels(), options, strict=True):
+        label.set_color("black" if option["allowed"] else "0.6")
+    return ax
+
+
+def plot_chances(decision: Decision, *, ax: Axes | None = None) -> Axes:
+    """How sure each choice is: the chance that it is the best, against that it meets all limits (at least)."""
+    ax = new_axes(ax, 2.6)
+    made = [choice.best for choice in decision.choices if choice.best is not None]
+    predicted = np.array([bool(option["predicted"]) for option in made], bool)
+    best = np.array([option["chance_best"] for option in made], float)
+    limits = np.array([option["chance_of_limits"] for option in made], float)
+    for rows, face, label in ((~predicted, "tab:blue", "measured"), (predicted, "white", "predicted")):
+        ax.scatter(limits[rows], best[rows], facecolor=face, edgecolor="tab:blue", s=30, label=label, zorder=3)
+    if decision.requirements.probability:
+        ax.axvline(decision.requirements.probability, color="tab:red", ls=":", lw=1, label="asked for")
+    ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    ax.set_xlabel("probability that all limits are met")
+    ax.set_ylabel("probability of being the best")
+    legend_above(ax, 3)
+    return ax
+
+
+def plot_sensitivity(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Share of the choices that stay as one thing is multiplied, from :func:`labbench.selection.sensitivity.sensitivity`."""
+    if table.empty:
+        return nothing(ax, "no price, load or prediction to turn")
+    ax = new_axes(ax, 2.6)
+    for (what, rows), marker in zip(table.groupby("what", sort=False), cycle(MARKERS)):
+        stays = (~rows["changes"]).groupby(rows["factor"]).mean()
+        stays.loc[1.0] = 1.0
+        stays = stays.sort_index()
+        ax.plot(stays.index, 100 * stays, marker=marker, label=str(what))
+    ax.set_xscale("log")
+    plain_ticks(ax, "x")
+    ax.set_ylim(-3, 103)
+    ax.set_xlabel("times what it is")
+    ax.set_ylabel("choices that stay (%)")
+    legend_above(ax)
+    return ax

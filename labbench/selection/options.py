@@ -181,7 +181,8 @@ def _restricted(frame: pd.DataFrame, requirements: Requirements) -> pd.DataFrame
         for value in wanted:
             known = set(table[column].dropna().astype("str"))
             if value not in known:
-                way = f"; measure it: `labbench run --model {value}`" if column == "model" else ""
+                run, predict = (f"`labbench {one} --model {value}`" for one in ("run", "predict"))
+                way = f"; measure it with {run}, or see {predict}" if column == "model" else ""
                 raise _not_there(column, value, known, way)
     for column, allowed in (("device", requirements.devices), ("runtime", requirements.runtimes)):
         known = set(table[column].dropna().astype("str"))

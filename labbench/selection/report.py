@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from labbench.analysis.few import MOST_ROWS
+from labbench.selection.doubts import SETTLED
 from labbench.selection.figures import pareto_front
+from labbench.selection.score import DEFINITIONS
 from labbench.words import count, listed, number, rate, seconds, size
 
 if TYPE_CHECKING:
@@ -22,7 +25,8 @@ def requirements_table(requirements: Requirements) -> pd.DataFrame:
     import pandas as pd
 
     given = requirements.model_dump(mode="json", exclude_unset=True)
-    show = {"max_latency_s": seconds, "max_memory_bytes": size, "max_cost_per_hour": number}
+    show: dict[str, Callable[[float], str]] = {name: seconds for name in given if name.startswith("max_latency")}
+    show |= {"max_memory_bytes": size} | {name: number for name in given if name.startswith("max_cost")}
     rows = [
         {
             "requirement": name,
@@ -55,6 +59,8 @@ def decision_table(decision: Decision) -> pd.DataFrame:
             "peak memory": _shown(table["memory_bytes"], size),
             "cost per million": _shown(table["cost_per_million"], number),
             "provenance": [_known(choice) for choice in decision.choices],
+            "best with": [_sure(choice, "chance_best") for choice in decision.choices],
+            "within limits with": [_sure(choice, "chance_of_limits") for choice in decision.choices],
             "tied with": table["tied_with"],
             "fallbacks": table["fallbacks"],
         }
@@ -62,7 +68,62 @@ def decision_table(decision: Decision) -> pd.DataFrame:
     asked = decision.requirements
     if asked.objective != "throughput" and asked.min_throughput is None:
         out = out.drop(columns="throughput")
+    certain = [name for name in ("best with", "within limits with") if out[name].isin([CERTAIN, "–"]).all()]
+    out = out.drop(columns=certain)  # said once, by certainty_sentence
     return out[[name for name in out if not out[name].isin(["", "–"]).all()]]
+
+
+CERTAIN = "> 99 %"
+
+
+def _sure(choice: Choice, name: str) -> str:
+    """A chance of the best option, no finer than it is known."""
+    chance = choice.best[name] if choice.best else float("nan")
+    return "–" if math.isnan(chance) else CERTAIN if chance > 0.99 else f"{100 * chance:.0f} %"
+
+
+def certainty_sentence(decision: Decision) -> str:
+    """How many choices are sure, and on how many cells the others hang."""
+    made = [choice for choice in decision.choices if choice.best]
+    if not made:
+        return "Nothing was chosen, so nothing is sure."
+    sure = [choice for choice in made if choice.best and choice.best["chance_best"] >= SETTLED]
+    are = "is" if len(sure) == 1 else "are"
+    text = f"{len(sure)} of {count(len(made), 'choice')} {are} the best with at least 95 % probability"
+    cells = sum(len(choice.open) for choice in decision.choices)
+    return text + (
+        f"; {count(cells, 'cell')} may change or settle one." if cells else "; no single cell would change one."
+    )
+
+
+def open_table(decision: Decision) -> pd.DataFrame:
+    """What to measure to become sure: the cell, why, and the command; at most 100."""
+    import pandas as pd
+
+    rows = [
+        {"workload": choice.question, "option": one.option, "why": one.why, "command": one.command or "–"}
+        for choice in decision.choices
+        for one in choice.open
+    ]
+    return pd.DataFrame(rows[:MOST_ROWS], columns=["workload", "option", "why", "command"])
+
+
+def compatibility_table(decision: Decision) -> pd.DataFrame:
+    """What each part of the compatibility means, and its lowest value among the choices."""
+    import pandas as pd
+
+    made = [(choice.question, choice.best["compatibility"]) for choice in decision.choices if choice.best]
+    rows = []
+    for name, meaning in DEFINITIONS.items():
+        known = [(score.parts[name], question) for question, score in made if not math.isnan(score.parts[name])]
+        lowest = min(known) if known else None
+        told = (
+            {"lowest of a choice": f"{lowest[0]:.2f}", "of": lowest[1]}
+            if lowest
+            else {"lowest of a choice": "–", "of": "–"}
+        )
+        rows.append({"part": name.replace("_", " "), "meaning": meaning, **told})
+    return pd.DataFrame(rows)
 
 
 def exclusion_table(decision: Decision) -> pd.DataFrame:
@@ -110,11 +171,13 @@ def decision_list(decision: Decision) -> str:
     lines = []
     for choice in decision.choices[:MOST_ROWS]:
         lines.append(f"- {choice.sentence}")
+        lines += [f"    - how sure: {choice.certainty}"] if choice.certainty else []
         lines += [f"    - if that fails: {' → '.join(choice.fallbacks)}"] if choice.fallbacks else []
         lines += [
             f"    - not {option['option']}: {'; '.join(violation.reason for violation in found)}"
             for option, found in choice.excluded
         ]
+        lines += [f"    - to become sure: {one}" for one in choice.open]
     rest = len(decision.choices) - MOST_ROWS
     lines += [f"- and {count(rest, 'more workload')}"] if rest > 0 else []
     return "\n".join(lines)

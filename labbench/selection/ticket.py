@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 MOST_EXCLUDED = 8  # of a workload; the nearest to being allowed come first
 MOST_WORKLOADS = 100
-SETTLED = 0.95  # chance of being the best from which on nothing need be measured
 
 
 def ticket(decision: Decision) -> str:
