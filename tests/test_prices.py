@@ -2,9 +2,12 @@ import math
 from datetime import date, timedelta
 
 import pytest
-from made import ENVIRONMENT, ENVIRONMENTS, made_frame, record
+from made import ENVIRONMENT, ENVIRONMENTS, made_frame, record, study
 
+from labbench.cells import Cell
 from labbench.config import ConfigError
+from labbench.prediction import PredictionConfig, Predictor
+from labbench.records import Environment
 from labbench.selection import Price, Requirements, read_prices, read_requirements, select
 from labbench.selection.catalogue import Facts, card_rows, catalogue, facts_of, vendor_of
 from labbench.selection.prices import OLD_DAYS, price_notes
@@ -118,3 +121,70 @@ def test_the_catalogue_says_how_each_device_is_known_and_what_it_costs():
     assert (card["vendor"], card["per_hour"], card["age_days"]) == ("NVIDIA", 0.4, (TODAY - date(2025, 1, 1)).days)
     assert card["memory_bytes"] > 20e9
     assert catalogue_table(found)["per hour"].tolist() == ["–", "0.4 EUR"]
+
+
+# Cards that nobody measured
+
+
+CARD = Environment(
+    machine_id="g1", hostname="host", software={},
+    machine={"accelerators": [{"device": "cuda:0", "name": "RTX 4090", "memory_bytes": 24e9}]},
+)  # fmt: skip
+
+
+def on_card(precision="fp32"):
+    """A study of made cells on a card."""
+    cells = study(runtimes=("eager", "compile"), scatter=0.1)
+    where = {"device": "cuda:0", "precision": precision}
+    return [
+        one.model_copy(
+            update={
+                "cell": Cell.of(model=one.cell.workload.model, runtime=one.cell.platform.runtime, **where),
+                "device_name": "RTX 4090",
+                "machine_id": "g1",
+            }
+        )
+        for one in cells
+    ]
+
+
+@pytest.fixture(scope="module")
+def cards():
+    table = made_frame(*on_card(), *on_card("bf16"))
+    return table, Predictor(PredictionConfig(residual="none")).fit(table, {CARD.id: CARD})
+
+
+def test_a_card_of_a_datasheet_competes_and_every_number_of_it_says_predicted(cards):
+    table, predictor = cards
+    asked = read_requirements(
+        models=["bert-tiny"], gpus=["RTX 3090", "RTX 5090"], latency_percentile=99, probability=0.8
+    )
+    choice = select(table, asked, predictor).choices[0]
+    found = {option["option"]: option for option in choice.ranked}
+    new = {name: option for name, option in found.items() if "RTX" in name}
+    assert set(new) == {
+        f"cuda:0/{runtime}{precision} on {name}"
+        for runtime in ("eager", "compile") for precision in ("", " bf16") for name in asked.gpus
+    }  # fmt: skip
+    for option in new.values():
+        assert option["predicted"]
+        assert option["latency_low_s"] < option["latency_s"] < option["latency_high_s"]
+        assert option["vendor"] == "NVIDIA"
+        assert option["device_memory_bytes"] > 20e9
+    assert not any(option["predicted"] for name, option in found.items() if name not in new)
+
+
+def test_a_card_is_not_asked_for_a_precision_that_it_has_no_arithmetic_for(cards):
+    table, predictor = cards
+    asked = read_requirements(models=["bert-tiny"], gpus=["Tesla V100 SXM2 16 GB"])
+    choice = select(table, asked, predictor).choices[0]
+    lacking = {option["option"]: found for option, found in choice.excluded}
+    assert set(lacking) == {f"cuda:0/{one} bf16 on Tesla V100 SXM2 16 GB" for one in ("eager", "compile")}
+    assert all(found[0].requirement == "capability" for found in lacking.values())
+    assert len([option for option in choice.ranked if option["predicted"]]) == 2
+
+
+def test_a_model_whose_demand_nobody_counted_cannot_be_predicted_for_a_card(cards):
+    table = made_frame(record())
+    with pytest.raises(ConfigError, match="nothing can be predicted for RTX 4090"):
+        select(table, read_requirements(gpus=["RTX 4090"]), cards[1])

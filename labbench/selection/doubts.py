@@ -65,7 +65,7 @@ def to_measure(
     for option, violations in excluded:
         if not option["predicted"] or option["status"] != "ok":
             continue
-        if any(one.requirement == "prediction" for one in violations):
+        if {one.requirement for one in violations} == {"prediction"}:
             text = "no ground to choose is known: it was never measured like this"
             found.append(Open(option["option"], text, math.nan, command(option)))
         elif all(one.needed is not None for one in violations) and option["chance_of_limits"] > DOUBTFUL:
