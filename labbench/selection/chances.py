@@ -98,18 +98,19 @@ class Belief:
         return np.asarray(self.point * np.exp(sign * reach))
 
     def chance_below(self, limit: np.ndarray | float) -> np.ndarray:
-        """Probability that the quantity is at most ``limit``, shape (n,); NaN where nothing is known."""
+        """Probability that the quantity is at most ``limit``, shape (n,); NaN where no more than a point is known."""
         limits = np.broadcast_to(np.asarray(limit, float), self.point.shape)
         with np.errstate(divide="ignore", invalid="ignore"):
             distance = np.log(limits / self.point)
-        return np.array([self._chance(row, value) for row, value in enumerate(distance)])
+        told = self.told
+        return np.array([self._chance(row, value) if told[row] else np.nan for row, value in enumerate(distance)])
 
     def _chance(self, row: int, distance: float) -> float:
         if np.isnan(distance):
             return float("nan")
         up = distance >= -TINY
         ends = (self.above if up else self.below)[row]
-        if ends[-1] <= 0:  # no interval on this side: the point is all there is
+        if ends[-1] <= 0:  # the point is the end of the interval on this side
             return 1.0 if up else 0.0
         supported = np.isfinite(ends)
         inside = np.interp(abs(distance) + TINY, ends[supported], self.levels[supported])
@@ -155,10 +156,13 @@ def levels_with(*probabilities: float | None) -> tuple[float, ...]:
 def chances_of_best(beliefs: Mapping[str, Belief], weights: Mapping[str, float], seed: int = 0) -> np.ndarray:
     """Probability that each option has the least weighted sum of logs, shape (n,), by drawing all of them many times.
 
+    NaN if of none of them more than a point is known. A point is taken for exact beside others that have an interval.
     Quantities of one option are drawn together, as if they erred together (its cost is its time times a price); options are
     drawn independently: errors that options of one model share favour none of them, so that this errs on the side of doubt.
     """
     first = next(iter(beliefs.values()))
+    if not any(belief.told.any() for belief in beliefs.values()):
+        return np.full(len(first), np.nan)
     uniform = np.random.default_rng(seed).random((len(first), DRAWS))
     total = sum(weight * np.log(beliefs[name].draw(uniform)) for name, weight in weights.items())
     drawn = np.asarray(total)

@@ -172,10 +172,15 @@ def _beliefs(found: Options, requirements: Requirements) -> dict[str, Belief]:
 
 
 def _chance(checked: list[Check]) -> float:
-    """That all limits are met, at least: misses may not overlap (Boole's inequality); NaN where one cannot be told."""
-    return float(
-        max(0.0, 1 - sum(1 - check.chance for check in checked if check.limit > 0))
-    )  # head-room of 0 is not asked for
+    """That all limits are met, at least: misses may not overlap (Boole's inequality).
+
+    A limit on what has no interval is met or not; NaN if there is no other.
+    """
+    asked = [check for check in checked if check.limit > 0]  # head-room of 0 is not asked for
+    if any(check.violation and np.isnan(check.chance) for check in asked):
+        return 0.0
+    told = [check.chance for check in asked if not np.isnan(check.chance)]
+    return float(max(0.0, 1 - sum(1 - chance for chance in told))) if told else float("nan")
 
 
 def headline(decision: Decision) -> str:
@@ -267,7 +272,7 @@ def _rank(rows: pd.DataFrame, requirements: Requirements) -> tuple[list[Any], li
     known = rows.sort_values(value, kind="stable")
     best = known.iloc[0]
     overlap = (known[low] <= best[high]) & (known[high] >= best[low])
-    overlap &= known["chance"] >= LIKELY * known["chance"].max()
+    overlap &= known["chance"].isna() | (known["chance"] >= LIKELY * known["chance"].max())
     tied = known[overlap | (known.index == best.name)].assign(
         unknown_memory=lambda t: t["memory_bytes"].isna(), unprepared=lambda t: t["prepare_s"].fillna(np.inf)
     )

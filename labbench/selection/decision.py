@@ -92,14 +92,16 @@ class Choice:
 
     @property
     def certainty(self) -> str:
-        """How sure the choice is, in a sentence; empty where no number tells."""
+        """How sure the choice is, in a sentence; empty where nothing is chosen."""
         best = self.best
-        if best is None or math.isnan(best["chance_best"]):
+        if best is None:
             return ""
-        text = f"best among the allowed with {likely(best['chance_best'])}"
-        if any(check.limit > 0 for check in best["checks"]):
-            text += f", within every limit with {likely(best['chance_of_limits'], 'at least ')}"
-        return text
+        parts = []
+        if not math.isnan(best["chance_best"]):
+            parts.append(f"best among the allowed with {likely(best['chance_best'])}")
+        if not math.isnan(best["chance_of_limits"]):
+            parts.append(f"within every limit with {likely(best['chance_of_limits'], 'at least ')}")
+        return ", ".join(parts) or "no interval is known, so no probability: numbers are taken as they are"
 
     @property
     def relaxation(self) -> str:

@@ -228,7 +228,7 @@ def _beyond(
 ) -> Violation:
     name, end, after = limited.requirement, "", ""
     sure = requirements.probability if limit > 0 else None  # nobody asked for head-room
-    if limited.uncertain and sure is not None:
+    if limited.uncertain and sure is not None and math.isfinite(chance):
         end = f"{percent(sure)} sure of {'predicted ' if row['predicted'] else ''}"
         after = f"; it meets this with {likely(chance)}"
         if not math.isfinite(value) or value == 0:

@@ -87,6 +87,9 @@ def certainty_sentence(decision: Decision) -> str:
     made = [choice for choice in decision.choices if choice.best]
     if not made:
         return "Nothing was chosen, so nothing is sure."
+    untold = sum(math.isnan(choice.best["chance_best"]) for choice in made if choice.best)
+    if untold == len(made):
+        return "How sure the choices are is not known: no interval is."
     sure = [choice for choice in made if choice.best and choice.best["chance_best"] >= SETTLED]
     are = "is" if len(sure) == 1 else "are"
     text = f"{len(sure)} of {count(len(made), 'choice')} {are} the best with at least 95 % probability"

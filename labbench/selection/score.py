@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DEFINITIONS = {
     "support": "share of the cells tried on this platform at this precision that ran; 0 if this one did not",
     "memory_fit": "share of the device's memory that is left free at the peak",
-    "evidence": "latency over the pessimistic end of its interval: 1 is exact, 0 unknown",
+    "evidence": "latency over the pessimistic end of its interval: 1 is exact, 0 that none is known",
     "stability": "median over the 99th percentile of the latency: 1 if all calls take the same",
 }
 BYTES_PER_WEIGHT = {"fp32": 4, "amp": 4, "bf16": 2, "fp16": 2, "int8": 1}
@@ -79,15 +79,15 @@ def _of(row: Mapping[str, Any], counts: Mapping[tuple[str, ...], tuple[int, int]
     device, peak = float(row["device_memory_bytes"]), float(row["memory_high_bytes"])
     fit = float(np.clip(1 - peak / device, 0, 1)) if device > 0 else math.nan
     point, high = float(row["latency_s"]), float(row["latency_high_s"])
-    known = point > 0 and not row["out_of_domain"]
-    evidence = float(np.clip(point / high, 0, 1)) if known and math.isfinite(high) else 0.0
+    known = point > 0 and math.isfinite(high) and not row["out_of_domain"]
+    evidence = (float(np.clip(point / high, 0, 1)) if high > point else math.nan) if known else 0.0
     stability = float(np.clip(row["median_s"] / row["latency_p99_s"], 0, 1))
     said = [
         str(row["status"]).replace("_", " ") if failed else f"{done} of {tried} cells tried there ran" if tried
         else "nothing was tried there",
         f"{percent(fit)} of {size(device)} stays free" if math.isfinite(fit) else "memory or its use is not known",
         ("predicted" if row["predicted"] else str(row["provenance"])) + f" to {percent(1 / evidence - 1)}" if evidence > 0
-        else "no latency is known",
+        else "no interval of the latency is known" if known else "no latency is known",
         f"the slowest in a hundred calls take {1 / stability:.2f} times the median" if stability > 0
         else "no percentile is known",
     ]  # fmt: skip
