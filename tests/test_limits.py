@@ -154,6 +154,9 @@ def test_what_does_not_fit_into_the_device_is_excluded_unasked():
 def test_headroom_that_cannot_be_told_is_not_granted():
     choice = select(TABLE, read_requirements(memory_headroom=0.1)).choices[0]
     assert "nothing tells how much memory cpu has" in choice.excluded[0][1][0].reason
+    assert "leave out memory_headroom" in choice.sentence
+    both = select(TABLE, read_requirements(memory_headroom=0.1, max_latency_s=1e-4)).choices[0]
+    assert "The nearest is cpu/openvino: relax max_latency_s to 1.03 ms and leave out memory_headroom." in both.sentence
 
 
 def test_the_reference_of_outputs_has_no_error():

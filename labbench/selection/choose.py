@@ -307,7 +307,8 @@ def _choice(
     allowed = [described[label] | {"tie_break": reason} for label in ranked]
     excess = {label: float(described[label]["excess"]) for label in labels}
     out = sorted(
-        (label for label in labels if found[label]), key=lambda label: (np.isnan(excess[label]), excess[label])
+        (label for label in labels if found[label]),
+        key=lambda label: (np.isnan(excess[label]), any(one.unknown for one in found[label]), excess[label]),
     )
     first = described[labels[0]]
     excluded = tuple((described[label], tuple(found[label])) for label in out)
@@ -336,9 +337,11 @@ def _fallbacks(ranked: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def _excess(found: list[Violation]) -> float:
-    if not found or any(violation.excess is None for violation in found):
+    """The largest distance, of limits that something tells about; NaN where no limit would do."""
+    told = [one for one in found if not one.unknown]
+    if not told or any(one.excess is None for one in told):
         return float("nan")
-    return max(float(violation.excess or 0) for violation in found)
+    return max(float(one.excess or 0) for one in told)
 
 
 def _workload(row: dict[str, Any], requirements: Requirements) -> str:

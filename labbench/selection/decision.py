@@ -87,7 +87,7 @@ class Choice:
         return smallest_conflict(
             frozenset(found)
             for found in sets
-            if all(one.needed is not None or one.requirement in LISTS for one in found.values())
+            if all(one.needed is not None or one.unknown or one.requirement in LISTS for one in found.values())
         )
 
     @property
@@ -107,9 +107,11 @@ class Choice:
     def relaxation(self) -> str:
         """Which requirement to relax, and by how much, so that the nearest option is allowed."""
         for option, found in self.excluded:
-            if all(violation.needed is not None for violation in found):
-                steps = [f"{v.requirement} to {_as_given(v)}" for v in found]
-                return f"The nearest is {option['option']}: relax {listed(steps)}."
+            if all(violation.needed is not None or violation.unknown for violation in found):
+                limits = listed([f"{v.requirement} to {_as_given(v)}" for v in found if not v.unknown])
+                unknown = listed([v.requirement for v in found if v.unknown])
+                steps = [f"relax {limits}"] * bool(limits) + [f"leave out {unknown}"] * bool(unknown)
+                return f"The nearest is {option['option']}: {' and '.join(steps)}."
         named = sorted({v.requirement for _, found in self.excluded for v in found if v.requirement.endswith("s")})
         lists = [name for name in named if name in LISTS]
         if lists:

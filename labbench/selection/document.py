@@ -116,6 +116,9 @@ class ViolationDocument(Frozen):
     reason: str
     needed: float | None = Field(description="value of the requirement at which the option is just allowed")
     excess: float | None = Field(description="distance relative to the requirement")
+    unknown: bool = Field(
+        description="nothing tells whether it is met: only without the requirement is the option allowed"
+    )
 
 
 class ExcludedDocument(OptionDocument):

@@ -33,12 +33,15 @@ class Violation:
         Value of the requirement at which the option would just meet it; ``None`` where no value would do.
     excess : float or None
         Distance relative to the requirement: 0.15 is 15 % over (or short).
+    unknown : bool
+        Nothing tells whether it is met, or not surely enough: only without the requirement is the option allowed.
     """
 
     requirement: str
     reason: str
     needed: float | None = None
     excess: float | None = None
+    unknown: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -210,11 +213,19 @@ def _check(limited: Limited, place: int, row: dict[str, Any], requirements: Requ
     beyond = value < limit if limited.least else value > limit
     violation = None
     if math.isnan(value):
-        shown = limited.show(row, limit)
-        violation = Violation(name, f"{limited.what(row)} is limited to {shown}, but {limited.unknown(row)}")
+        violation = Violation(name, f"{_demand(limited, row, limit)}, but {limited.unknown(row)}", unknown=True)
     elif beyond:
         violation = _beyond(limited, row, value, limit, distance, chance, requirements)
     return Check(name, value, limit, distance, chance, violation)
+
+
+def _demand(limited: Limited, row: dict[str, Any], limit: float) -> str:
+    shown = limited.show(row, limit)
+    return (
+        f"{limited.what(row)} must be at least {shown}"
+        if limited.least
+        else f"{limited.what(row)} is limited to {shown}"
+    )
 
 
 def _beyond(
@@ -226,30 +237,29 @@ def _beyond(
     chance: float,
     requirements: Requirements,
 ) -> Violation:
-    name, end, after = limited.requirement, "", ""
-    sure = requirements.probability if limit > 0 else None  # nobody asked for head-room
-    if limited.uncertain and sure is not None and math.isfinite(chance):
-        end = f"{percent(sure)} sure of {'predicted ' if row['predicted'] else ''}"
+    name, before, sure, after = limited.requirement, "", "", ""
+    probability = requirements.probability if limit > 0 else None  # nobody asked for head-room
+    if limited.uncertain and probability is not None and math.isfinite(chance):
+        before, sure = "predicted " if row["predicted"] else "", f" at {percent(probability)} certainty"
         after = f"; it meets this with {likely(chance)}"
         if not math.isfinite(value) or value == 0:
-            why = f"too few families were measured for a prediction that is {percent(sure)} sure"
-            return Violation(name, f"{limited.what(row)} is limited to {limited.show(row, limit)}, but {why}{after}")
+            why = f"too few families were measured for a prediction that is {percent(probability)} sure"
+            return Violation(name, f"{_demand(limited, row, limit)}, but {why}{after}", unknown=True)
     elif limited.uncertain and row["predicted"]:
-        end = f"upper {percent(requirements.confidence)} bound of the predicted "
-        end = "pessimistic " if limited.least else end
+        before = f"upper {percent(requirements.confidence)} bound of the predicted "
+        before = "pessimistic " if limited.least else before
     if limited.absolute:
-        parts = _parts(row)
-        has = size(row["device_memory_bytes"])
-        text = f"of {has} of {row['device']}, {end}peak memory{parts} leaves {percent(value)} free, {percent(limit)} asked for"
+        peak, has = f"{before}peak memory{_parts(row)}", f"{size(row['device_memory_bytes'])} of {row['device']}"
         if value < 0:
-            return Violation(name, f"{end}peak memory{parts} does not fit into {has} of {row['device']}{after}")
-        return Violation(name, f"{text}{after}", value, distance)
+            return Violation(name, f"{peak} does not fit into {has}{sure}{after}")
+        text = f"{peak} leaves {percent(value)} of {has} free{sure}, {percent(limit)} asked for{after}"
+        return Violation(name, text, value, distance)
     if limited.least:
-        text = f"{limited.show(row, value)} < {limited.show(row, limit)} needed, {percent(distance)} short"
+        text = f"{limited.show(row, value)}{sure} < {limited.show(row, limit)} needed, {percent(distance)} short"
     else:
-        text = f"{limited.show(row, value)} > limit {limited.show(row, limit)}, {over(distance)}"
+        text = f"{limited.show(row, value)}{sure} > limit {limited.show(row, limit)}, {over(distance)}"
     needed = math.ceil(value) if name == "max_memory_bytes" else value
-    return Violation(name, f"{end}{limited.what(row)} {text}{after}", needed, distance)
+    return Violation(name, f"{before}{limited.what(row)} {text}{after}", needed, distance)
 
 
 def _parts(row: dict[str, Any]) -> str:
