@@ -102,9 +102,9 @@ def test_what_was_detected_comes_before_the_datasheet():
 
 
 def test_a_card_lacks_what_came_later():
-    assert "came with Ampere" in Facts("NVIDIA", 16e9, "", "Volta").lacks("bf16")
-    assert Facts("NVIDIA", 16e9, "", "Ampere").lacks("bf16") is None
-    assert "came with Pascal" in Facts("NVIDIA", 16e9, "", "Maxwell").lacks("fp16")
+    assert "came with Ampere" in Facts("NVIDIA", 16e9, "Volta").lacks("bf16")
+    assert Facts("NVIDIA", 16e9, "Ampere").lacks("bf16") is None
+    assert "came with Pascal" in Facts("NVIDIA", 16e9, "Maxwell").lacks("fp16")
 
 
 def test_a_card_that_no_datasheet_knows_is_refused():

@@ -25,7 +25,6 @@ MAKERS = {
     "Apple": ("apple",),
     "ARM": ("arm", "neoverse", "graviton", "ampere"),
 }
-MAKERS_BY_SHEET = ("NVIDIA", "AMD", "Intel", "Apple")
 # NVIDIA's compute capability 8.0 (Ampere) brought bfloat16; CUDA C++ Programming Guide, "Arithmetic Instructions".
 WITHOUT_BF16 = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing")
 WITHOUT_FAST_FP16 = ("Kepler", "Maxwell")  # no half-precision arithmetic before Pascal; the same guide
@@ -40,16 +39,13 @@ class Facts:
     vendor : str or None
         Its maker.
     memory_bytes : float
-        What it has; NaN where nothing tells.
-    memory_source : str
-        What told: ``detected`` or a datasheet.
+        What was detected there, else what its datasheet says (of several that fit the least); NaN where nothing tells.
     architecture : str
         E.g. ``Ampere``; empty where nothing tells.
     """
 
     vendor: str | None
     memory_bytes: float
-    memory_source: str = ""
     architecture: str = ""
 
     def lacks(self, precision: str) -> str | None:
@@ -85,17 +81,16 @@ def facts_of(machine_id: str, device: str, device_name: str | None, environments
     if device == "cpu":
         name = str((machine.get("cpu") or {}).get("name") or device_name or "")
         memory = machine.get("memory_limit_bytes") or machine.get("memory_bytes")
-        return Facts(vendor_of(name), float(memory or np.nan), "detected" if memory else "")
+        return Facts(vendor_of(name), float(memory or np.nan))
     parts = [one for one in machine.get("accelerators", []) if one.get("device") == device]
     name = str(device_name or (parts[0].get("name") if parts else None) or "")
     sheets = datasheets(name) if name else ()
     architectures = {sheet.architecture for sheet in sheets}
     architecture = architectures.pop() if len(architectures) == 1 else ""
     if parts and parts[0].get("memory_bytes"):
-        return Facts(vendor_of(name), float(parts[0]["memory_bytes"]), "detected", architecture)
+        return Facts(vendor_of(name), float(parts[0]["memory_bytes"]), architecture)
     sizes = [sheet.memory_bytes for sheet in sheets if sheet.memory_bytes]
-    source = f"datasheet of {sheets[0].name}" if sizes else ""
-    return Facts(vendor_of(name) if name else None, min(sizes, default=float("nan")), source, architecture)
+    return Facts(vendor_of(name) if name else None, min(sizes, default=float("nan")), architecture)
 
 
 def card_rows(frame: pd.DataFrame, asked: pd.DataFrame, gpus: Iterable[str]) -> pd.DataFrame:

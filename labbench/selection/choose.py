@@ -323,7 +323,6 @@ def _choice(
         objective=requirements.aim,
         percentile=requirements.latency_percentile,
         currency=requirements.currency,
-        probability=requirements.probability,
         open=to_measure(allowed, excluded, len(ties) > 1),
     )
 

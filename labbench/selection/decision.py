@@ -51,7 +51,6 @@ class Choice:
     objective: str
     percentile: int
     currency: str
-    probability: float | None = None
     open: tuple[Open, ...] = ()
 
     @property
@@ -191,6 +190,8 @@ class Decision:
                     "memory_bytes": best.get("memory_bytes"),
                     "cost_per_million": best.get("cost_per_million"),
                     "known": None if not best else "predicted" if best["predicted"] else best["provenance"],
+                    "chance_best": best.get("chance_best"),
+                    "chance_of_limits": best.get("chance_of_limits"),
                     "tied_with": listed([name for name in choice.ties if name != best.get("option")]),
                     "fallbacks": " → ".join(choice.fallbacks),
                     "excluded": len(choice.excluded),
