@@ -96,7 +96,9 @@ class Choice:
         if best is None:
             return ""
         parts = []
-        if not math.isnan(best["chance_best"]):
+        if len(self.ranked) == 1:
+            parts.append("nothing else is allowed")
+        elif not math.isnan(best["chance_best"]):
             parts.append(f"best among the allowed with {likely(best['chance_best'])}")
         if not math.isnan(best["chance_of_limits"]):
             parts.append(f"within every limit with {likely(best['chance_of_limits'], 'at least ')}")
