@@ -12,6 +12,7 @@ from made import ENVIRONMENTS, footprint, made_frame, record, study
 from labbench.analysis.few import MOST_ROWS
 from labbench.config import ConfigError
 from labbench.prediction import PredictionConfig, Predictor
+from labbench.records import Memory
 from labbench.selection import (
     Requirements,
     SelectionError,
@@ -27,6 +28,9 @@ from labbench.store import Store
 from labbench.words import about, digits, outward, percent, rate, seconds, size
 
 PRICES = [{"device": "cpu", "per_hour": 0.36, "currency": "EUR", "as_of": "2025-01-01", "source": "an invoice"}]
+
+
+MEMORY = {"eager": 5e8, "compile": 3e8, "onnxruntime": 9e8}  # the fastest needs the most
 
 
 def three():
@@ -231,6 +235,21 @@ def test_a_predicted_option_is_judged_at_the_pessimistic_end_of_its_interval(inc
     limit = (free["latency_s"] + free["latency_high_s"]) / 2
     reason = why(ask(table, predictor, models=["t5-tiny"], max_latency_s=limit))["cpu/onnxruntime"]
     assert "upper 90 % bound of the predicted median latency" in reason
+
+
+def test_of_predicted_options_that_tie_the_point_decides_though_another_needs_less_memory():
+    records = [
+        one.model_copy(update={"memory": Memory(increase_bytes=MEMORY[one.cell.platform.runtime])})
+        for one in study(scatter=0.3)
+        if one.cell.workload.model != "t5-tiny" or one.cell.platform.runtime == "eager"
+    ]
+    table = made_frame(*records)
+    predictor = Predictor(PredictionConfig(residual="none")).fit(table, ENVIRONMENTS)
+    choice = ask(table, predictor, models=["t5-tiny"], runtimes=["onnxruntime", "compile"])
+    best, other = choice.ranked
+    assert set(choice.ties) == {"cpu/onnxruntime", "cpu/compile"}
+    assert best["memory_bytes"] > other["memory_bytes"]
+    assert best["latency_s"] < other["latency_s"]
 
 
 def test_a_prediction_outside_what_was_measured_is_no_ground_to_choose():

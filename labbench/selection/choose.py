@@ -265,7 +265,11 @@ def _doubt(decision: Decision) -> str:
 
 
 def _rank(rows: pd.DataFrame, requirements: Requirements) -> tuple[list[Any], list[Any], str]:
-    """Row labels in order of preference, those tied with the best, and what broke the tie."""
+    """Row labels in order of preference, those tied with the best, and what broke the tie.
+
+    Memory breaks ties among measured options alone. Intervals of predictions overlap where their order is known well: options of
+    one model err alike, and to choose among them by anything but the point gives away many times more (docs/selection_regret.md).
+    """
     value, low, high = OBJECTIVES[requirements.aim]
     if rows.empty:
         return [], [], ""
@@ -274,7 +278,9 @@ def _rank(rows: pd.DataFrame, requirements: Requirements) -> tuple[list[Any], li
     overlap = (known[low] <= best[high]) & (known[high] >= best[low])
     overlap &= known["chance"].isna() | (known["chance"] >= LIKELY * known["chance"].max())
     tied = known[overlap | (known.index == best.name)].assign(
-        unknown_memory=lambda t: t["memory_bytes"].isna(), unprepared=lambda t: t["prepare_s"].fillna(np.inf)
+        memory_bytes=lambda t: t["memory_bytes"].where(~t["predicted"].astype(bool)),
+        unknown_memory=lambda t: t["memory_bytes"].isna(),
+        unprepared=lambda t: t["prepare_s"].fillna(np.inf),
     )
     tied = tied.sort_values(["predicted", "unknown_memory", "memory_bytes", "unprepared", value], kind="stable")
     rest = known[~known.index.isin(tied.index)]
