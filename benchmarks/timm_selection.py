@@ -32,7 +32,7 @@ from tqdm import tqdm
 from labbench.prediction import Graphs, PredictionConfig, Predictor
 from labbench.prediction.baselines import nearest, roofline
 from labbench.prediction.residual import folds_by_group
-from labbench.selection.chances import LEVELS, Belief
+from labbench.selection.chances import LEVELS, Belief, chances_of_best
 from labbench.selection.regret import DECLARED, regret, reliability, summary
 
 FOLDS, PROBES, TABLES = 5, 5, 5
@@ -47,6 +47,7 @@ BLIND, FIXED = (
 DEARER = (1.5, 1.75, 2.0, 2.25)  # times the price of an RTX 3090 that an RTX 4090 costs
 HALF = np.log(1.05) / 2
 FACTORS = (0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.4, 1.7)  # from the truth or the prediction to limits
+BINS = (0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)  # of chances of being the best
 WAYS = {"each": "of each configuration", "all": "in all"}  # of spreading probes
 PARTS = ("choice", "chance", "device")
 
@@ -263,12 +264,26 @@ def print_devices(cells: pd.DataFrame, seeds: int) -> None:
         for name, prices in {"throughput": free, "devices near-tied": near_tied(0, "devices")}.items():
             parts = [found for _, run in asked.groupby("seed") for found in given_away(run, run, prices)]
             print(f"{name}:\n{shown(pd.concat(parts)).to_string()}")
+        there = asked[asked["device_name"] == device]
+        table = safe(there, [there["labbench"].to_numpy(float) * factor for factor in FACTORS])
+        print(f"its options declared safe, limits: prediction x factor\n{percents(table).to_string()}")
 
 
 def belief(cells: pd.DataFrame) -> Belief:
     """What is predicted of the seconds of a call."""
     reach = cells[[f"reach_{level:g}" for level in LEVELS]].to_numpy(float)
     return Belief.of_reach(cells["labbench"].to_numpy(float), reach, LEVELS)
+
+
+def safe(cells: pd.DataFrame, limits: list[np.ndarray]) -> pd.DataFrame:
+    """How reliable chances of keeping limits are, with the least share met of a configuration."""
+    of, measured = belief(cells), cells["latency_s"].to_numpy(float)
+    chance = np.concatenate([of.chance_below(limit) for limit in limits])
+    met = np.concatenate([measured <= limit for limit in limits])
+    table, names = reliability(chance, met), np.tile(cells["configuration"].to_numpy(str), len(limits))
+    each = [reliability(chance[names == one], met[names == one])["met"] for one in np.unique(names)]
+    table.insert(3, "worst configuration", np.nanmin(each, axis=0))
+    return table
 
 
 def print_chances(cells: pd.DataFrame, seeds: int) -> None:
@@ -286,14 +301,29 @@ def print_chances(cells: pd.DataFrame, seeds: int) -> None:
         "measurement x factor": [measured * factor for factor in FACTORS if factor != 1.0],
     }
     for name, some in limits.items():
-        chance = np.concatenate([of.chance_below(limit) for limit in some])
-        met = np.concatenate([measured <= limit for limit in some])
-        print(f"\n{seeds} seed(s), every option, limits: {name}\n{percents(reliability(chance, met)).to_string()}")
+        print(f"\n{seeds} seed(s), every option, limits: {name}\n{percents(safe(cells, some)).to_string()}")
     for name, sign in {"fastest": 1, "slowest, the one that barely makes it": -1}.items():
         told = (
             f"the {name} by prediction of those declared safe, limits: the question's median latency on GPUs x factor"
         )
         print(f"\n{seeds} seed(s), {told}\n{percents(taken(on_gpu(cells), of, middle, sign)).to_string()}")
+    for name, prices in {"throughput": free, "throughput per cost, 4090 = 2 x 3090 (made up)": dearer(2.0)}.items():
+        print(f"\n{seeds} seed(s), chance of being the best option in {name}, %")
+        print_best(on_gpu(cells), prices)
+
+
+def print_best(cells: pd.DataFrame, prices: Prices) -> None:
+    """Declared probabilities of being the best option against how many are."""
+    parts = []
+    for _, part in cells.groupby(["seed", question(cells)]):
+        each = (part["configuration"].map(prices(part)) / part["batch_size"]).to_numpy(float)
+        cost = part["latency_s"].to_numpy(float) * each
+        chance = chances_of_best({"cost": belief(part).times(each)}, {"cost": 1.0})
+        parts.append(pd.DataFrame({"declared": chance, "best": cost == cost.min()}))
+    found = pd.concat(parts)
+    told = found.groupby(pd.cut(found["declared"], BINS, include_lowest=True), observed=True)
+    means = told[["declared", "best"]].mean() * 100
+    print(means.round(1).assign(options=told.size()).to_string(index=False))
 
 
 def taken(cells: pd.DataFrame, of: Belief, middle: np.ndarray, sign: int) -> pd.DataFrame:
@@ -317,8 +347,8 @@ def taken(cells: pd.DataFrame, of: Belief, middle: np.ndarray, sign: int) -> pd.
 
 def percents(table: pd.DataFrame) -> pd.DataFrame:
     """Shares in per cent."""
-    shares = {name: (100 * table[name]).round(2) for name in ("declared", "met", "refused")}
-    return table.assign(**shares).set_index("declared")
+    shares = table.columns.drop("options")
+    return table.assign(**(100 * table[shares]).round(2)).set_index("declared")
 
 
 if __name__ == "__main__":
