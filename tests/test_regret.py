@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labbench.selection.regret import NEAR, regret, reliability, summary
+from labbench.prediction.regret import regret, reliability
 
 seconds = st.floats(1e-6, 1e3)
 tables = st.lists(st.tuples(seconds, seconds, st.integers(0, 4)), min_size=1, max_size=40)
@@ -48,16 +48,6 @@ def test_regret_is_a_share_and_errors_that_all_options_have_in_common_do_not_mat
     found, scaled = of(regret(measured, predicted, question)), of(regret(factor * measured, predicted + 7, question))
     assert all(0 <= value < 1 for value in found.values())
     assert scaled == pytest.approx(found, abs=1e-9)
-
-
-def test_a_summary_of_regrets_worked_out_by_hand():
-    regrets = np.array([0.0, 0.0, 0.0, 0.02, 0.18])
-    found = summary(regrets, np.array(["a", "a", "b", "b", "c"]))
-    assert found["mean"] == pytest.approx(0.04)
-    assert found["near"] == pytest.approx(0.8)
-    assert found["p95"] == pytest.approx(np.quantile(regrets, 0.95))
-    assert found["low"] <= found["mean"] <= found["high"]
-    assert NEAR < 0.18
 
 
 def test_reliability_of_a_table_worked_out_by_hand():

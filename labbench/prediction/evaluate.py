@@ -23,6 +23,7 @@ from labbench.prediction.features import (
 )
 from labbench.prediction.graphs import WORKLOAD_KEY
 from labbench.prediction.predictor import Predictor, learnt_from
+from labbench.prediction.regret import regret
 from labbench.prediction.splits import SPLITS, folds
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ def choice_regret(predictions: pd.DataFrame) -> pd.DataFrame:
 
     Regret is the measured latency of the pick over that of the best measured platform, minus 1. Beside the methods
     stands the best fixed choice: always the platform with the lowest geometric mean over the other folds' workloads.
-    Only workloads with at least two platforms count.
+    Only workloads with at least two platforms count. Of platforms that tie in prediction one is picked blindly.
 
     Returns
     -------
@@ -270,19 +271,18 @@ def choice_regret(predictions: pd.DataFrame) -> pd.DataFrame:
         fixed.loc[rows, "predicted"] = fixed.loc[rows, "option"].map(_typical(fixed[~rows]))
     rows = []
     for method, part in pd.concat([table, fixed]).groupby("method", sort=False):
-        regrets = [
-            group["measured"].to_numpy()[group["predicted"].to_numpy().argmin()] / group["measured"].min() - 1
-            for _, group in part.dropna(subset=["predicted"]).groupby("question", sort=False)
-            if len(group) > 1
-        ]
-        if regrets:
+        part = part.dropna(subset=["predicted"])
+        found = regret(*(part[name].to_numpy() for name in ("measured", "predicted", "question")))
+        lost = found.loc[found["options"] > 1, "regret"].to_numpy()
+        regrets = lost / (1 - lost)  # the latency that is added, where regret is the throughput that is lost
+        if len(regrets):
             rows.append(
                 {
                     "method": method,
                     "workloads": len(regrets),
                     "mean_regret": float(np.mean(regrets)),
                     "p95_regret": float(np.quantile(regrets, 0.95)),
-                    "best_picked": float(np.mean(np.array(regrets) < 1e-9)),
+                    "best_picked": float(np.mean(regrets < 1e-9)),
                 }
             )
     return pd.DataFrame(rows, columns=["method", "workloads", "mean_regret", "p95_regret", "best_picked"])

@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labbench.prediction.errors import mean_interval
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
 
-NEAR = 0.05  # a choice that gives away less is as good as the best one to most people
 DECLARED = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -44,26 +41,6 @@ def regret(measured: np.ndarray, predicted: np.ndarray, question: np.ndarray) ->
     taken = promised == hoped[member]
     lost = np.bincount(member[taken], 1 - (least[member] / measured)[taken]) / np.bincount(member[taken])
     return pd.DataFrame({"question": names, "options": counts, "regret": lost})
-
-
-def summary(regrets: np.ndarray, groups: np.ndarray) -> dict[str, float]:
-    """Mean with its interval, 95th percentile, and share of the questions that give away at most ``NEAR``.
-
-    Parameters
-    ----------
-    regrets : array, shape (n,)
-    groups : array, shape (n,)
-        Questions that are alike, e.g. have one operator graph: the interval (95 %) is bootstrapped over them.
-    """
-    _, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    low, high = mean_interval(np.bincount(member, regrets), sizes)
-    return {
-        "mean": float(np.mean(regrets)),
-        "low": low,
-        "high": high,
-        "p95": float(np.quantile(regrets, 0.95)),
-        "near": float(np.mean(regrets <= NEAR)),
-    }
 
 
 def reliability(probability: np.ndarray, met: np.ndarray, declared: Sequence[float] = DECLARED) -> pd.DataFrame:
