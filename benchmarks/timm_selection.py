@@ -127,14 +127,14 @@ def left_out(table: pd.DataFrame, ceilings: dict, graphs: Graphs, device: str, w
 
 
 def predicted(train: pd.DataFrame, test: pd.DataFrame, ceilings: dict, graphs: Graphs, seed: int) -> pd.DataFrame:
-    """Seconds of a call by each method, and how far the intervals of ``LEVELS`` reach."""
+    """Seconds of a call by each method, and how far the intervals of ``LEVELS`` reach; none outside the domain, as in `select`."""
     train, test = train.reset_index(drop=True), test.reset_index(drop=True)
     predictor = Predictor(PredictionConfig(seed=seed)).fit_rows(train, ceilings, graphs)
     inside = predictor.judge(test)["departure"].isna().to_numpy()
     found = predictor.quantities["latency_s"].predict(test, inside, 0.9, levels=LEVELS)
     near = nearest(versioned(train), "latency_s", ceilings)(versioned(test))
     bound = roofline(train, "latency_s", ceilings)(test)
-    guesses = dict(zip(METHODS, (found["point"], found["law"], bound, near), strict=True))
+    guesses = dict(zip(METHODS, (found["point"].where(inside), found["law"], bound, near), strict=True))
     reach = {name: found[name] for name in found if str(name).startswith("reach_")}
     return test[list(KEPT)].astype({"model": str}).assign(**guesses, **reach)
 
@@ -202,6 +202,7 @@ def given_away(train: pd.DataFrame, test: pd.DataFrame, prices: Prices) -> Itera
 
 def tied(point: np.ndarray, reach: np.ndarray, names: np.ndarray) -> np.ndarray:
     """Predictions, those whose interval overlaps with that of their question's best one made equal to it."""
+    point = np.where(np.isnan(point), np.inf, point)
     table = pd.DataFrame({"point": point, "low": point * np.exp(-reach), "high": point * np.exp(reach)})
     best = (
         table.loc[table.groupby(names)["point"].idxmin()].set_index(np.unique(names)).loc[names].reset_index(drop=True)

@@ -311,6 +311,23 @@ def test_a_configuration_with_enough_cells_has_a_law_of_its_own(old):
     assert found["reason"].isna().all()
 
 
+def test_a_configuration_with_hardly_any_cells_leans_on_what_others_of_the_device_tell(old):
+    def slower(names):
+        rows = cells(names, runtime="eager-nhwc")
+        return rows.assign(latency_s=1.5 * rows["latency_s"])
+
+    asked = slower(["a48", "c100", "e16"])
+    error, found = errors(old, [slower(["b48", "d100"])], asked, CEILINGS)
+    assert set(found["method"]) == {"law of operators + Gaussian process, 6 probes"}
+    assert (
+        found["reason"].str.contains("6 cells measured on cpu of machine m1, too few for a law: with what else").all()
+    )
+    assert ((found["latency_low_s"] <= asked["latency_s"]) & (asked["latency_s"] <= found["latency_high_s"])).all()
+    assert error.max() < 0.25
+    more = errors(old, [slower([name for name in NETWORKS if name[0] in "ab"])], asked, CEILINGS)[1]
+    assert set(more["method"]) == {"law of operators"}
+
+
 def test_devices_that_nothing_is_known_of_are_no_ground_to_answer_for_others(old):
     unknown = {MACHINE: Ceilings.of(None, "cpu"), NEW: BOTH[NEW]}
     found = errors(old, [], elsewhere(["a48"], 1.3), unknown)[1]

@@ -200,10 +200,12 @@ class Predictor:
     def _new(self, probes: int, machine: str, platform: str, device: str, ceilings: Ceilings) -> str:
         """Why a row was predicted from other devices, and what was known of its own."""
         measured = self.domain.devices if self.domain else set()
-        others = count(len(measured - {(machine, device)}), "other device")
+        elsewhere = measured - {(machine, device)}
+        others = count(len(elsewhere), "other device")
         known = f"; its ceilings: {ceilings.source}" if ceilings.source != MEASURED else ""
         if probes:
-            return f"{count(probes, 'cell')} measured on {device} of machine {machine}, too few for a law: with {others}{known}"
+            few = f"{count(probes, 'cell')} measured on {device} of machine {machine}, too few for a law"
+            return f"{few}: with {others if elsewhere else 'what else was measured there'}{known}"
         if (machine, device) in measured:
             return f"this was never measured on {platform} of machine {machine}: from what was, and {others}{known}"
         return f"nothing was measured on {platform} of machine {machine}: carried over from {others}{known}"
