@@ -236,7 +236,11 @@ def shown(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def print_choices(cells: pd.DataFrame, seeds: int) -> None:
-    """Regret of unseen models."""
+    """Regret of unseen models, and how alike errors of one model are."""
+    error = np.log((cells["labbench"] / cells["latency_s"]).to_numpy(float))
+    at = cells.assign(error=error, question=cells["seed"].astype("str") + " " + question(cells))
+    alike = at.pivot_table(index="question", columns="configuration", values="error").corr()
+    print(f"\ncorrelation of errors of a model (in the log), {seeds} seed(s)\n{alike.round(2).to_string()}")
     cells = on_gpu(cells)
     print(f"\nunseen operator graphs, {seeds} seed(s), {question(cells).nunique()} questions; prices are made up")
     several = question(cells[cells["seed"] == 0]).value_counts()
