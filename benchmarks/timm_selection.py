@@ -41,6 +41,7 @@ UNSEEN = 0.15  # of the graphs, where a device is left out
 COMPETING = ("torch 2.4", "torch 2.9")
 KEPT = ("model", "image_size", "batch_size", "configuration", "device_name", "graph", "latency_s")
 METHODS = ("labbench", "law alone", "roofline", "nearest measured cell")
+INSIDE = "labbench, in its domain"  # as `select` does: a prediction outside what was measured is no ground to choose
 BLIND, FIXED = (
     "labbench, 90 % intervals tie",
     "best fixed choice",
@@ -122,21 +123,23 @@ def left_out(table: pd.DataFrame, ceilings: dict, graphs: Graphs, device: str, w
     found = predicted(train, asked, ceilings, graphs, seed)
     measured = table[~there & known]  # of known models: taken at what was measured
     answers = dict.fromkeys(METHODS, measured["latency_s"])
-    both = pd.concat([found.assign(known=known[asked.index]), measured[list(KEPT)].assign(**answers, known=True)])
+    both = pd.concat(
+        [found.assign(known=known[asked.index]), measured[list(KEPT)].assign(**answers, known=True, inside=True)]
+    )
     return both.reset_index(drop=True).assign(left_out=device, way=way, seed=seed)
 
 
 def predicted(train: pd.DataFrame, test: pd.DataFrame, ceilings: dict, graphs: Graphs, seed: int) -> pd.DataFrame:
-    """Seconds of a call by each method, and how far the intervals of ``LEVELS`` reach; none outside the domain, as in `select`."""
+    """Seconds of a call by each method, and how far the intervals of ``LEVELS`` reach."""
     train, test = train.reset_index(drop=True), test.reset_index(drop=True)
     predictor = Predictor(PredictionConfig(seed=seed)).fit_rows(train, ceilings, graphs)
     inside = predictor.judge(test)["departure"].isna().to_numpy()
     found = predictor.quantities["latency_s"].predict(test, inside, 0.9, levels=LEVELS)
     near = nearest(versioned(train), "latency_s", ceilings)(versioned(test))
     bound = roofline(train, "latency_s", ceilings)(test)
-    guesses = dict(zip(METHODS, (found["point"].where(inside), found["law"], bound, near), strict=True))
+    guesses = dict(zip(METHODS, (found["point"], found["law"], bound, near), strict=True))
     reach = {name: found[name] for name in found if str(name).startswith("reach_")}
-    return test[list(KEPT)].astype({"model": str}).assign(**guesses, **reach)
+    return test[list(KEPT)].astype({"model": str}).assign(**guesses, **reach, inside=inside)
 
 
 def versioned(table: pd.DataFrame) -> pd.DataFrame:
@@ -193,6 +196,7 @@ def given_away(train: pd.DataFrame, test: pd.DataFrame, prices: Prices) -> Itera
     graph = dict(zip(names, test["graph"], strict=True))
     each = (test["configuration"].map(price) / test["batch_size"]).to_numpy(float)
     by = {method: test[method].to_numpy(float) * each for method in METHODS}
+    by[INSIDE] = np.where(test["inside"], by[METHODS[0]], np.nan)
     by[BLIND] = tied(by[METHODS[0]], test["reach_0.9"].fillna(0.0).to_numpy(float), names)
     by[FIXED] = test["configuration"].map(ranking).to_numpy(float)
     for method, predicted in by.items():
@@ -202,7 +206,6 @@ def given_away(train: pd.DataFrame, test: pd.DataFrame, prices: Prices) -> Itera
 
 def tied(point: np.ndarray, reach: np.ndarray, names: np.ndarray) -> np.ndarray:
     """Predictions, those whose interval overlaps with that of their question's best one made equal to it."""
-    point = np.where(np.isnan(point), np.inf, point)
     table = pd.DataFrame({"point": point, "low": point * np.exp(-reach), "high": point * np.exp(reach)})
     best = (
         table.loc[table.groupby(names)["point"].idxmin()].set_index(np.unique(names)).loc[names].reset_index(drop=True)
@@ -223,7 +226,7 @@ def all_prices() -> dict[str, list[Prices]]:
 def shown(found: pd.DataFrame) -> pd.DataFrame:
     """Regrets in per cent, a row a method."""
     rows = {}
-    for method in (*METHODS, BLIND, FIXED):
+    for method in (*METHODS, INSIDE, BLIND, FIXED):
         part = found[found["method"] == method]
         lost, graphs = 100 * part["regret"], part.groupby(part["graph"].astype("str"))["regret"]
         low, high = mean_interval(100 * graphs.sum().to_numpy(), graphs.size().to_numpy())
