@@ -363,17 +363,23 @@ class Domain:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, config: PredictionConfig, few: np.ndarray) -> Domain:
-        """The domain that a training frame spans; ``few``: rows of platforms with too few to span one themselves."""
+        """The domain that a training frame spans; ``few``: rows of platforms with too few to span one themselves.
+
+        What nobody measured but a few times, on any device, is spanned by all that its kind of device ran: as the law is, so is
+        what it can be asked about.
+        """
         ranges: dict[Any, dict[str, tuple[float, float]]] = {}
         shares: dict[Any, dict[str, float]] = {}
         configurations: set[tuple[str, ...]] = set()
-        runtime = frame["runtime"].astype("str")
+        frame = frame.assign(few=few).reset_index(drop=True)
+        runtime, kind = frame["runtime"].astype("str"), kind_of(frame)
         anywhere = [
-            frame.assign(machine_id=ANYWHERE, platform=kind_of(frame) + "/" + name)
-            for name in (runtime.map(_plain), runtime)
+            frame.assign(machine_id=ANYWHERE, platform=kind + "/" + name) for name in (runtime.map(_plain), runtime)
         ]
         for rows in (frame[~few], *anywhere):
             for platform, part in rows.groupby(list(PLATFORM), observed=True):
+                if part["few"].all():
+                    part = frame[kind == kind[part.index[0]]]
                 ranges[platform] = {name: (float(part[name].min()), float(part[name].max())) for name in TOTALS}
                 shares[platform] = {name: float(share.max()) for name, share in largest_shares(part).items()}
             configurations |= set(rows[list(CONFIGURATION)].itertuples(index=False, name=None))
