@@ -1,0 +1,288 @@
+"""Step time, exposed communication, bubble and memory of a strategy on a cluster, from one rank's step.
+
+::
+
+    forward, backward of each stage and micro-batch, by a schedule (labbench.distributed.schedules)
+    ├─ compute                    what the busiest rank computes
+    ├─ tensor                     messages between tensor-parallel ranks, and between stages
+    ├─ gather                     weights and gradients of ZeRO-2 and -3 that compute does not hide
+    ├─ bubble                     what the slowest rank waits for the others
+    └─ after the last backward pass: gradients that did not get through behind it, the update, weights gathered again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from labbench.config import ConfigError
+from labbench.distributed import schedules
+from labbench.distributed.cluster import USABLE_MEMORY, Cluster, Group
+from labbench.distributed.collectives_model import Collectives
+from labbench.distributed.reliability import expected_slowest
+from labbench.distributed.step import Segment, States, Step, Strategy
+
+PROVENANCE = "simulated"
+GATHERED = 2  # segments whose weights are whole at a time: the one that computes and the next
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of the fullest rank, by what they are."""
+
+    weights: Any
+    gradients: Any
+    optimizer: Any
+    activations: Any
+    working: Any
+
+    @property
+    def total(self) -> Any:
+        """All of it."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.working
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A simulated step.
+
+    Attributes
+    ----------
+    step_s : float
+    parts_s : dict
+        ``compute``, ``tensor``, ``gather``, ``stages``, ``bubble``, ``gradients``, ``update``, ``weights``, ``slowest``; they add up to
+        ``step_s``.
+    memory : Memory
+    limit_bytes : float
+        What a rank may take.
+    sources : dict
+    provenance : str
+        Always ``simulated``.
+    """
+
+    step_s: Any
+    parts_s: dict[str, Any]
+    memory: Memory
+    limit_bytes: float
+    sources: dict[str, str] = field(default_factory=dict)
+    provenance: str = PROVENANCE
+
+    @property
+    def exposed_s(self) -> Any:
+        """Communication that nothing hides."""
+        return sum(self.parts_s[name] for name in ("tensor", "gather", "stages", "gradients", "weights"))
+
+    @property
+    def fits(self) -> Any:
+        """Whether the fullest rank's memory holds it."""
+        return self.memory.total <= self.limit_bytes
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; SI units."""
+        memory = {name: float(value) for name, value in asdict(self.memory).items()}
+        return {
+            "provenance": self.provenance,
+            "step_s": float(self.step_s),
+            "parts_s": {name: float(value) for name, value in self.parts_s.items()},
+            "memory_bytes": {**memory, "total": float(self.memory.total)},
+            "memory_limit_bytes": self.limit_bytes,
+            "sources": self.sources,
+        }
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one rank's chunk of layers takes for a micro-batch, and what its gradients cost."""
+
+    forward_s: Any
+    backward_s: Any
+    computing_s: Any
+    tensor_s: Any
+    gather_s: Any
+
+
+def simulate(step: Step, strategy: Strategy, collectives: Collectives, micro_batches: int, slow: float = 1.0) -> Simulated:
+    """One step, pass by pass.
+
+    Parameters
+    ----------
+    step : Step
+        Of one rank.
+    strategy : Strategy
+    collectives : Collectives
+        Of the cluster.
+    micro_batches : int
+    slow : float
+        By how much the slowest rank computes more slowly than the others (a straggler).
+
+    Raises
+    ------
+    ConfigError
+        If the strategy does not fill the cluster, or the segments do not make its stages.
+    """
+    cluster = collectives.cluster
+    if strategy.ranks != cluster.ranks:
+        raise ConfigError(f"{strategy} takes {strategy.ranks} ranks, the cluster has {cluster.ranks}: make them equal")
+    parts = cut(step.segments, strategy.pipeline * strategy.chunks)
+    send_s = boundary_s(step, strategy, collectives)
+    stages = [stage(part, step.states, strategy, collectives) for part in parts]
+    pipe = schedules.run(
+        strategy.schedule if strategy.pipeline > 1 else "gpipe" if strategy.chunks == 1 else strategy.schedule,
+        [one.forward_s + send_s for one in stages],
+        [one.backward_s + send_s for one in stages],
+        micro_batches,
+        strategy.pipeline,
+        weights=[float(sum(one.kept_bytes for one in part)) for part in parts],
+    ) if strategy.pipeline > 1 else _alone(stages[0], parts[0], micro_batches)  # fmt: skip
+    ends = []
+    for rank in range(strategy.pipeline):
+        own = [segment for part in parts[rank :: strategy.pipeline] for segment in part]
+        ends.append((pipe.ends_s[rank], *closing(own, step.states, strategy, collectives)))
+    last = max(range(len(ends)), key=lambda rank: sum(ends[rank]))
+    busiest = max(range(len(ends)), key=lambda rank: pipe.busy_s[rank])
+    found = [
+        memory(
+            [segment for part in parts[rank :: strategy.pipeline] for segment in part],
+            step.states, strategy, pipe.kept[rank],
+        )
+        for rank in range(strategy.pipeline)
+    ]  # fmt: skip
+    return assembled(
+        [stages[index] for index in range(busiest, len(stages), strategy.pipeline)],
+        send_s,
+        ends[last],
+        max(found, key=lambda one: one.total),
+        micro_batches,
+        strategy,
+        cluster,
+        step.sources,
+        slow,
+    )
+
+
+def _alone(only: Stage, part: Sequence[Segment], micro_batches: int) -> schedules.Pipeline:
+    """A pipeline of one rank: a forward and a backward pass of each micro-batch in turn."""
+    seconds = micro_batches * (only.forward_s + only.backward_s)
+    return schedules.Pipeline(seconds, (seconds,), (seconds,), (float(sum(one.kept_bytes for one in part)),))
+
+
+def cut(segments: Sequence[Segment], stages: int) -> list[Sequence[Segment]]:
+    """Segments in stages of as many, the first stages one longer where they do not come out; raises ConfigError if some get none."""
+    if stages > len(segments):
+        raise ConfigError(f"{len(segments)} segments make no {stages} stages: take fewer pipeline ranks or chunks")
+    sizes = [len(segments) // stages + (index < len(segments) % stages) for index in range(stages)]
+    starts = np.cumsum([0, *sizes])
+    return [segments[begin:end] for begin, end in zip(starts[:-1], starts[1:], strict=True)]
+
+
+def boundary_s(step: Step, strategy: Strategy, collectives: Collectives) -> Any:
+    """What each pass of a pipeline spends on a message to or from a neighbour."""
+    if strategy.pipeline == 1:
+        return 0.0
+    beside = strategy.tensor * strategy.data
+    nodes = 1 if beside * strategy.pipeline <= collectives.cluster.ranks_in_node else 2
+    return collectives.seconds("p2p", step.boundary_bytes, Group(2, beside, 1 if nodes == 2 else 2, nodes))
+
+
+def stage(part: Sequence[Segment], states: States, strategy: Strategy, collectives: Collectives) -> Stage:
+    """Passes of a stage, with whatever ZeRO-2 and -3 send behind them for each micro-batch."""
+    forward = [one.forward_s + one.tensor_forward_s for one in part]
+    backward = [one.backward_s + one.tensor_backward_s for one in part][::-1]
+    computing = sum(one.forward_s + one.backward_s for one in part)
+    tensor = sum(one.tensor_forward_s + one.tensor_backward_s for one in part)
+    if strategy.zero < 2 or strategy.data == 1:
+        return Stage(sum(forward), sum(backward), computing, tensor, 0.0 * computing)
+    group = data_group(strategy, collectives.cluster)
+    scatter = [collectives.seconds("reduce_scatter", states.sent * one.parameters, group) for one in part][::-1]
+    if strategy.zero == 2:
+        ready = np.cumsum(np.array(backward), axis=0)
+        back = np.maximum(schedules.overlap(list(ready), scatter), ready[-1])
+        front = sum(forward)
+    else:
+        gather = [collectives.seconds("all_gather", states.weight * one.parameters, group) for one in part]
+        front = schedules.gathered(forward, gather)
+        back = schedules.gathered_and_scattered(backward, gather[::-1], scatter)
+    return Stage(front, back, computing, tensor, front + back - sum(forward) - sum(backward))
+
+
+def data_group(strategy: Strategy, cluster: Cluster) -> Group:
+    """Data-parallel ranks: a tensor-parallel group apart, a stage's side by side."""
+    return cluster.group(strategy.data, strategy.tensor)
+
+
+def closing(own: Sequence[Segment], states: States, strategy: Strategy, collectives: Collectives) -> tuple[Any, Any, Any]:
+    """Seconds after a rank's last backward pass: gradients, update, weights."""
+    shared = strategy.data if strategy.zero else 1
+    update = sum(one.update_s for one in own) / shared
+    if strategy.data == 1:
+        return 0.0, update, 0.0
+    group = data_group(strategy, collectives.cluster)
+    gradients: Any = 0.0
+    if strategy.zero < 2:
+        operation = "reduce_scatter" if strategy.zero else "all_reduce"
+        if strategy.overlap:
+            back = np.cumsum(np.array([one.backward_s + one.tensor_backward_s for one in own[::-1]]), axis=0)
+            cost = [collectives.seconds(operation, states.sent * one.parameters, group) for one in own[::-1]]  # type: ignore[arg-type]
+            gradients = np.maximum(schedules.overlap(list(back), cost) - back[-1], 0.0)
+        else:
+            gradients = collectives.seconds(operation, states.sent * sum(one.parameters for one in own), group)  # type: ignore[arg-type]
+    weights: Any = 0.0
+    if strategy.zero in (1, 2):
+        weights = collectives.seconds("all_gather", states.weight * sum(one.parameters for one in own), group)
+    return gradients, update, weights
+
+
+def memory(own: Sequence[Segment], states: States, strategy: Strategy, kept_bytes: Any) -> Memory:
+    """Bytes of a rank (Rajbhandari et al. 2020, section 3 and figure 1)."""
+    parameters, zero = sum(one.parameters for one in own), strategy.zero
+    share = [parameters / strategy.data if zero >= least else parameters for least in (3, 2, 1)]
+    largest = _largest([one.parameters for one in own])
+    whole = GATHERED * largest * states.weight + largest * states.sent if zero == 3 and strategy.data > 1 else 0.0
+    return Memory(
+        weights=states.weight * share[0],
+        gradients=states.gradient * share[1],
+        optimizer=states.optimizer * share[2],
+        activations=kept_bytes,
+        working=whole + _largest([one.working_bytes for one in own]),
+    )
+
+
+def _largest(values: Sequence[Any]) -> Any:
+    return np.maximum.reduce([np.asarray(value, float) for value in values])
+
+
+def assembled(
+    busiest: Sequence[Stage],
+    send_s: Any,
+    end: tuple[Any, Any, Any, Any],
+    fullest: Memory,
+    micro_batches: Any,
+    strategy: Strategy,
+    cluster: Cluster,
+    sources: dict[str, str],
+    slow: float = 1.0,
+) -> Simulated:
+    """Parts that add up, and the whole: the slowest of all ranks sets the pace of computing."""
+    passes, gradients, update, weights = end
+    compute = micro_batches * sum(one.computing_s for one in busiest)
+    tensor = micro_batches * sum(one.tensor_s for one in busiest)
+    gather = micro_batches * sum(one.gather_s for one in busiest)
+    stages = micro_batches * 2 * len(busiest) * send_s
+    waits = slow * expected_slowest(cluster.scatter, cluster.ranks) - 1
+    parts = {
+        "compute": compute,
+        "tensor": tensor,
+        "gather": gather,
+        "stages": stages,
+        "bubble": passes - compute - tensor - gather - stages,
+        "gradients": gradients,
+        "update": update,
+        "weights": weights,
+        "slowest": waits * (compute + update),
+    }
+    limit = USABLE_MEMORY * cluster.device.memory_bytes
+    sources = {**sources, "memory": "counted"}
+    return Simulated(sum(parts.values()), parts, fullest, limit, sources)
