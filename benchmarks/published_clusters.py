@@ -2,21 +2,24 @@
 
 What each figure rests on:
 
-- computing: rate of a large half-precision product and of fused attention on a single GPU (``labbench.distributed.known``), the shape of
-  other products and everything that moves data by laws of single kernels in single precision on five GPUs
+- computing: rate of a large half-precision product and of fused attention on a single GPU (``labbench.distributed.known``), the
+  shape of other products and everything that moves data by laws of single kernels in single precision on five GPUs
   (``labbench.distributed.compute.LAWS``; with FOLDER, NeuSight's ``scripts/asplos`` data, they are fitted anew and printed);
 - links: all-reduces timed on a single node, and each run's network cards, used to the share that NCCL's maintainers name;
-- a board with a lower power limit than its datasheet's makes products in proportion more slowly (energy an operation stays the same).
+- a board with a lower power limit than its datasheet's makes products in proportion more slowly (energy an operation stays the
+  same).
 
-Runs (``published_runs.csv``), all that a source has for models from a billion parameters on in half precision and sequences of 2048 (torchtitan:
-8192, compiled), so that none is left out for its result:
+Runs (``published_runs.csv``), all that a source has for models from a billion parameters on in half precision and sequences of
+2048 (torchtitan: 8192, compiled), so that none is left out for its result:
 
-- megatron-2021: Narayanan et al. 2021, arXiv:2104.04473, table 1; micro-batches, chunks by Megatron-LM's examples/sc21/run_table_1.sh;
-- megatron-2022: Korthikanti et al. 2022, arXiv:2205.05198, table 5 (as in calculon's calculon/llm/validation.py), micro-batches and chunks
-  by calculon's validation/seqsel/tab5;
+- megatron-2021: Narayanan et al. 2021, arXiv:2104.04473, table 1; micro-batches, chunks by Megatron-LM's
+  examples/sc21/run_table_1.sh;
+- megatron-2022: Korthikanti et al. 2022, arXiv:2205.05198, table 5 (as in calculon's calculon/llm/validation.py), micro-batches
+  and chunks by calculon's validation/seqsel/tab5;
 - mt-nlg: Smith et al. 2022, arXiv:2201.11990, section 3.1, seconds of an iteration on 280, 350 and 420 nodes;
 - llm-foundry: github.com/mosaicml/llm-foundry, scripts/train/benchmarking/README.md: 80 GB A100 and H100, 40 GB A100;
-- torchtitan: github.com/pytorch/torchtitan, benchmarks/llama3_h100_202412_torchtitan.md (500 W, 2.4 TB/s, half precision: tables 1 and 3).
+- torchtitan: github.com/pytorch/torchtitan, benchmarks/llama3_h100_202412_torchtitan.md (500 W, 2.4 TB/s, half precision: tables
+  1 and 3).
 
     python benchmarks/published_clusters.py [FOLDER]
 """
@@ -43,12 +46,24 @@ from labbench.prediction.kernels import KernelModel
 
 RUNS = Path(__file__).with_name("published_runs.csv")
 GOAL = 0.15
-DEVICES = {"a100": "A100 SXM4 80 GB", "a100-40": "A100 SXM4 40 GB", "h100": "H100 SXM5 80 GB", "h100-500w": "H100 SXM5 96 GB"}
+DEVICES = {
+    "a100": "A100 SXM4 80 GB",
+    "a100-40": "A100 SXM4 40 GB",
+    "h100": "H100 SXM5 80 GB",
+    "h100-500w": "H100 SXM5 96 GB",
+}
 # FSDP: a shard of weights and gradients in fp32 and two moments, gradients reduced in fp32 (DEFAULT) or bf16 (PURE).
 STATES = {"megatron": MEGATRON, "default": States(4.0, 4.0, 8.0, 4.0), "pure": States(4.0, 4.0, 8.0, 2.0)}
 GATHERED = 2.0  # bytes of a weight on the wire under FSDP
 POWER = {"h100-500w": (500 / 700, 2.4e12)}  # share of the datasheet's power, bytes/s of memory
-MPT = {"1b": (24, 2048, 16), "3b": (32, 2560, 20), "7b": (32, 4096, 32), "13b": (40, 5120, 40), "30b": (48, 7168, 56), "70b": (80, 8192, 64)}
+MPT = {
+    "1b": (24, 2048, 16),
+    "3b": (32, 2560, 20),
+    "7b": (32, 4096, 32),
+    "13b": (40, 5120, 40),
+    "30b": (48, 7168, 56),
+    "70b": (80, 8192, 64),
+}
 
 
 def main() -> None:
@@ -68,7 +83,8 @@ def main() -> None:
         for name, these in groups:
             mine = off[these.index]
             text = name if isinstance(name, str) else " ".join(name)
-            print(f"{text:26s} {len(these):3d} {int((mine <= GOAL).sum()):3d} {100 * mine.mean():6.1f} {100 * these['off'].mean():+6.1f}")
+            within = int((mine <= GOAL).sum())
+            print(f"{text:26s} {len(these):3d} {within:3d} {100 * mine.mean():6.1f} {100 * these['off'].mean():+6.1f}")
 
 
 def fitted(folder: Path) -> Laws:
@@ -81,7 +97,9 @@ def fitted(folder: Path) -> Laws:
     laws = Laws(model.laws["product"], shares)
     for what, mine in (("kept", LAWS), ("fitted", laws)):
         theta = " ".join(f"{value:.3g}" for value in np.exp(mine.product.theta))
-        print(f"laws {what}: product {theta}; " + ", ".join(f"{kind} {share:.3f}" for kind, share in mine.shares.items()))
+        print(
+            f"laws {what}: product {theta}; " + ", ".join(f"{kind} {share:.3f}" for kind, share in mine.shares.items())
+        )
     return laws
 
 

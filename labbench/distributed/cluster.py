@@ -38,7 +38,9 @@ class Link:
 
     def __post_init__(self) -> None:
         if not (self.alpha_s >= 0 and self.bytes_s > 0):
-            raise ConfigError(f"a link of {self.alpha_s} s and {self.bytes_s} B/s: times are not negative, rates are positive")
+            raise ConfigError(
+                f"a link of {self.alpha_s} s and {self.bytes_s} B/s: times are not negative, rates are positive"
+            )
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Accelerator:
 
     @classmethod
     def of(cls, name: str) -> Accelerator:
-        """A device by its name, e.g. ``A100 SXM4 80 GB``, in half precision: rates somebody measured, or a share of the datasheet's.
+        """A device by its name, e.g. ``A100 SXM4 80 GB``, in half precision: measured rates, or a share of the datasheet's.
 
         Raises
         ------
@@ -82,7 +84,9 @@ class Accelerator:
         """
         sheets = datasheets(name)
         if not sheets:
-            raise ConfigError(f"no datasheet of {name!r}: write a device's whole name, e.g. 'H100 SXM5 80 GB', 'A100 SXM4 80 GB'")
+            raise ConfigError(
+                f"no datasheet of {name!r}: write a device's whole name, e.g. 'H100 SXM5 80 GB', 'A100 SXM4 80 GB'"
+            )
         return cls.from_sheet(sheets[0])
 
     @classmethod
@@ -91,7 +95,9 @@ class Accelerator:
         family = sheet.name.split()[0]
         peak = known.PEAK_FLOPS.get(family) or sheet.peak("bf16")
         if not (peak and sheet.bandwidth_bytes_s and sheet.memory_bytes and sheet.multiprocessors):
-            raise ConfigError(f"the datasheet of {sheet.name} lacks a rate, bandwidth, memory or multiprocessors: describe the device")
+            raise ConfigError(
+                f"the datasheet of {sheet.name} lacks a rate, bandwidth, memory or multiprocessors: describe the device"
+            )
         measured = None if "PCIe" in sheet.name else known.MATMUL_FLOPS.get(family)
         return cls(
             name=sheet.name,
@@ -154,7 +160,9 @@ class Cluster:
             If the cluster has too few ranks.
         """
         if size * stride > self.ranks:
-            raise ConfigError(f"a group of {size} ranks, {stride} apart, in a cluster of {self.ranks}: add nodes or shrink it")
+            raise ConfigError(
+                f"a group of {size} ranks, {stride} apart, in a cluster of {self.ranks}: add nodes or shrink it"
+            )
         in_node = min(max(self.ranks_in_node // stride, 1), size)
         return Group(size, stride, in_node, -(-size // in_node))
 
@@ -184,4 +192,3 @@ def cluster(device: str, ranks: int, ranks_in_node: int = 8, network_gbit_s: flo
     intra = Link(NVLINK_ALPHA_S, LINK_SHARE * nvlink, "datasheet")
     inter = Link(NETWORK_ALPHA_S, LINK_SHARE * network_gbit_s * 1e9 / 8, "datasheet")
     return Cluster(accelerator, 1, ranks_in_node, intra, inter).with_ranks(ranks)
-

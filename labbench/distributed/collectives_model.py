@@ -3,14 +3,15 @@
 The size of a collective is that of its whole buffer, as in nccl-tests (PERFORMANCE.md there): what an all-gather ends with, what a
 reduce-scatter begins with. With N ranks, S bytes, alpha and beta of a hop:
 
-- *ring*: all-reduce ``2 (N - 1) (alpha + S beta / N)``, all-gather, reduce-scatter and all-to-all half of that (Thakur, Rabenseifner &
-  Gropp 2005; Patarasuk & Yuan 2009), broadcast ``(N - 1) alpha + S beta`` (pipelined). Over several nodes, a ring leaves a node by all
-  its members' ways at once, and no faster than they pass it on within the node.
-- *tree* (all-reduce, broadcast): latency of the logarithm of the ranks, bytes as of the ring (two trees: Sanders, Speck & Träff 2009).
+- *ring*: all-reduce ``2 (N - 1) (alpha + S beta / N)``, all-gather, reduce-scatter and all-to-all half of that (Thakur,
+  Rabenseifner & Gropp 2005; Patarasuk & Yuan 2009), broadcast ``(N - 1) alpha + S beta`` (pipelined). Over several nodes, a ring
+  leaves a node by all its members' ways at once, and no faster than they pass it on within the node.
+- *tree* (all-reduce, broadcast): latency of the logarithm of the ranks, bytes as of the ring (two trees: Sanders, Speck & Träff
+  2009).
 - *hierarchical* (all-reduce, all-gather, reduce-scatter): within nodes, then between them, each member with its share.
 
-``auto`` is the cheapest. A library need not do as the formulas say (gloo's reduce-scatter costs more than its all-reduce), so what was
-measured of an operation comes first: a table within its sizes, beyond them and for other numbers of ranks its own fit.
+``auto`` is the cheapest. A library need not do as the formulas say (gloo's reduce-scatter costs more than its all-reduce), so
+what was measured of an operation comes first: a table within its sizes, beyond them and for other numbers of ranks its own fit.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ class Measured:
     def __post_init__(self) -> None:
         _known(self.operation)
         if len(self.size_bytes) < 2 or (np.diff(self.size_bytes) <= 0).any() or (np.asarray(self.seconds) <= 0).any():
-            raise ConfigError(f"{self.operation} timed at {len(self.size_bytes)} sizes: give two or more, ascending, with positive seconds")
+            raise ConfigError(
+                f"{self.operation} timed at {len(self.size_bytes)} sizes: give two or more, ascending, with positive seconds"
+            )
 
     def fit(self) -> tuple[Link, float]:
         """The link of which a ring would take as long, and the mean absolute error of that in the log.
@@ -143,13 +146,21 @@ class Collectives:
         names: tuple[Operation, ...] = ("all_reduce", "all_gather", "reduce_scatter")
         told = names[:1] if family in known.IN_NETWORK else names
         sizes = known.NVLINK_SIZES
-        measured = [Measured(name, 8, sizes, sizes * bus_factor(name, 8) / (np.array(bus) * 1e9), False) for name in told]
+        measured = [
+            Measured(name, 8, sizes, sizes * bus_factor(name, 8) / (np.array(bus) * 1e9), False) for name in told
+        ]
         return cls(cluster, algorithm, tuple(measured))
 
     @property
     def source(self) -> str:
         """Where the costs come from."""
-        return "measured" if self.measured else self.cluster.inter.source if self.cluster.nodes > 1 else self.cluster.intra.source
+        return (
+            "measured"
+            if self.measured
+            else self.cluster.inter.source
+            if self.cluster.nodes > 1
+            else self.cluster.intra.source
+        )
 
     def seconds(self, operation: Operation, size: Array, group: Group) -> Array:
         """Seconds of an operation on ``size`` bytes (a float or an array) by a group of ranks; 0 for a single rank."""

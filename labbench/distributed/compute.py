@@ -1,9 +1,9 @@
 """Seconds that a device takes for a layer of a transformer: products by shape, everything else by bytes.
 
-Products follow the law of :mod:`labbench.prediction.kernel_laws` (tiles, rounds of tiles over multiprocessors, the larger of computing
-and moving), scaled so that the best shape reaches the device's measured rate; what moves data reaches a share of the memory's
-bandwidth that depends on its kind. Both were learnt from single kernels of other GPUs in single precision (:data:`LAWS`); no run of
-many devices had a part in it.
+Products follow the law of :mod:`labbench.prediction.kernel_laws` (tiles, rounds of tiles over multiprocessors, the larger of
+computing and moving), scaled so that the best shape reaches the device's measured rate; what moves data reaches a share of the
+memory's bandwidth that depends on its kind. Both were learnt from single kernels of other GPUs in single precision
+(:data:`LAWS`); no run of many devices had a part in it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from labbench.prediction.kernel_laws import LAUNCH_S, ProductLaw
 
 SCORES_SHARE = 2 * HALF + 1  # bytes of a score in dropout: read, written, and its mask
 FLOAT = 4
-ADAM_BYTES = 30  # of a parameter: master weight and two moments read and written in fp32, gradient read, half-precision weight written
+# Bytes of a parameter: master weight and two moments read and written in fp32, gradient read, half-precision weight written.
+ADAM_BYTES = 30
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,9 @@ class Compute:
         groups = micro_batch * heads
         if model.flash:
             rate = self.device.attention_flops
-            causal = 2 * groups * sequence**2 * width  # two products, 2 FLOP a multiply-add, half of it hidden by the mask
+            causal = (
+                2 * groups * sequence**2 * width
+            )  # two products, 2 FLOP a multiply-add, half of it hidden by the mask
             return LAUNCH_S + causal / rate, LAUNCH_S + 2.5 * causal / rate, 0.0
         products = self._products([(sequence, sequence, width, groups), (sequence, width, sequence, groups)])
         scores = groups * sequence**2
@@ -127,7 +130,9 @@ class Compute:
 
     def _products(self, products: list[Product]) -> float:
         m, n, k, groups = np.array(products, float).T
-        share = float(np.exp(self.laws.product.theta[1]))  # of a peak of which the best shape reaches just the measured rate
+        share = float(
+            np.exp(self.laws.product.theta[1])
+        )  # of a peak of which the best shape reaches just the measured rate
         count = len(m)
         shapes = {
             "m": m, "n": n, "k": k, "groups": groups,

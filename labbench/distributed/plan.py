@@ -1,7 +1,7 @@
 """The best way to spread a model over a cluster: every combination simulated at once, and why the best is the best.
 
-All products of data, tensor and pipeline ranks that fill the cluster, times what ZeRO shares out, micro-batches, schedules, chunks and
-recomputation. Cases of the same ranks are simulated together as arrays by the code that simulates one
+All products of data, tensor and pipeline ranks that fill the cluster, times what ZeRO shares out, micro-batches, schedules,
+chunks and recomputation. Cases of the same ranks are simulated together as arrays by the code that simulates one
 (:mod:`labbench.distributed.simulate`); only the pipeline's events are replaced by what they come to
 (:func:`~labbench.distributed.schedules.makespan`). Tests hold the answer against a search with events, one case at a time.
 """
@@ -221,24 +221,26 @@ def _simulated(step: Step, strategy: Strategy, collectives: Collectives, count: 
     send_s = boundary_s(step, strategy, collectives)
     first = _stage(parts[0], step, strategy, collectives)
     last = _stage(parts[-1], step, strategy, collectives)
-    passes = [one + send_s for one in (first.forward_s, first.backward_s)]
+    forward, backward = first.forward_s + send_s, first.backward_s + send_s
     slower = last.forward_s + last.backward_s - first.forward_s - first.backward_s
-    seconds = schedules.makespan(*passes, slower, count, ranks, chunks)
+    seconds = schedules.makespan(forward, backward, slower, count, ranks, chunks)
     ends, memories = [], []
     for rank in (0, ranks - 1):
         own = [segment for part in parts[rank::ranks] for segment in part]
-        end = seconds - rank * passes[1]
+        end = seconds - rank * backward
         ends.append((end, *closing(own, step.states, strategy, collectives)))
         kept = _kept(parts, strategy, count, rank)
         memories.append(memory(own, step.states, strategy, kept))
     later = sum(ends[1]) > sum(ends[0])
     fuller = memories[1].total > memories[0].total
-    end = tuple(np.where(later, one, other) for one, other in zip(ends[1], ends[0], strict=True))
+    passes, *rest = (np.where(later, one, other) for one, other in zip(ends[1], ends[0], strict=True))
     fullest = type(memories[0])(
         **{name: np.where(fuller, getattr(memories[1], name), getattr(memories[0], name)) for name in MEMORY}
     )
     busiest = [first] * (chunks - 1) + [last]
-    return assembled(busiest, send_s, end, fullest, count, strategy, collectives.cluster, step.sources)  # type: ignore[arg-type]
+    return assembled(
+        busiest, send_s, (passes, rest[0], rest[1], rest[2]), fullest, count, collectives.cluster, step.sources
+    )
 
 
 def _stage(part: Sequence[Segment], step: Step, strategy: Strategy, collectives: Collectives) -> Stage:

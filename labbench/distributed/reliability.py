@@ -2,9 +2,10 @@
 
 - The expected maximum of N draws: of a normal distribution by its quantiles, of a sample by its order (each sorted value is the
   maximum with the chance that all N draws are at most as large, less that they are below it).
-- Failures come at a constant rate. With checkpoints every ``tau`` seconds of work that take ``delta``, restarts of ``R`` and a mean time
-  between failures of M, work of T takes ``M exp(R / M) (exp((tau + delta) / M) - 1) T / tau`` (Daly 2006, equation 13); the best ``tau`` is
-  ``M (1 + W(-exp(-1 - delta / M)))``, W being Lambert's function; Young (1974) has ``sqrt(2 delta M)`` to first order.
+- Failures come at a constant rate. With checkpoints every ``tau`` seconds of work that take ``delta``, restarts of ``R`` and a
+  mean time between failures of M, work of T takes ``M exp(R / M) (exp((tau + delta) / M) - 1) T / tau`` (Daly 2006, equation 13);
+  the best ``tau`` is ``M (1 + W(-exp(-1 - delta / M)))``, W being Lambert's function; Young (1974) has ``sqrt(2 delta M)`` to
+  first order.
 """
 
 from __future__ import annotations
@@ -65,8 +66,16 @@ class Training:
     restart_s: float
 
     def __post_init__(self) -> None:
-        if not (self.work_s > 0 and self.ranks >= 1 and self.rank_mtbf_s > 0 and self.checkpoint_s > 0 and self.restart_s >= 0):
-            raise ConfigError("work, ranks, time between failures and checkpoints are positive, restarts not negative: change what is not")
+        if not (
+            self.work_s > 0
+            and self.ranks >= 1
+            and self.rank_mtbf_s > 0
+            and self.checkpoint_s > 0
+            and self.restart_s >= 0
+        ):
+            raise ConfigError(
+                "work, ranks, time between failures and checkpoints are positive, restarts not negative: change what is not"
+            )
 
     @property
     def mtbf_s(self) -> float:

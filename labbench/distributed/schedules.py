@@ -4,8 +4,8 @@ A schedule is, for each rank, the order of its passes. A pass begins when its ra
 
 - *gpipe*: all forward passes, then all backward passes (Huang et al. 2019, arXiv:1811.06965);
 - *1f1b*: forward passes until the pipe is full, then one of each in turn (Narayanan et al. 2019, 2021);
-- *interleaved*: the same with several chunks of layers a rank, taken in groups of as many micro-batches as there are ranks (Narayanan et
-  al. 2021, arXiv:2104.04473, section 2.2, in the order of Megatron-LM).
+- *interleaved*: the same with several chunks of layers a rank, taken in groups of as many micro-batches as there are ranks
+  (Narayanan et al. 2021, arXiv:2104.04473, section 2.2, in the order of Megatron-LM).
 
 :func:`makespan` is what the events come to where all stages are alike but for a slower last one; tests hold both together.
 """
@@ -31,15 +31,17 @@ def orders(schedule: Schedule, ranks: int, micro_batches: int, chunks: int = 1) 
     Raises
     ------
     ConfigError
-        If the schedule is unknown, has but one chunk a rank and more are asked for, or interleaved micro-batches do not come in groups
-        of as many as there are ranks.
+        If the schedule is unknown, has but one chunk a rank and more are asked for, or interleaved micro-batches do not come in
+        groups of as many as there are ranks.
     """
     if schedule not in SCHEDULES:
         raise unknown_name("schedule", schedule, SCHEDULES)
     if schedule != "interleaved" and chunks != 1:
         raise ConfigError(f"{schedule} has one chunk of layers a rank, not {chunks}: take 'interleaved'")
     if schedule == "interleaved" and micro_batches % ranks:
-        raise ConfigError(f"{micro_batches} micro-batches over {ranks} ranks: interleaved, they come in groups of as many as there are ranks")
+        raise ConfigError(
+            f"{micro_batches} micro-batches over {ranks} ranks: interleaved, they come in groups of as many as there are ranks"
+        )
     forwards, backwards = _passes(ranks, micro_batches, chunks)
     total = len(forwards)
     out = []
@@ -156,8 +158,8 @@ def run(
 def makespan(forward_s: Any, backward_s: Any, last_s: Any, micro_batches: Any, ranks: Any, chunks: Any = 1) -> Any:
     """Seconds of any of the schedules where all passes are alike, but those of the last stage may take ``last_s`` longer together.
 
-    ``(P - 1) (f + b)`` to fill and drain, ``M`` times what the last rank does for a micro-batch: with ``V`` chunks of a V-th each, the
-    bubble is ``(P - 1) / (V M)`` of the rest (Narayanan et al. 2021, section 2.2). Arrays go element by element.
+    ``(P - 1) (f + b)`` to fill and drain, ``M`` times what the last rank does for a micro-batch: with ``V`` chunks of a V-th
+    each, the bubble is ``(P - 1) / (V M)`` of the rest (Narayanan et al. 2021, section 2.2). Arrays go element by element.
     """
     both = forward_s + backward_s
     return (ranks - 1) * both + micro_batches * (chunks * both + last_s)
@@ -215,5 +217,3 @@ def gathered_and_scattered(compute_s: Sequence[Any], gather_s: Sequence[Any], sc
         end = begin + compute
         left = (end, scatter)
     return end if left is None else np.maximum(end, np.maximum(channel, left[0]) + left[1])
-
-

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from labbench.config import ConfigError
 from labbench.distributed import schedules
 from labbench.distributed.cluster import USABLE_MEMORY, Cluster, Group
-from labbench.distributed.collectives_model import Collectives
+from labbench.distributed.collectives_model import Collectives, Operation
 from labbench.distributed.reliability import expected_slowest
 from labbench.distributed.step import Segment, States, Step, Strategy
 
@@ -53,8 +54,8 @@ class Simulated:
     ----------
     step_s : float
     parts_s : dict
-        ``compute``, ``tensor``, ``gather``, ``stages``, ``bubble``, ``gradients``, ``update``, ``weights``, ``slowest``; they add up to
-        ``step_s``.
+        ``compute``, ``tensor``, ``gather``, ``stages``, ``bubble``, ``gradients``, ``update``, ``weights``, ``slowest``; they add
+        up to ``step_s``.
     memory : Memory
     limit_bytes : float
         What a rank may take.
@@ -104,7 +105,9 @@ class Stage:
     gather_s: Any
 
 
-def simulate(step: Step, strategy: Strategy, collectives: Collectives, micro_batches: int, slow: float = 1.0) -> Simulated:
+def simulate(
+    step: Step, strategy: Strategy, collectives: Collectives, micro_batches: int, slow: float = 1.0
+) -> Simulated:
     """One step, pass by pass.
 
     Parameters
@@ -126,56 +129,58 @@ def simulate(step: Step, strategy: Strategy, collectives: Collectives, micro_bat
     cluster = collectives.cluster
     if strategy.ranks != cluster.ranks:
         raise ConfigError(f"{strategy} takes {strategy.ranks} ranks, the cluster has {cluster.ranks}: make them equal")
-    parts = cut(step.segments, strategy.pipeline * strategy.chunks)
+    ranks = strategy.pipeline
+    parts = cut(step.segments, ranks * strategy.chunks)
     send_s = boundary_s(step, strategy, collectives)
     stages = [stage(part, step.states, strategy, collectives) for part in parts]
-    pipe = schedules.run(
-        strategy.schedule if strategy.pipeline > 1 else "gpipe" if strategy.chunks == 1 else strategy.schedule,
-        [one.forward_s + send_s for one in stages],
-        [one.backward_s + send_s for one in stages],
-        micro_batches,
-        strategy.pipeline,
-        weights=[float(sum(one.kept_bytes for one in part)) for part in parts],
-    ) if strategy.pipeline > 1 else _alone(stages[0], parts[0], micro_batches)  # fmt: skip
-    ends = []
-    for rank in range(strategy.pipeline):
-        own = [segment for part in parts[rank :: strategy.pipeline] for segment in part]
-        ends.append((pipe.ends_s[rank], *closing(own, step.states, strategy, collectives)))
-    last = max(range(len(ends)), key=lambda rank: sum(ends[rank]))
-    busiest = max(range(len(ends)), key=lambda rank: pipe.busy_s[rank])
-    found = [
-        memory(
-            [segment for part in parts[rank :: strategy.pipeline] for segment in part],
-            step.states, strategy, pipe.kept[rank],
-        )
-        for rank in range(strategy.pipeline)
-    ]  # fmt: skip
+    pipe = _passes(stages, parts, send_s, strategy, micro_batches)
+    owned = [[segment for part in parts[rank::ranks] for segment in part] for rank in range(ranks)]
+    ends = [(pipe.ends_s[rank], *closing(owned[rank], step.states, strategy, collectives)) for rank in range(ranks)]
+    memories = [memory(owned[rank], step.states, strategy, pipe.kept[rank]) for rank in range(ranks)]
+    busiest = max(range(ranks), key=lambda rank: pipe.busy_s[rank])
     return assembled(
-        [stages[index] for index in range(busiest, len(stages), strategy.pipeline)],
+        stages[busiest::ranks],
         send_s,
-        ends[last],
-        max(found, key=lambda one: one.total),
+        max(ends, key=sum),
+        max(memories, key=lambda one: one.total),
         micro_batches,
-        strategy,
         cluster,
         step.sources,
         slow,
     )
 
 
-def _alone(only: Stage, part: Sequence[Segment], micro_batches: int) -> schedules.Pipeline:
-    """A pipeline of one rank: a forward and a backward pass of each micro-batch in turn."""
-    seconds = micro_batches * (only.forward_s + only.backward_s)
-    return schedules.Pipeline(seconds, (seconds,), (seconds,), (float(sum(one.kept_bytes for one in part)),))
+def _passes(
+    stages: Sequence[Stage], parts: Sequence[Sequence[Segment]], send_s: Any, strategy: Strategy, micro_batches: int
+) -> schedules.Pipeline:
+    """When the passes run; on one rank, a forward and a backward pass of each micro-batch in turn."""
+    kept = [float(sum(one.kept_bytes for one in part)) for part in parts]
+    if strategy.pipeline == 1:
+        seconds = micro_batches * (sum(one.forward_s for one in stages) + sum(one.backward_s for one in stages))
+        return schedules.Pipeline(seconds, (seconds,), (seconds,), (sum(kept),))
+    return schedules.run(
+        strategy.schedule,
+        [one.forward_s + send_s for one in stages],
+        [one.backward_s + send_s for one in stages],
+        micro_batches,
+        strategy.pipeline,
+        weights=kept,
+    )
 
 
 def cut(segments: Sequence[Segment], stages: int) -> list[Sequence[Segment]]:
-    """Segments in stages of as many, the first stages one longer where they do not come out; raises ConfigError if some get none."""
+    """Segments in stages of as many, the first ones one longer where they do not come out.
+
+    Raises
+    ------
+    ConfigError
+        If some stage gets none.
+    """
     if stages > len(segments):
         raise ConfigError(f"{len(segments)} segments make no {stages} stages: take fewer pipeline ranks or chunks")
     sizes = [len(segments) // stages + (index < len(segments) % stages) for index in range(stages)]
     starts = np.cumsum([0, *sizes])
-    return [segments[begin:end] for begin, end in zip(starts[:-1], starts[1:], strict=True)]
+    return [segments[begin:end] for begin, end in pairwise(starts)]
 
 
 def boundary_s(step: Step, strategy: Strategy, collectives: Collectives) -> Any:
@@ -213,7 +218,9 @@ def data_group(strategy: Strategy, cluster: Cluster) -> Group:
     return cluster.group(strategy.data, strategy.tensor)
 
 
-def closing(own: Sequence[Segment], states: States, strategy: Strategy, collectives: Collectives) -> tuple[Any, Any, Any]:
+def closing(
+    own: Sequence[Segment], states: States, strategy: Strategy, collectives: Collectives
+) -> tuple[Any, Any, Any]:
     """Seconds after a rank's last backward pass: gradients, update, weights."""
     shared = strategy.data if strategy.zero else 1
     update = sum(one.update_s for one in own) / shared
@@ -222,13 +229,14 @@ def closing(own: Sequence[Segment], states: States, strategy: Strategy, collecti
     group = data_group(strategy, collectives.cluster)
     gradients: Any = 0.0
     if strategy.zero < 2:
-        operation = "reduce_scatter" if strategy.zero else "all_reduce"
+        operation: Operation = "reduce_scatter" if strategy.zero else "all_reduce"
+        sizes = [states.sent * one.parameters for one in own[::-1]]
         if strategy.overlap:
             back = np.cumsum(np.array([one.backward_s + one.tensor_backward_s for one in own[::-1]]), axis=0)
-            cost = [collectives.seconds(operation, states.sent * one.parameters, group) for one in own[::-1]]  # type: ignore[arg-type]
+            cost = [collectives.seconds(operation, size, group) for size in sizes]
             gradients = np.maximum(schedules.overlap(list(back), cost) - back[-1], 0.0)
         else:
-            gradients = collectives.seconds(operation, states.sent * sum(one.parameters for one in own), group)  # type: ignore[arg-type]
+            gradients = collectives.seconds(operation, sum(sizes), group)
     weights: Any = 0.0
     if strategy.zero in (1, 2):
         weights = collectives.seconds("all_gather", states.weight * sum(one.parameters for one in own), group)
@@ -260,7 +268,6 @@ def assembled(
     end: tuple[Any, Any, Any, Any],
     fullest: Memory,
     micro_batches: Any,
-    strategy: Strategy,
     cluster: Cluster,
     sources: dict[str, str],
     slow: float = 1.0,

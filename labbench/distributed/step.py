@@ -1,7 +1,8 @@
 """What one rank does in a step, segment by segment: measured, or from a transformer's sizes.
 
-A segment is what is sharded, bucketed and placed on a stage as a whole: a layer, or a bucket of a measured model. All sizes and seconds
-are of one rank of its tensor-parallel group and of one micro-batch; they may be arrays over cases that are simulated at once.
+A segment is what is sharded, bucketed and placed on a stage as a whole: a layer, or a bucket of a measured model. All sizes and
+seconds are of one rank of its tensor-parallel group and of one micro-batch; they may be arrays over cases that are simulated at
+once.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class States:
 
 
 MEGATRON = States()  # 18 bytes: gradients in fp32 (Korthikanti et al. 2022, figure 1); master weight and two moments
-ZERO = States(gradient=2.0, sent=2.0)  # 16 bytes (Rajbhandari et al. 2020, arXiv:1910.02054, section 3.1); FSDP sends as much
+ZERO = States(
+    gradient=2.0, sent=2.0
+)  # 16 bytes (Rajbhandari et al. 2020, arXiv:1910.02054, section 3.1); FSDP sends as much
 SINGLE = States(4.0, 4.0, 8.0, 4.0)  # single precision throughout, Adam
 
 
@@ -106,7 +109,9 @@ class Strategy:
         """Of a step on each rank; raises ConfigError if the batch does not come out."""
         each = self.data * self.micro_batch
         if batch % each:
-            raise ConfigError(f"a batch of {batch} is no multiple of {self.data} data-parallel ranks x {self.micro_batch} samples: change either")
+            raise ConfigError(
+                f"a batch of {batch} is no multiple of {self.data} data-parallel ranks x {self.micro_batch} samples: change either"
+            )
         return batch // each
 
 
@@ -170,7 +175,9 @@ def transformer_step(compute: Compute, strategy: Strategy, collectives: Collecti
     """
     model, tensor, micro = compute.model, strategy.tensor, strategy.micro_batch
     if model.heads % tensor or (model.kv_heads % tensor and tensor % model.kv_heads):
-        raise ConfigError(f"{model.name}: {tensor} tensor-parallel ranks do not share {model.heads} heads ({model.kv_heads} of keys) evenly")
+        raise ConfigError(
+            f"{model.name}: {tensor} tensor-parallel ranks do not share {model.heads} heads ({model.kv_heads} of keys) evenly"
+        )
     layer = compute.layer(micro, tensor, strategy.recompute, strategy.sequence_parallel)
     head = compute.head(micro, tensor)
     message = HALF * micro * model.sequence * model.hidden
@@ -184,12 +191,16 @@ def transformer_step(compute: Compute, strategy: Strategy, collectives: Collecti
         backward += forward
     elif strategy.recompute == "alternate":
         backward += forward / 2
-    working = model.kept_bytes(micro, tensor, "none", strategy.sequence_parallel) if strategy.recompute != "none" else 0.0
+    working = (
+        model.kept_bytes(micro, tensor, "none", strategy.sequence_parallel) if strategy.recompute != "none" else 0.0
+    )
     kept = model.kept_bytes(micro, tensor, strategy.recompute, strategy.sequence_parallel)
     parameters, table = model.layer_parameters / tensor, model.embedding_parameters / tensor
 
     def segment(first: bool, last: bool) -> Segment:
-        logits = 3 * HALF * micro * model.sequence * model.vocabulary / tensor if last else 0.0  # fp32 logits and half of their gradient
+        logits = (
+            3 * HALF * micro * model.sequence * model.vocabulary / tensor if last else 0.0
+        )  # fp32 logits and half of their gradient
         own = parameters + (table if first else 0) + (table if last and not (model.tied and first) else 0)
         return Segment(
             forward_s=layer.forward_s + (head.forward_s if last else 0.0),

@@ -2,10 +2,10 @@
 
 - FLOPs of an iteration with all activations computed twice: Narayanan et al. 2021 (arXiv:2104.04473), equation 3; what the model
   itself needs (MFU): Chowdhery et al. 2022 (PaLM, arXiv:2204.02311), appendix B.
-- Bytes that a layer keeps: Korthikanti et al. 2022 (arXiv:2205.05198), equations 1 to 6, here part by part, so that grouped queries,
-  gated feed-forward and models without dropout come out as well.
-- Recomputation: ``selective`` keeps no scores of attention (Korthikanti et al. 2022, section 5), ``alternate`` keeps every other product's
-  result (torchtitan's selective activation checkpointing, option ``op``), ``full`` keeps what goes into a layer.
+- Bytes that a layer keeps: Korthikanti et al. 2022 (arXiv:2205.05198), equations 1 to 6, here part by part, so that grouped
+  queries, gated feed-forward and models without dropout come out as well.
+- Recomputation: ``selective`` keeps no scores of attention (Korthikanti et al. 2022, section 5), ``alternate`` keeps every other
+  product's result (torchtitan's selective activation checkpointing, option ``op``), ``full`` keeps what goes into a layer.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class Transformer:
         """FLOPs of a training step on so many tokens, attention counted in full whatever the mask hides.
 
         A forward pass does 2 for each multiply-add, a backward pass twice as many; full recomputation adds a forward pass of the
-        layers, selective one of attention's products alone (nothing where attention is one kernel), alternate one half of the weights'.
+        layers, selective one of attention's products alone (nothing where attention is one kernel), alternate one half of the
+        weights'.
         """
         attention = 2 * self.hidden * self.sequence  # multiply-adds for a token: scores, and values weighted by them
         layers, head = self.layers * (self.products + attention), self.embedding_parameters
@@ -137,7 +138,8 @@ def _llama(name: str, layers: int, hidden: int, heads: int, ffn: int) -> Transfo
     )
 
 
-# GPT: Narayanan et al. 2021, table 1, and Korthikanti et al. 2022, table 3. Llama 3.1: Dubey et al. 2024 (arXiv:2407.21783), table 3.
+# GPT: Narayanan et al. 2021, table 1, and Korthikanti et al. 2022, table 3. Llama 3.1: Dubey et al. 2024 (arXiv:2407.21783),
+# table 3.
 PUBLISHED = {
     one.name: one
     for one in (
@@ -171,12 +173,12 @@ def from_workload(workload: Workload) -> Transformer:
 
     workload = zoo.resolve(workload.model_copy(update={"mode": "inference"}))
     with calls(workload) as found:
-        config = getattr(next(iter(found.values())).module, "config", None)
+        config: Any = getattr(next(iter(found.values())).module, "config", None)
     needed = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
     lacking = [name for name in needed if getattr(config, name, None) is None]
     if lacking or workload.seq_len is None:
         raise ConfigError(
-            f"{workload.model} is not one stack of layers over tokens (its configuration lacks {', '.join(lacking) or 'a sequence'}): "
+            f"{workload.model} is not one stack of layers over tokens (it lacks {', '.join(lacking) or 'a sequence'}): "
             "give its sizes as a Transformer"
         )
     gated = hasattr(config, "rms_norm_eps")
