@@ -17,6 +17,7 @@ import numpy as np
 
 from labbench.config import ConfigError
 from labbench.distributed import schedules
+from labbench.distributed.cluster import USABLE_MEMORY
 from labbench.distributed.collectives_model import Collectives
 from labbench.distributed.compute import Compute
 from labbench.distributed.simulate import (
@@ -131,11 +132,11 @@ def plan(
             f"no strategy spreads a batch of {batch} over {collectives.cluster.ranks} ranks for {compute.model.name} "
             f"({compute.model.layers} layers, {compute.model.heads} heads): take a batch with more divisors, or other ranks"
         )
-    table = pd.concat(parts, ignore_index=True)
-    limit = memory_bytes or parts[0]["limit_bytes"].iloc[0]
+    table = pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    limit = memory_bytes or USABLE_MEMORY * compute.device.memory_bytes
     tokens = batch * compute.model.sequence
     peak = collectives.cluster.ranks * compute.device.peak_flops
-    table = table.drop(columns="limit_bytes").assign(
+    table = table.assign(
         fits=table["memory_bytes"] <= limit,
         tokens_s=tokens / table["step_s"],
         mfu=compute.model.flops(tokens) / table["step_s"] / peak,
@@ -180,8 +181,8 @@ def _families(
     states: States,
     zeros: Sequence[Zero],
     recompute: Sequence[Recompute],
-) -> Iterator[pd.DataFrame]:
-    """Of each way to fill the ranks and each stage of ZeRO, all micro-batches and recomputations as one table."""
+) -> Iterator[dict[str, np.ndarray]]:
+    """Of each way to fill the ranks and each stage of ZeRO, columns of all micro-batches and recomputations."""
     cluster = collectives.cluster
     steps: dict[tuple[Any, ...], Step] = {}
     for way, micro in strategies(compute, cluster.ranks, cluster.ranks_in_node, batch):
@@ -192,7 +193,7 @@ def _families(
         for zero in zeros if way.data > 1 else zeros[:1]:
             strategy = _changed(way, zero=zero)
             count = batch // way.data // np.array([case[0] for case in cases])
-            yield _row(_simulated(steps[key], strategy, collectives, count), strategy, cases, count)
+            yield _columns(_simulated(steps[key], strategy, collectives, count), strategy, cases, count)
 
 
 def _together(
@@ -257,15 +258,16 @@ def _kept(parts: list[Sequence[Segment]], strategy: Strategy, count: np.ndarray,
     return last * count if strategy.schedule == "gpipe" else (strategy.chunks - 1) * strategy.pipeline * each + last
 
 
-def _row(found: Simulated, strategy: Strategy, cases: list[tuple[int, Recompute]], count: np.ndarray) -> pd.DataFrame:
-    import pandas as pd
-
+def _columns(
+    found: Simulated, strategy: Strategy, cases: list[tuple[int, Recompute]], count: np.ndarray
+) -> dict[str, np.ndarray]:
     told: dict[str, Any] = {name: getattr(strategy, name) for name in STRATEGY}
     told |= {"micro_batch": [case[0] for case in cases], "recompute": [case[1] for case in cases]}
     told |= {"micro_batches": count, "step_s": found.step_s, "exposed_s": found.exposed_s}
     told |= {f"{name}_s": value for name, value in found.parts_s.items()}
     told |= {f"{name}_bytes": getattr(found.memory, name) for name in MEMORY}
-    return pd.DataFrame({**told, "memory_bytes": found.memory.total, "limit_bytes": found.limit_bytes})
+    told["memory_bytes"] = found.memory.total
+    return {name: np.broadcast_to(np.asarray(value), len(cases)) for name, value in told.items()}
 
 
 def _changed(strategy: Strategy, **values: Any) -> Strategy:

@@ -201,13 +201,14 @@ def stage(part: Sequence[Segment], states: States, strategy: Strategy, collectiv
     if strategy.zero < 2 or strategy.data == 1:
         return Stage(sum(forward), sum(backward), computing, tensor, 0.0 * computing)
     group = data_group(strategy, collectives.cluster)
-    scatter = [collectives.seconds("reduce_scatter", states.sent * one.parameters, group) for one in part][::-1]
+    shared = [one.parameters - one.root for one in part]
+    scatter = [collectives.seconds("reduce_scatter", states.sent * many, group) for many in shared][::-1]
     if strategy.zero == 2:
         ready = np.cumsum(np.array(backward), axis=0)
         back = np.maximum(schedules.overlap(list(ready), scatter), ready[-1])
         front = sum(forward)
     else:
-        gather = [collectives.seconds("all_gather", states.weight * one.parameters, group) for one in part]
+        gather = [collectives.seconds("all_gather", states.weight * many, group) for many in shared]
         front = schedules.gathered(forward, gather)
         back = schedules.gathered_and_scattered(backward, gather[::-1], scatter)
     return Stage(front, back, computing, tensor, front + back - sum(forward) - sum(backward))
@@ -227,32 +228,33 @@ def closing(
     if strategy.data == 1:
         return 0.0, update, 0.0
     group = data_group(strategy, collectives.cluster)
+    operation: Operation = "reduce_scatter" if strategy.zero else "all_reduce"
+    late = [one.root if strategy.zero >= 2 else one.parameters for one in own[::-1]]
+    ready = np.cumsum(np.array([one.backward_s + one.tensor_backward_s for one in own[::-1]]), axis=0)
+    sent = [(when, states.sent * many) for when, many in zip(ready, late, strict=True) if np.max(many) > 0]
     gradients: Any = 0.0
-    if strategy.zero < 2:
-        operation: Operation = "reduce_scatter" if strategy.zero else "all_reduce"
-        sizes = [states.sent * one.parameters for one in own[::-1]]
-        if strategy.overlap:
-            back = np.cumsum(np.array([one.backward_s + one.tensor_backward_s for one in own[::-1]]), axis=0)
-            cost = [collectives.seconds(operation, size, group) for size in sizes]
-            gradients = np.maximum(schedules.overlap(list(back), cost) - back[-1], 0.0)
-        else:
-            gradients = collectives.seconds(operation, sum(sizes), group)
+    if strategy.overlap and sent:
+        cost = [collectives.seconds(operation, size, group) for _, size in sent]
+        gradients = np.maximum(schedules.overlap([when for when, _ in sent], cost) - ready[-1], 0.0)
+    elif sent:
+        gradients = collectives.seconds(operation, sum(size for _, size in sent), group)
     weights: Any = 0.0
-    if strategy.zero in (1, 2):
-        weights = collectives.seconds("all_gather", states.weight * sum(one.parameters for one in own), group)
+    whole = sum(one.root if strategy.zero == 3 else one.parameters for one in own)
+    if strategy.zero and np.max(whole) > 0:
+        weights = collectives.seconds("all_gather", states.weight * whole, group)
     return gradients, update, weights
 
 
 def memory(own: Sequence[Segment], states: States, strategy: Strategy, kept_bytes: Any) -> Memory:
     """Bytes of a rank (Rajbhandari et al. 2020, section 3 and figure 1)."""
-    parameters, zero = sum(one.parameters for one in own), strategy.zero
-    share = [parameters / strategy.data if zero >= least else parameters for least in (3, 2, 1)]
-    largest = _largest([one.parameters for one in own])
+    parameters, root, zero = sum(one.parameters for one in own), sum(one.root for one in own), strategy.zero
+    spread = root + (parameters - root) / strategy.data
+    largest = _largest([one.parameters - one.root for one in own])
     whole = GATHERED * largest * states.weight + largest * states.sent if zero == 3 and strategy.data > 1 else 0.0
     return Memory(
-        weights=states.weight * share[0],
-        gradients=states.gradient * share[1],
-        optimizer=states.optimizer * share[2],
+        weights=states.weight * (spread if zero == 3 else parameters),
+        gradients=states.gradient * (spread if zero >= 2 else parameters),
+        optimizer=states.optimizer * parameters / (strategy.data if zero else 1),
         activations=kept_bytes,
         working=whole + _largest([one.working_bytes for one in own]),
     )

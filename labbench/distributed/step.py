@@ -127,6 +127,9 @@ class Segment:
         Messages between tensor-parallel ranks that nothing hides.
     parameters : float
         On this rank.
+    root : float
+        How many of them ZeRO-2 and -3 exchange once a step, not for each micro-batch: the embedding's and the output layer's, as
+        FSDP keeps those of its outermost module.
     update_s : float
         The optimizer's, of all of them.
     kept_bytes : float
@@ -138,6 +141,7 @@ class Segment:
     forward_s: Any
     backward_s: Any
     parameters: Any
+    root: Any = 0.0
     update_s: Any = 0.0
     tensor_forward_s: Any = 0.0
     tensor_backward_s: Any = 0.0
@@ -201,11 +205,13 @@ def transformer_step(compute: Compute, strategy: Strategy, collectives: Collecti
         logits = (
             3 * HALF * micro * model.sequence * model.vocabulary / tensor if last else 0.0
         )  # fp32 logits and half of their gradient
-        own = parameters + (table if first else 0) + (table if last and not (model.tied and first) else 0)
+        root = (table if first else 0.0) + (table if last and not (model.tied and first) else 0.0)
+        own = parameters + root
         return Segment(
             forward_s=layer.forward_s + (head.forward_s if last else 0.0),
             backward_s=layer.backward_s + layer.again_s + (head.backward_s if last else 0.0),
             parameters=own,
+            root=root,
             update_s=compute.update_s(own),
             tensor_forward_s=forward,
             tensor_backward_s=backward,
@@ -213,7 +219,8 @@ def transformer_step(compute: Compute, strategy: Strategy, collectives: Collecti
             working_bytes=working,
         )
 
-    segments = [segment(index == 0, index == model.layers - 1) for index in range(model.layers)]
+    alone = [segment(True, True)]
+    segments = [segment(True, False), *[segment(False, False)] * (model.layers - 2), segment(False, True)]
     sent = message / tensor  # each tensor-parallel rank sends its share (Narayanan et al. 2021, section 4.1)
     sources = {"computing": f"kernel laws, {compute.device.source} rate of products", "links": collectives.source}
-    return Step(segments, sent, states, sources)
+    return Step(segments if model.layers > 1 else alone, sent, states, sources)

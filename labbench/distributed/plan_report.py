@@ -1,0 +1,120 @@
+"""A plan in words and as a table: where the winner's time goes, what holds the next ones back, why others do not fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from labbench import words
+from labbench.distributed.plan import MEMORY, Plan, strategy_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PARTS = {
+    "compute": "computing",
+    "tensor": "messages between tensor-parallel ranks",
+    "gather": "gathering and scattering that computing does not hide",
+    "stages": "messages between stages",
+    "bubble": "waiting in the pipeline",
+    "gradients": "gradients that come after the backward pass",
+    "update": "the update",
+    "weights": "gathering updated weights",
+    "slowest": "waiting for the slowest rank",
+}
+WAYS = ["data", "tensor", "pipeline"]
+SMALL = 0.01  # of a step: parts below go without saying
+SHOWN = 3  # other ways that are compared
+
+
+def explain(plan: Plan) -> str:
+    """A paragraph a question, each sentence computed from the plan's table."""
+    table, model, nodes = plan.table, plan.compute.model, plan.collectives.cluster
+    begin = (
+        f"{len(table):,} strategies of {model.name} ({model.parameters / 1e9:,.1f} billion parameters) on {nodes.ranks:,} x "
+        f"{nodes.device.name}, a batch of {plan.batch:,}, simulated; {len(plan.fitting):,} fit into {words.size(plan.limit_bytes)}."
+    )
+    if plan.fitting.empty:
+        nearest = table.loc[table["memory_bytes"].idxmin()]
+        return (
+            f"{begin}\n\nNo strategy fits. The nearest is {strategy_of(nearest)}: {_beyond(nearest, plan.limit_bytes)}."
+        )
+    best = table.iloc[0]
+    parts = [begin, _winner(best), *_others(plan, best)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _winner(best: pd.Series) -> str:
+    shares = {name: best[f"{name}_s"] / best["step_s"] for name in PARTS}
+    rest = [
+        f"{PARTS[name]} {words.percent(share)}"
+        for name, share in sorted(shares.items(), key=lambda pair: -pair[1])
+        if name != "compute" and share >= SMALL
+    ]
+    lost = f"; {words.listed(rest)}" if rest else "; nothing else takes a hundredth of it"
+    return (
+        f"Best: {strategy_of(best)}: {words.seconds(best['step_s'])} a step, {words.number(best['tokens_s'])} tokens/s, "
+        f"{words.percent(best['mfu'])} of the datasheet's rate, {words.size(best['memory_bytes'])} on the fullest rank "
+        f"({_memory(best)}). Computing takes {words.percent(shares['compute'])}{lost}."
+    )
+
+
+def _others(plan: Plan, best: pd.Series) -> list[str]:
+    """The best of other shapes that fit, and the fastest of those that do not."""
+    fitting = plan.fitting.drop_duplicates(WAYS).iloc[1 : SHOWN + 1]
+    told = []
+    for _, row in fitting.iterrows():
+        more = {name: row[f"{name}_s"] - best[f"{name}_s"] for name in PARTS}
+        name = max(more, key=lambda name: more[name])
+        slower = row["step_s"] / best["step_s"] - 1
+        told.append(
+            f"{strategy_of(row)}: {words.percent(slower)} slower, above all by {PARTS[name]} (+{words.seconds(more[name])})"
+        )
+    beyond = plan.table[~plan.table["fits"]].sort_values("step_s")
+    beyond = beyond[beyond["step_s"] < best["step_s"]].drop_duplicates(WAYS).head(SHOWN)
+    outside = [
+        f"{strategy_of(row)} would be {words.percent(1 - row['step_s'] / best['step_s'])} faster and does not fit: "
+        f"{_beyond(row, plan.limit_bytes)}"
+        for _, row in beyond.iterrows()
+    ]
+    if not outside and len(plan.table) > len(plan.fitting):
+        outside = ["No strategy that does not fit would be faster."]
+    return ["Next: " + "; ".join(told) + "." if told else "", ". ".join(outside)]
+
+
+def _beyond(row: pd.Series, limit: float) -> str:
+    return f"{words.size(row['memory_bytes'])}, {words.over(row['memory_bytes'] / limit - 1)} ({_memory(row)})"
+
+
+def _memory(row: pd.Series) -> str:
+    sizes = {name: row[f"{name}_bytes"] for name in MEMORY}
+    order = sorted(sizes, key=lambda name: -sizes[name])
+    return ", ".join(
+        f"{name} {words.size(sizes[name])}" for name in order if sizes[name] >= SMALL * row["memory_bytes"]
+    )
+
+
+def plan_table(plan: Plan, rows: int = 10, each: bool = True) -> pd.DataFrame:
+    """The first strategies as people read them; with ``each`` only the best of each shape (data, tensor, pipeline)."""
+    import pandas as pd
+
+    table = plan.table[plan.table["fits"]] if plan.table["fits"].any() else plan.table
+    table = (table.drop_duplicates(WAYS) if each else table).head(rows)
+
+    def row(one: Any) -> dict[str, Any]:
+        step = one["step_s"]
+        return {
+            **{name: one[name] for name in (*WAYS, "zero", "micro_batch")},
+            "schedule": ""
+            if one["pipeline"] == 1
+            else one["schedule"] + (f" x{one['chunks']}" if one["chunks"] > 1 else ""),
+            "recompute": one["recompute"],
+            "step": words.seconds(step),
+            "tokens/s": words.number(one["tokens_s"]),
+            "MFU": words.percent(one["mfu"]),
+            "exposed": words.percent(one["exposed_s"] / step),
+            "bubble": words.percent(max(one["bubble_s"], 0.0) / step),
+            "memory": words.size(one["memory_bytes"]),
+            "fits": "yes" if one["fits"] else "no",
+        }
+
+    return pd.DataFrame([row(one) for _, one in table.iterrows()])
