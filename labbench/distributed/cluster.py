@@ -175,18 +175,18 @@ class Cluster:
         return replace(self, nodes=ranks // self.ranks_in_node)
 
 
-def cluster(device: str, ranks: int, ranks_in_node: int = 8, network_gbit_s: float = 400.0) -> Cluster:
+def cluster(device: str | Accelerator, ranks: int, ranks_in_node: int = 8, network_gbit_s: float = 400.0) -> Cluster:
     """A usual cluster of a device: its datasheet's links within a node, one network card a rank.
 
     Parameters
     ----------
-    device : str
+    device : str or Accelerator
         E.g. ``H100 SXM5 80 GB``.
     ranks, ranks_in_node : int
     network_gbit_s : float
         Gbit/s of the card of each rank.
     """
-    accelerator = Accelerator.of(device)
+    accelerator = Accelerator.of(device) if isinstance(device, str) else device
     family = accelerator.name.split()[0]
     nvlink = known.PCIE_BYTES_S if "PCIe" in accelerator.name else known.NVLINK_BYTES_S.get(family, known.PCIE_BYTES_S)
     intra = Link(NVLINK_ALPHA_S, LINK_SHARE * nvlink, "datasheet")

@@ -208,7 +208,7 @@ def stage(part: Sequence[Segment], states: States, strategy: Strategy, collectiv
         back = np.maximum(schedules.overlap(list(ready), scatter), ready[-1])
         front = sum(forward)
     else:
-        gather = [collectives.seconds("all_gather", states.weight * many, group) for many in shared]
+        gather = [collectives.seconds("all_gather", states.gathered * many, group) for many in shared]
         front = schedules.gathered(forward, gather)
         back = schedules.gathered_and_scattered(backward, gather[::-1], scatter)
     return Stage(front, back, computing, tensor, front + back - sum(forward) - sum(backward))
@@ -241,7 +241,7 @@ def closing(
     weights: Any = 0.0
     whole = sum(one.root if strategy.zero == 3 else one.parameters for one in own)
     if strategy.zero and np.max(whole) > 0:
-        weights = collectives.seconds("all_gather", states.weight * whole, group)
+        weights = collectives.seconds("all_gather", states.gathered * whole, group)
     return gradients, update, weights
 
 
@@ -250,7 +250,7 @@ def memory(own: Sequence[Segment], states: States, strategy: Strategy, kept_byte
     parameters, root, zero = sum(one.parameters for one in own), sum(one.root for one in own), strategy.zero
     spread = root + (parameters - root) / strategy.data
     largest = _largest([one.parameters - one.root for one in own])
-    whole = GATHERED * largest * states.weight + largest * states.sent if zero == 3 and strategy.data > 1 else 0.0
+    whole = GATHERED * largest * states.gathered + largest * states.sent if zero == 3 and strategy.data > 1 else 0.0
     return Memory(
         weights=states.weight * (spread if zero == 3 else parameters),
         gradients=states.gradient * (spread if zero >= 2 else parameters),

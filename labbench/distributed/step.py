@@ -28,14 +28,18 @@ class States:
     ----------
     weight, gradient, optimizer : float
         Weights that compute, gradients as they are added up, and what the optimizer keeps.
-    sent : float
-        A gradient on the wire.
+    sent, gathered : float
+        A gradient and a weight on the wire; weights go as they are, if not told otherwise.
     """
 
     weight: float = 2.0
     gradient: float = 4.0
     optimizer: float = 12.0
     sent: float = 4.0
+    gathered: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gathered", self.gathered or self.weight)
 
 
 MEGATRON = States()  # 18 bytes: gradients in fp32 (Korthikanti et al. 2022, figure 1); master weight and two moments
@@ -43,6 +47,11 @@ ZERO = States(
     gradient=2.0, sent=2.0
 )  # 16 bytes (Rajbhandari et al. 2020, arXiv:1910.02054, section 3.1); FSDP sends as much
 SINGLE = States(4.0, 4.0, 8.0, 4.0)  # single precision throughout, Adam
+STATES = {"megatron": MEGATRON, "zero": ZERO, "single": SINGLE}
+FSDP = States(
+    4.0, 4.0, 8.0, 4.0, gathered=2.0
+)  # shards in single precision, weights gathered in half, gradients sent in single
+FSDP_HALF = States(4.0, 4.0, 8.0, 2.0, gathered=2.0)  # the same, gradients sent in half
 
 
 @dataclass(frozen=True)
