@@ -1,4 +1,6 @@
-"""Published training runs on clusters against the simulator; what is compared, and what it rests on: ``labbench.distributed.published``.
+"""Published training runs on clusters against the simulator: what is compared, on what it rests, is in its module.
+
+``labbench.distributed.published`` tells which runs, which sources.
 
 With FOLDER, NeuSight's ``scripts/asplos`` data, the laws of single kernels are fitted anew and printed beside those that the
 package keeps.

@@ -14,8 +14,9 @@ from labbench.distributed.collectives_model import OPERATIONS, Collectives, Meas
 DEVICE = Accelerator("made", 100e12, 120e12, 1e12, 80e9, 100, 60e12)
 
 
-def made(nodes=1, ranks_in_node=8, intra=Link(1e-6, 100e9), inter=Link(10e-6, 10e9)):
-    return Cluster(DEVICE, nodes, ranks_in_node, intra, inter)
+def made(nodes=1, times=1.0):
+    """Nodes of eight, with so many times 100 GB/s within and 10 GB/s between."""
+    return Cluster(DEVICE, nodes, 8, Link(1e-6, times * 100e9), Link(10e-6, times * 10e9))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_auto_takes_the_cheapest_trees_for_small_messages():
 @given(st.sampled_from(OPERATIONS), st.integers(1, 6), st.floats(1, 1e10), st.floats(1.0, 10.0))
 def test_more_bandwidth_is_never_slower_nor_more_bytes_faster(operation, nodes, size, times):
     slow = made(nodes)
-    fast = made(nodes, intra=Link(1e-6, times * 100e9), inter=Link(10e-6, times * 10e9))
+    fast = made(nodes, times)
     group = slow.group(2 if operation == "p2p" else slow.ranks, 1)
     seconds = Collectives(slow).seconds(operation, size, group)
     assert Collectives(fast).seconds(operation, size, group) <= seconds * (1 + 1e-12)

@@ -13,7 +13,7 @@ from labbench.distributed.cluster import Accelerator, Cluster, Link, cluster
 from labbench.distributed.collectives_model import Collectives
 from labbench.distributed.compute import Compute
 from labbench.distributed.plan import plan, strategies, strategy_of
-from labbench.distributed.plan_report import explain, plan_table
+from labbench.distributed.report import explain, plan_table
 from labbench.distributed.simulate import simulate
 from labbench.distributed.step import ZERO, transformer_step
 from labbench.distributed.transformer import RECOMPUTE, Transformer, published

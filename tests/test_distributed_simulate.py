@@ -140,7 +140,7 @@ def test_published_sizes_flops_and_memory():
 
 
 def test_memory_of_published_runs_within_five_per_cent():
-    """Korthikanti et al. 2022, figure 1, GiB a GPU: weights and optimizer, shared out evenly, and activations of the first stage."""
+    """Korthikanti et al. 2022, figure 1, GiB a GPU: weights and optimizer, and activations of the first stage."""
     for name, ranks, pipeline, chunks, micro, states, kept in (
         ("gpt-22b", 8, 1, 1, 4, 45.56, 59.25), ("gpt3-175b", 64, 8, 3, 1, 45.56, 66.84), ("gpt-1t", 512, 64, 1, 1, 32.96, 131.25),
     ):  # fmt: skip

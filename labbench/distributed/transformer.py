@@ -173,7 +173,8 @@ def from_workload(workload: Workload) -> Transformer:
 
     workload = zoo.resolve(workload.model_copy(update={"mode": "inference"}))
     with calls(workload) as found:
-        config: Any = getattr(next(iter(found.values())).module, "config", None)
+        parts = next(iter(found.values())).module.modules()
+        config: Any = next((part.config for part in parts if hasattr(part, "config")), None)
     needed = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
     lacking = [name for name in needed if getattr(config, name, None) is None]
     if lacking or workload.seq_len is None:

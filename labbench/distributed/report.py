@@ -1,4 +1,4 @@
-"""A plan in words and as a table: where the winner's time goes, what holds the next ones back, why others do not fit."""
+"""Simulated training in words and tables: where the winner's time goes, what holds the next back, why others do not fit."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from labbench.distributed.plan import MEMORY, Plan, strategy_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from labbench.distributed.reliability import Training
 
 PARTS = {
     "compute": "computing",
@@ -118,3 +120,68 @@ def plan_table(plan: Plan, rows: int = 10, each: bool = True) -> pd.DataFrame:
         }
 
     return pd.DataFrame([row(one) for _, one in table.iterrows()])
+
+
+def best_of_each(plan: Plan, rows: int = 8) -> tuple[pd.DataFrame, pd.Series]:
+    """Rows of the plan's table, the best of each shape that fits, and a short name of each."""
+    table = (plan.fitting if len(plan.fitting) else plan.table).drop_duplicates(WAYS).head(rows)
+    shape = table[WAYS].astype(str).agg(" x ".join, axis=1)
+    return table, shape + ", ZeRO-" + table["zero"].astype(str)
+
+
+def validation_table(groups: pd.DataFrame) -> pd.DataFrame:
+    """:func:`labbench.distributed.published.summary` as people read it."""
+    shown = groups.rename(columns={"within": "within 15 %"})
+    for name in ("error", "worst", "bias"):
+        shown[name] = shown[name].map(f"{{:{'+' if name == 'bias' else ''}.1f}} %".format)
+    return shown
+
+
+def validation_sentence(runs: pd.DataFrame) -> str:
+    """How many published runs came out within the goal, and which sources did not."""
+    from labbench.distributed.published import GOAL
+
+    by = runs.groupby(["source", "device"], sort=False)["within"].mean()
+    label = [f"{source} ({device})" for source, device in by.index]
+    good = [name for name, share in zip(label, by, strict=True) if share == 1]
+    bad = [name for name, share in zip(label, by, strict=True) if share == 0]
+    told = f"{int(runs['within'].sum())} of {len(runs)} published runs are simulated within {words.percent(GOAL)} of their step time"
+    if good:
+        told += f"; all of {words.listed(good)}"
+    if bad:
+        told += f"; none of {words.listed(bad)}"
+    sign = "fast" if runs["off"].mean() < 0 else "slow"
+    return f"{told}. In the mean the simulated step is {words.percent(abs(float(runs['off'].mean())))} too {sign}."
+
+
+def scaling_sentence(table: pd.DataFrame) -> str:
+    """What more devices bring, and what takes the rest; of :func:`labbench.distributed.config.scaling`."""
+    fitting = table[table["fits"]]
+    short = table[~table["fits"]]
+    told = f"On {words.listed([f'{ranks:,}' for ranks in short['ranks']])} devices nothing fits. " if len(short) else ""
+    if len(fitting) < 2:
+        return f"{told}One size of cluster says nothing about scaling: give compared_ranks."
+    first, last = fitting.iloc[0], fitting.iloc[-1]
+    times = last["ranks"] / first["ranks"]
+    faster = last["tokens_s"] / first["tokens_s"]
+    more = {
+        name: last[f"{name}_s"] / last["step_s"] - first[f"{name}_s"] / first["step_s"]
+        for name in PARTS
+        if name != "compute"
+    }
+    name = max(more, key=lambda name: more[name])
+    return (
+        f"{told}From {first['ranks']:,} to {last['ranks']:,} devices ({times:.3g} times as many) training is {faster:.3g} times as fast "
+        f"(simulated). What grows most in its share of the step: {PARTS[name]}, by {100 * more[name]:.1f} points."
+    )
+
+
+def training_sentence(training: Training) -> str:
+    """How long the training takes with failures, and how often it should save its state."""
+    day = 86_400.0
+    expected, interval = training.expected_s(), training.best_interval_s()
+    return (
+        f"Without failures {training.work_s / day:.1f} days on {training.ranks:,} devices (simulated); one of them fails every "
+        f"{training.mtbf_s / 3600:.3g} hours. With a checkpoint every {interval / 60:.3g} minutes (Young: {training.young_s() / 60:.3g}) "
+        f"{expected / day:.1f} days are expected, {words.percent(expected / training.work_s - 1)} more."
+    )
