@@ -10,9 +10,9 @@ FOLDER is NeuSight's ``scripts/asplos`` data: ``ops/*.parquet`` (single kernels)
 - *seen*: *scaled*, learnt from all devices with kernels, the run's own among them, as NeuSight's published predictions are.
 - Intervals come from leaving out each of the devices that were learnt from, in turn, and judging its whole models.
 - Operators are traced (``neusight_runs.py``); prices are summed, launches are taken to hide behind kernels.
-- Several GPUs: messages cost what ``labbench.distributed`` says, by all-reduces timed on nodes of eight GPUs of the same kind, or by
-  the datasheet's link. Data parallel: gradients travel behind the backward pass in DDP's buckets. Tensor parallel (Shoeybi et al.
-  2019, arXiv:1909.08053): products of a layer and what lies between are split, activations are summed twice forward and twice
+- Several GPUs: messages cost what ``labbench.distributed`` says, by all-reduces timed on nodes of eight GPUs of the same kind, or
+  by the datasheet's link. Data parallel: gradients travel behind the backward pass in DDP's buckets. Tensor parallel (Shoeybi et
+  al. 2019, arXiv:1909.08053): products of a layer and what lies between are split, activations are summed twice forward and twice
   backward a layer. Pipeline (Huang et al. 2019, arXiv:1811.06965): with P stages and M micro-batches, (M + P - 1) / M of the time
   of a P-th of the model.
 

@@ -152,7 +152,7 @@ def test_memory_of_published_runs_within_five_per_cent():
         found = simulate(step, strategy, prices, 8 * pipeline if chunks > 1 else pipeline).memory
         assert found.activations / 2**30 == pytest.approx(kept, rel=0.05)
         evenly = published(name).parameters * (MEGATRON.weight + MEGATRON.gradient + MEGATRON.optimizer) / ranks
-        assert evenly / 2**30 == pytest.approx(states, rel=0.01)
+        assert evenly / 2**30 == pytest.approx(states, rel=0.02)
         assert found.weights + found.gradients + found.optimizer >= evenly * 0.999
 
 

@@ -105,7 +105,9 @@ def plan_table(plan: Plan, rows: int = 10, each: bool = True) -> pd.DataFrame:
     def row(one: Any) -> dict[str, Any]:
         step = one["step_s"]
         return {
-            **{name: one[name] for name in (*WAYS, "zero", "micro_batch")},
+            "data x tensor x pipeline": " x ".join(str(one[name]) for name in WAYS),
+            "ZeRO": one["zero"],
+            "micro-batch": one["micro_batch"],
             "schedule": ""
             if one["pipeline"] == 1
             else one["schedule"] + (f" x{one['chunks']}" if one["chunks"] > 1 else ""),
@@ -119,7 +121,8 @@ def plan_table(plan: Plan, rows: int = 10, each: bool = True) -> pd.DataFrame:
             "fits": "yes" if one["fits"] else "no",
         }
 
-    return pd.DataFrame([row(one) for _, one in table.iterrows()])
+    shown = pd.DataFrame([row(one) for _, one in table.iterrows()])
+    return shown.drop(columns="fits") if table["fits"].all() else shown
 
 
 def best_of_each(plan: Plan, rows: int = 8) -> tuple[pd.DataFrame, pd.Series]:
@@ -145,7 +148,8 @@ def validation_sentence(runs: pd.DataFrame) -> str:
     label = [f"{source} ({device})" for source, device in by.index]
     good = [name for name, share in zip(label, by, strict=True) if share == 1]
     bad = [name for name, share in zip(label, by, strict=True) if share == 0]
-    told = f"{int(runs['within'].sum())} of {len(runs)} published runs are simulated within {words.percent(GOAL)} of their step time"
+    within = int(runs["within"].sum())
+    told = f"{within} of {len(runs)} published runs are simulated within {words.percent(GOAL)} of their step time"
     if good:
         told += f"; all of {words.listed(good)}"
     if bad:
@@ -171,17 +175,18 @@ def scaling_sentence(table: pd.DataFrame) -> str:
     }
     name = max(more, key=lambda name: more[name])
     return (
-        f"{told}From {first['ranks']:,} to {last['ranks']:,} devices ({times:.3g} times as many) training is {faster:.3g} times as fast "
-        f"(simulated). What grows most in its share of the step: {PARTS[name]}, by {100 * more[name]:.1f} points."
+        f"{told}From {first['ranks']:,} to {last['ranks']:,} devices ({times:.3g} times as many) training is {faster:.3g} times "
+        f"as fast (simulated). What grows most in its share of the step: {PARTS[name]}, by {100 * more[name]:.1f} points."
     )
 
 
 def training_sentence(training: Training) -> str:
     """How long the training takes with failures, and how often it should save its state."""
     day = 86_400.0
-    expected, interval = training.expected_s(), training.best_interval_s()
+    expected = training.expected_s()
+    best, young = training.best_interval_s() / 60, training.young_s() / 60
     return (
         f"Without failures {training.work_s / day:.1f} days on {training.ranks:,} devices (simulated); one of them fails every "
-        f"{training.mtbf_s / 3600:.3g} hours. With a checkpoint every {interval / 60:.3g} minutes (Young: {training.young_s() / 60:.3g}) "
+        f"{training.mtbf_s / 3600:.3g} hours. With a checkpoint every {best:.3g} minutes (Young: {young:.3g}) "
         f"{expected / day:.1f} days are expected, {words.percent(expected / training.work_s - 1)} more."
     )

@@ -172,16 +172,16 @@ def from_workload(workload: Workload) -> Transformer:
     from labbench.footprint import calls
 
     workload = zoo.resolve(workload.model_copy(update={"mode": "inference"}))
+    way_out = "give its sizes as a Transformer"
+    if workload.seq_len is None:
+        raise ConfigError(f"{workload.model} is no model of tokens alone: {way_out}")
     with calls(workload) as found:
         parts = next(iter(found.values())).module.modules()
         config: Any = next((part.config for part in parts if hasattr(part, "config")), None)
     needed = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
     lacking = [name for name in needed if getattr(config, name, None) is None]
-    if lacking or workload.seq_len is None:
-        raise ConfigError(
-            f"{workload.model} is not one stack of layers over tokens (it lacks {', '.join(lacking) or 'a sequence'}): "
-            "give its sizes as a Transformer"
-        )
+    if lacking:
+        raise ConfigError(f"{workload.model} is not one stack of layers (it lacks {', '.join(lacking)}): {way_out}")
     gated = hasattr(config, "rms_norm_eps")
     return Transformer(
         workload.model,

@@ -93,7 +93,7 @@ def plot_rank_memory(table: pd.DataFrame, labels: pd.Series, limit_bytes: float,
     ax.axvline(limit_bytes * GB, color="black", ls="--", lw=1.2)
     ax.set_yticks(range(len(table)), list(labels))
     ax.invert_yaxis()
-    ax.set_xlabel("GB of the fullest rank, simulated; dashed: what it may take")
+    ax.set_xlabel("GB of the fullest rank, simulated (dashed: the limit)")
     ax.grid(axis="y", visible=False)
     legend_above(ax)
     return ax
@@ -110,8 +110,8 @@ def plot_cluster_scaling(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     ax.plot(ranks, rate, ls="--", marker="o", color=PARTS["compute"], label="simulated")
     for x, y, efficiency in zip(ranks, rate, rate / rate[0] * ranks[0] / ranks, strict=True):
         ax.annotate(f"{efficiency:.0%}", (x, y), textcoords="offset points", xytext=(6, -12), fontsize="small")
-    ax.set_xscale("log", base=2)
-    ax.set_yscale("log", base=2)
+    ax.set_xticks(ranks)
+    ax.set_ylim(0)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     ax.set_xlabel("devices")
