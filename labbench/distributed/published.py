@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from labbench.distributed.cluster import Accelerator, cluster
 from labbench.distributed.collectives_model import Collectives
 from labbench.distributed.compute import LAWS, Compute, Laws
+from labbench.distributed.schedules import Schedule
 from labbench.distributed.simulate import Simulated, simulate
 from labbench.distributed.step import FSDP, FSDP_HALF, MEGATRON, Strategy, transformer_step
 from labbench.distributed.transformer import Transformer, published
@@ -121,7 +122,7 @@ def _compared(run: Any, laws: Laws) -> dict[str, Any]:
 
 def strategy_of(run: Any) -> Strategy:
     """How a run was spread."""
-    schedule = "interleaved" if run.chunks > 1 else "1f1b"
+    schedule: Schedule = "interleaved" if run.chunks > 1 else "1f1b"
     return Strategy(
         run.data, run.tensor, run.pipeline, run.zero, run.micro_batch, schedule, run.chunks, run.recompute,
         bool(run.sequence_parallel), bool(run.overlap),

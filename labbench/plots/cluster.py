@@ -31,6 +31,7 @@ MEMORY = {
     "working": "0.6",
 }
 GB = 1e-9
+SMALL = 1e-3  # of a step: parts that are less everywhere are not drawn
 
 
 def plot_published(runs: pd.DataFrame, goal: float, *, ax: Axes | None = None) -> Axes:
@@ -61,20 +62,21 @@ def plot_published(runs: pd.DataFrame, goal: float, *, ax: Axes | None = None) -
     return ax
 
 
-def plot_parts(table: pd.DataFrame, labels: pd.Series, *, ax: Axes | None = None) -> Axes:
-    """A bar a strategy: seconds of a step by what they go to. ``table`` is a plan's."""
+def plot_parts(table: pd.DataFrame, labels: pd.Series, *, share: bool = False, ax: Axes | None = None) -> Axes:
+    """A bar a strategy: seconds of a step by what they go to, or its shares. ``table`` is a plan's."""
     if table.empty:
         return nothing(ax)
     ax = new_axes(ax, 1.6 + ROW_IN * len(table))
     left = np.zeros(len(table))
+    whole = table["step_s"].to_numpy(float) / 100 if share else np.ones(len(table))
     for name, color in PARTS.items():
-        values = table[f"{name}_s"].to_numpy(float).clip(min=0)
-        if values.max() > 1e-3 * table["step_s"].max():
+        values = table[f"{name}_s"].to_numpy(float).clip(min=0) / whole
+        if (values * whole > SMALL * table["step_s"]).any():
             ax.barh(range(len(table)), values, left=left, color=color, label=name, height=0.7)
             left += values
     ax.set_yticks(range(len(table)), list(labels))
     ax.invert_yaxis()
-    ax.set_xlabel("seconds of a step, simulated")
+    ax.set_xlabel("% of a step, simulated" if share else "seconds of a step, simulated")
     ax.grid(axis="y", visible=False)
     legend_above(ax)
     return ax
@@ -109,7 +111,9 @@ def plot_cluster_scaling(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     ax.plot(ranks, rate[0] * ranks / ranks[0], color="0.6", lw=1, label="in proportion")
     ax.plot(ranks, rate, ls="--", marker="o", color=PARTS["compute"], label="simulated")
     for x, y, efficiency in zip(ranks, rate, rate / rate[0] * ranks[0] / ranks, strict=True):
-        ax.annotate(f"{efficiency:.0%}", (x, y), textcoords="offset points", xytext=(6, -12), fontsize="small")
+        ax.annotate(
+            f"{efficiency:.0%}", (x, y), textcoords="offset points", xytext=(-6, 5), ha="right", fontsize="small"
+        )
     ax.set_xticks(ranks)
     ax.set_ylim(0)
     for axis in (ax.xaxis, ax.yaxis):
