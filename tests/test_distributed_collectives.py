@@ -121,6 +121,11 @@ def test_what_was_measured_within_a_node_says_nothing_of_the_network():
     )
 
 
+def test_where_costs_come_from_is_told_for_each_kind_of_link():
+    assert Collectives(made()).source == "nominal within nodes"
+    assert Collectives(made(2), measured=(measured(),)).source == "measured within nodes, nominal between them"
+
+
 def test_mistakes_name_the_nearest_or_the_way_out():
     with pytest.raises(ConfigError, match="did you mean 'all_reduce'"):
         bus_factor("allreduce", 4)

@@ -153,14 +153,11 @@ class Collectives:
 
     @property
     def source(self) -> str:
-        """Where the costs come from."""
-        return (
-            "measured"
-            if self.measured
-            else self.cluster.inter.source
-            if self.cluster.nodes > 1
-            else self.cluster.intra.source
-        )
+        """Where the costs come from, e.g. ``measured within nodes, datasheet between them``."""
+        timed = {one.across for one in self.measured}
+        within = "measured" if False in timed else self.cluster.intra.source
+        between = "measured" if True in timed else self.cluster.inter.source
+        return f"{within} within nodes" + (f", {between} between them" if self.cluster.nodes > 1 else "")
 
     def seconds(self, operation: Operation, size: Array, group: Group) -> Array:
         """Seconds of an operation on ``size`` bytes (a float or an array) by a group of ranks; 0 for a single rank."""

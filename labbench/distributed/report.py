@@ -31,9 +31,12 @@ SHOWN = 3  # other ways that are compared
 def explain(plan: Plan) -> str:
     """A paragraph a question, each sentence computed from the plan's table."""
     table, model, nodes = plan.table, plan.compute.model, plan.collectives.cluster
+    rate, links = nodes.device.source, plan.collectives.source
     begin = (
         f"{len(table):,} strategies of {model.name} ({model.parameters / 1e9:,.1f} billion parameters) on {nodes.ranks:,} x "
-        f"{nodes.device.name}, a batch of {plan.batch:,}, simulated; {len(plan.fitting):,} fit into {words.size(plan.limit_bytes)}."
+        f"{nodes.device.name}, a batch of {plan.batch:,}, simulated; "
+        f"{len(plan.fitting):,} fit into {words.size(plan.limit_bytes)}. "
+        f"What it rests on: rate of products {rate}, other kernels by laws of other GPUs, links {links}."
     )
     if plan.fitting.empty:
         nearest = table.loc[table["memory_bytes"].idxmin()]
