@@ -64,7 +64,7 @@ def _winner(best: pd.Series) -> str:
 
 
 def _others(plan: Plan, best: pd.Series) -> list[str]:
-    """The best of other shapes that fit, and the fastest of those that do not."""
+    """The best of other shapes that fit, and of faster ones that do not those that come nearest to it."""
     fitting = plan.fitting.drop_duplicates(WAYS).iloc[1 : SHOWN + 1]
     told = []
     for _, row in fitting.iterrows():
@@ -74,16 +74,16 @@ def _others(plan: Plan, best: pd.Series) -> list[str]:
         told.append(
             f"{strategy_of(row)}: {words.percent(slower)} slower, above all by {PARTS[name]} (+{words.seconds(more[name])})"
         )
-    beyond = plan.table[~plan.table["fits"]].sort_values("step_s")
-    beyond = beyond[beyond["step_s"] < best["step_s"]].drop_duplicates(WAYS).head(SHOWN)
+    beyond = plan.table[~plan.table["fits"] & (plan.table["step_s"] < best["step_s"])]
+    beyond = beyond.sort_values("memory_bytes").drop_duplicates(WAYS).head(SHOWN)
     outside = [
         f"{strategy_of(row)} would be {words.percent(1 - row['step_s'] / best['step_s'])} faster and does not fit: "
-        f"{_beyond(row, plan.limit_bytes)}"
+        f"{_beyond(row, plan.limit_bytes)}."
         for _, row in beyond.iterrows()
     ]
     if not outside and len(plan.table) > len(plan.fitting):
         outside = ["No strategy that does not fit would be faster."]
-    return ["Next: " + "; ".join(told) + "." if told else "", ". ".join(outside)]
+    return ["Next: " + "; ".join(told) + "." if told else "", "\n".join(outside)]
 
 
 def _beyond(row: pd.Series, limit: float) -> str:
