@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from labbench.config import ConfigError
+from labbench.distributed import report
 from labbench.distributed.cluster import Accelerator, Cluster, Link, cluster
 from labbench.distributed.collectives_model import Collectives
 from labbench.distributed.compute import Compute
@@ -77,6 +78,12 @@ def test_an_explanation_says_what_limits_the_winner_the_next_and_why_others_do_n
     assert "does not fit" in text
     assert "activations" in text
     assert plan_table(found, 5)["step"].notna().all()
+
+
+def test_a_plan_on_zero_3_between_nodes_is_doubted_and_one_within_a_node_is_not():
+    compute = Compute(MODEL, DEVICE)
+    assert report.DOUBT in explain(plan(compute, made(), 16, ZERO, zeros=(3,)))
+    assert report.DOUBT not in explain(plan(compute, made(4), 16, ZERO, zeros=(3,)))
 
 
 def test_where_nothing_fits_the_explanation_says_what_is_nearest():

@@ -10,8 +10,9 @@ reduce-scatter begins with. With N ranks, S bytes, alpha and beta of a hop:
   2009).
 - *hierarchical* (all-reduce, all-gather, reduce-scatter): within nodes, then between them, each member with its share.
 
-``auto`` is the cheapest. A library need not do as the formulas say (gloo's reduce-scatter costs more than its all-reduce), so
-what was measured of an operation comes first: a table within its sizes, beyond them and for other numbers of ranks its own fit.
+``auto`` is the cheapest of what NCCL has: its all-gather and reduce-scatter are rings. A library need not do as the formulas say
+(gloo's reduce-scatter costs more than its all-reduce), so what was measured of an operation comes first: a table within its
+sizes, beyond them and for other numbers of ranks its own fit.
 """
 
 from __future__ import annotations
@@ -173,7 +174,8 @@ class Collectives:
                     found = one.at(size)
                     computed = np.where(np.isnan(found), computed, found)
             return computed
-        names = ALGORITHMS if self.algorithm == "auto" else (self.algorithm,)
+        automatic = ALGORITHMS if operation == "all_reduce" else ("ring", "tree")
+        names = automatic if self.algorithm == "auto" else (self.algorithm,)
         usable = [name for name in names if operation in ALGORITHMS[name]] or ["ring"]
         intra, inter = self.cluster.intra, self.cluster.inter
         costs = [getattr(self, f"_{name}")(operation, size, group, intra, inter) for name in usable]

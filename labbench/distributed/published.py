@@ -13,7 +13,8 @@ Runs (``published_runs.csv``), all that a source has for models from a billion p
 2048 (torchtitan: 8192, compiled, no context parallelism), so that none is left out for its result:
 
 - megatron-2021: Narayanan et al. 2021, arXiv:2104.04473, table 1; micro-batches and chunks by Megatron-LM's
-  examples/sc21/run_table_1.sh;
+  examples/sc21/run_table_1.sh; and table 2: *PTD-P* (which does not tell chunks: one) and DeepSpeed's *ZeRO-3* of the time, which
+  gathered every tensor on its own, 12 a layer;
 - megatron-2022: Korthikanti et al. 2022, arXiv:2205.05198, table 5 (as in calculon's calculon/llm/validation.py), micro-batches
   and chunks by calculon's validation/seqsel/tab5;
 - mt-nlg: Smith et al. 2022, arXiv:2201.11990, section 3.1, seconds of an iteration on 280, 350 and 420 nodes;
@@ -33,7 +34,7 @@ from labbench.distributed.collectives_model import Collectives
 from labbench.distributed.compute import LAWS, Compute, Laws
 from labbench.distributed.schedules import Schedule
 from labbench.distributed.simulate import Simulated, simulate
-from labbench.distributed.step import FSDP, FSDP_HALF, MEGATRON, Strategy, transformer_step
+from labbench.distributed.step import FSDP, FSDP_HALF, MEGATRON, ZERO, Strategy, transformer_step
 from labbench.distributed.transformer import Transformer, published
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ DEVICES = {
     "h100-500w": "H100 SXM5 96 GB",
 }
 POWER = {"h100-500w": (500 / 700, 2.4e12)}  # share of the datasheet's power, bytes/s of memory
-STATES = {"megatron": MEGATRON, "default": FSDP, "pure": FSDP_HALF}
+STATES = {"megatron": MEGATRON, "zero": ZERO, "default": FSDP, "pure": FSDP_HALF}
 MPT = {  # layers, hidden, heads: llm-foundry, scripts/train/yamls/pretrain
     "1b": (24, 2048, 16),
     "3b": (32, 2560, 20),
@@ -125,7 +126,7 @@ def strategy_of(run: Any) -> Strategy:
     schedule: Schedule = "interleaved" if run.chunks > 1 else "1f1b"
     return Strategy(
         run.data, run.tensor, run.pipeline, run.zero, run.micro_batch, schedule, run.chunks, run.recompute,
-        bool(run.sequence_parallel), bool(run.overlap),
+        bool(run.sequence_parallel), bool(run.overlap), run.pieces,
     )  # fmt: skip
 
 

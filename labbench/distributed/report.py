@@ -26,6 +26,10 @@ PARTS = {
 WAYS = ["data", "tensor", "pipeline"]
 SMALL = 0.01  # of a step: parts below go without saying
 SHOWN = 3  # other ways that are compared
+DOUBT = (
+    "It rests on ZeRO-3 between nodes, of which published runs took longer than simulated (docs/distributed.md): compare it with the "
+    "next ones that do not."
+)
 
 
 def explain(plan: Plan) -> str:
@@ -44,7 +48,8 @@ def explain(plan: Plan) -> str:
             f"{begin}\n\nNo strategy fits. The nearest is {strategy_of(nearest)}: {_beyond(nearest, plan.limit_bytes)}."
         )
     best = table.iloc[0]
-    parts = [begin, _winner(best), *_others(plan, best)]
+    between = best["zero"] == 3 and best["data"] * best["tensor"] > nodes.ranks_in_node
+    parts = [begin, _winner(best), DOUBT if between else "", *_others(plan, best)]
     return "\n\n".join(part for part in parts if part)
 
 

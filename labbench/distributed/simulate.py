@@ -202,13 +202,18 @@ def stage(part: Sequence[Segment], states: States, strategy: Strategy, collectiv
         return Stage(sum(forward), sum(backward), computing, tensor, 0.0 * computing)
     group = data_group(strategy, collectives.cluster)
     shared = [one.parameters - one.root for one in part]
-    scatter = [collectives.seconds("reduce_scatter", states.sent * many, group) for many in shared][::-1]
+    pieces = strategy.pieces
+
+    def exchanged(operation: Operation, each: float) -> list[Any]:
+        return [pieces * collectives.seconds(operation, each * many / pieces, group) for many in shared]
+
+    scatter = exchanged("reduce_scatter", states.sent)[::-1]
     if strategy.zero == 2:
         ready = np.cumsum(np.array(backward), axis=0)
         back = np.maximum(schedules.overlap(list(ready), scatter), ready[-1])
         front = sum(forward)
     else:
-        gather = [collectives.seconds("all_gather", states.gathered * many, group) for many in shared]
+        gather = exchanged("all_gather", states.gathered)
         front = schedules.gathered(forward, gather)
         back = schedules.gathered_and_scattered(backward, gather[::-1], scatter)
     return Stage(front, back, computing, tensor, front + back - sum(forward) - sum(backward))

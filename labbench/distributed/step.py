@@ -77,6 +77,8 @@ class Strategy:
         What is not split over tensor ranks is split along the sequence (Korthikanti et al. 2022).
     overlap : bool
         Gradients travel behind the last backward pass.
+    pieces : int
+        Messages that a layer's weights, or gradients, travel in under ZeRO-2 and -3: one (FSDP), or one a tensor.
     tensor_overlap : float
         Share of the backward pass's tensor-parallel messages that hides behind products.
     """
@@ -91,10 +93,11 @@ class Strategy:
     recompute: Recompute = "none"
     sequence_parallel: bool = False
     overlap: bool = True
+    pieces: int = 1
     tensor_overlap: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("data", "tensor", "pipeline", "micro_batch", "chunks"):
+        for name in ("data", "tensor", "pipeline", "micro_batch", "chunks", "pieces"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: a strategy has at least 1")
         if self.zero not in (0, 1, 2, 3):
