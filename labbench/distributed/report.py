@@ -27,8 +27,8 @@ WAYS = ["data", "tensor", "pipeline"]
 SMALL = 0.01  # of a step: parts below go without saying
 SHOWN = 3  # other ways that are compared
 DOUBT = (
-    "It rests on ZeRO-3 between nodes, of which published runs took longer than simulated (docs/distributed.md): compare it with the "
-    "next ones that do not."
+    "It rests on ZeRO-3 between nodes, of which published runs took longer than simulated (docs/distributed.md): compare it with "
+    "the next ones that do not."
 )
 
 
