@@ -10,10 +10,11 @@ FOLDER is NeuSight's ``scripts/asplos`` data: ``ops/*.parquet`` (single kernels)
 - *seen*: *scaled*, learnt from all devices with kernels, the run's own among them, as NeuSight's published predictions are.
 - Intervals come from leaving out each of the devices that were learnt from, in turn, and judging its whole models.
 - Operators are traced (``neusight_runs.py``); prices are summed, launches are taken to hide behind kernels.
-- Several GPUs: the link of a ring all-reduce is the datasheet's, used to ``LINK_SHARE``. Data parallel: gradients travel behind the
-  backward pass. Tensor parallel (Shoeybi et al. 2019, arXiv:1909.08053): products of a layer and what lies between are split,
-  activations are summed twice forward and twice backward a layer. Pipeline (Huang et al. 2019, arXiv:1811.06965): with P stages and
-  M micro-batches, (M + P - 1) / M of the time of a P-th of the model.
+- Several GPUs: messages cost what ``labbench.distributed`` says, by all-reduces timed on nodes of eight GPUs of the same kind, or
+  by the datasheet's link. Data parallel: gradients travel behind the backward pass in DDP's buckets. Tensor parallel (Shoeybi et
+  al. 2019, arXiv:1909.08053): products of a layer and what lies between are split, activations are summed twice forward and twice
+  backward a layer. Pipeline (Huang et al. 2019, arXiv:1811.06965): with P stages and M micro-batches, (M + P - 1) / M of the time
+  of a P-th of the model.
 
     python benchmarks/neusight.py FOLDER
 """
@@ -25,6 +26,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -32,6 +34,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from labbench.distributed.cluster import Accelerator, cluster
+from labbench.distributed.collectives_model import Collectives
+from labbench.distributed.schedules import makespan, overlap
 from labbench.importers.neusight_kernels import kernels
 from labbench.machine.datasheet import Datasheet, datasheet
 from labbench.operators import Operator, fused, table
@@ -45,10 +50,7 @@ Sheets = Mapping[str, Datasheet]
 RUN = ["device", "model", "mode", "seq", "batch", "variant"]
 METHODS = ("neusight", "habitat", "micro", "roofline")
 PARALLEL = re.compile(r"(dp|tp|pp)(\d+)(?:_(\d+))?")
-# Bytes/s that a GPU sends: NVLink of NVIDIA's A100 and H100 data sheets (600 and 900 GB/s both ways together), else PCIe 4.0 x16.
-LINKS = {"A100-SXM4": 300e9, "A100 SXM4": 300e9, "H100 80GB HBM3": 450e9, "H200": 450e9, "V100-SXM2": 150e9}
-PCIE = 32e9
-LINK_SHARE = 0.8  # as kernels use memory; an assumption
+BUCKET = 25 * 2**20  # bytes of DDP's gradients that travel together (torch's default)
 BACKWARD = 2 / 3  # of a training step
 FLOAT = 4  # bytes
 LEVEL = 0.9
@@ -115,12 +117,27 @@ def sheet_of(name: str, configs: Path) -> Datasheet | None:
 
 @dataclass(frozen=True)
 class Demand:
-    """What a run asks of one GPU: operators as a table, how often, bytes all-reduced behind the backward pass and in the open."""
+    """What a run asks of each of its GPUs.
+
+    Attributes
+    ----------
+    operators : DataFrame
+    ranks : int
+    times : float
+        How often the operators run.
+    gradient_bytes : float
+        All-reduced behind the backward pass.
+    messages : int
+    message_bytes : float
+        All-reduces in the open.
+    """
 
     operators: pd.DataFrame
+    ranks: int = 1
     times: float = 1.0
-    hidden_bytes: float = 0.0
-    open_bytes: float = 0.0
+    gradient_bytes: float = 0.0
+    messages: int = 0
+    message_bytes: float = 0.0
 
 
 def with_operators(runs: pd.DataFrame, configs: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -151,14 +168,13 @@ def demand(traced: Run, variant: str, tokens: int) -> Demand:
     if parallel is None:
         return Demand(table(fused(traced.operators) if variant == "fusion" else traced.operators))
     kind, parts = parallel[1], int(parallel[2])
-    sent = 2 * (parts - 1) / parts  # of a buffer, by a GPU of a ring all-reduce (Patarasuk & Yuan 2009)
     if kind == "dp":
-        return Demand(table(traced.operators), hidden_bytes=sent * traced.parameter_bytes)
+        return Demand(table(traced.operators), parts, gradient_bytes=traced.parameter_bytes)
     if kind == "tp":
         activations = FLOAT * tokens * traced.width
-        return Demand(table(split(traced, parts, tokens)), open_bytes=4 * traced.layers * sent * activations)
+        return Demand(table(split(traced, parts, tokens)), parts, messages=4 * traced.layers, message_bytes=activations)
     micro = int(parallel[3] or 1)
-    return Demand(table(traced.operators), times=(micro + parts - 1) / (micro * parts))
+    return Demand(table(traced.operators), parts, times=makespan(1.0, 0.0, 0.0, micro, parts) / (micro * parts))
 
 
 def split(traced: Run, parts: int, tokens: int) -> Iterable[Operator]:
@@ -177,11 +193,21 @@ def split(traced: Run, parts: int, tokens: int) -> Iterable[Operator]:
         )  # fmt: skip
 
 
-def priced(model: KernelModel, sheet: Datasheet, demand: Demand, device: str) -> float:
+def priced(model: KernelModel, sheet: Datasheet, demand: Demand) -> float:
     """Seconds of a run."""
-    link = next((speed for name, speed in LINKS.items() if name in device), PCIE) * LINK_SHARE
     computing = demand.times * model.total(demand.operators, sheet)[0]
-    return computing + max(demand.hidden_bytes / link - BACKWARD * computing, 0.0) + demand.open_bytes / link
+    if demand.ranks == 1:
+        return computing
+    nodes = cluster(Accelerator.from_sheet(sheet), demand.ranks, demand.ranks)
+    prices, group = Collectives.of(nodes), nodes.group(demand.ranks, 1)
+    open_s = demand.messages * float(prices.seconds("all_reduce", demand.message_bytes, group))
+    buckets = ceil(demand.gradient_bytes / BUCKET)
+    if not buckets:
+        return computing + open_s
+    backward = BACKWARD * computing
+    ready = backward * np.arange(1, buckets + 1) / buckets
+    cost = [float(prices.seconds("all_reduce", demand.gradient_bytes / buckets, group))] * buckets
+    return computing + max(float(overlap(list(ready), cost)) - backward, 0.0)
 
 
 @dataclass(frozen=True)
@@ -215,7 +241,7 @@ class Learnt:
 
 def prices(model: KernelModel, runs: pd.DataFrame, sheets: Sheets) -> np.ndarray:
     """Seconds of each run."""
-    return np.array([priced(model, sheets[run.device], run.demand, run.device) for run in runs.itertuples()])
+    return np.array([priced(model, sheets[run.device], run.demand) for run in runs.itertuples()])
 
 
 def predict_runs(runs: pd.DataFrame, single: pd.DataFrame, sheets: Sheets) -> pd.DataFrame:

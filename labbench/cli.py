@@ -156,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
 
     from labbench import (
         cli_advice,
+        cli_distributed,
         cli_history,
         cli_next,
         cli_prediction,
@@ -171,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_next.add(command, _store, _json)
     cli_switching.add(command, _store, _json)
     cli_training.add(command, _store, _json)
+    cli_distributed.add(command, _json)
     cli_report.add(command, _store)
     cli_advice.add(command, _store, _json)
     cli_history.add(command, _store, _json)

@@ -38,7 +38,7 @@ def test_help_answers_in_half_the_time_of_importing_pandas():
 
 COMMANDS = (
     *("doctor", "run", "study", "publish", "show", "compare", "predict", "select", "measure-next", "switch"),
-    *("merge", "check", "history", "baseline", "retract", "import", "export", "schema", "regressions"),
+    *("merge", "check", "history", "baseline", "retract", "import", "export", "schema", "regressions", "plan"),
 )
 
 

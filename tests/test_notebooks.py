@@ -23,7 +23,7 @@ from labbench import kernels, notebooks
 from labbench.config import ConfigError
 from labbench.manifest import read_manifest, sha256
 from labbench.notebooks import NotebookError, Step, chain, json_value, run
-from labbench.study import CLOSING_NOTEBOOKS, NOTEBOOKS, TRAINING_NOTEBOOKS
+from labbench.study import CLOSING_NOTEBOOKS, CLUSTER_NOTEBOOKS, NOTEBOOKS, TRAINING_NOTEBOOKS
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 MOST_CODE_LINES = 100
@@ -450,8 +450,8 @@ def test_the_folder_is_found_or_the_error_says_how(tmp_path, monkeypatch):
     assert notebooks.folder() == tmp_path
 
 
-def test_every_notebook_of_the_folder_is_part_of_a_study_in_the_order_of_names():
-    every = [*NOTEBOOKS, *TRAINING_NOTEBOOKS, *CLOSING_NOTEBOOKS]
+def test_every_notebook_of_the_folder_is_known_in_the_order_of_names():
+    every = [*NOTEBOOKS, *TRAINING_NOTEBOOKS, *CLOSING_NOTEBOOKS, *CLUSTER_NOTEBOOKS]
     assert every == sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 
 

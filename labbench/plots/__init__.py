@@ -12,6 +12,7 @@ from labbench.plots.base import (
     theme,
 )
 from labbench.plots.bottleneck import plot_bottlenecks
+from labbench.plots.cluster import plot_cluster_scaling, plot_parts, plot_published, plot_rank_memory
 from labbench.plots.comparison import plot_latency, plot_latency_pairs, plot_latency_shares, plot_speedup
 from labbench.plots.cost import plot_one_off, plot_roofline
 from labbench.plots.history import plot_histories, plot_history
@@ -41,6 +42,7 @@ __all__ = [
     "plot_batches",
     "plot_beside_inference",
     "plot_bottlenecks",
+    "plot_cluster_scaling",
     "plot_cold_start",
     "plot_curve",
     "plot_findings",
@@ -54,9 +56,12 @@ __all__ = [
     "plot_memory_causes",
     "plot_one_off",
     "plot_pareto",
+    "plot_parts",
     "plot_points",
     "plot_probes",
+    "plot_published",
     "plot_range_test",
+    "plot_rank_memory",
     "plot_roofline",
     "plot_speedup",
     "plot_trials",

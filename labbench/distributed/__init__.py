@@ -1,0 +1,8 @@
+"""Training on many devices: what a cluster one does not have would do with a model, simulated.
+
+    Transformer, Strategy ──> Step (seconds and bytes of each segment) ──┐
+    a step measured on one rank, by segment ─────────────────────────────┼──> simulate ──> Simulated
+    Cluster, measured or nominal links ──> Collectives ──────────────────┘       └── plan: the best of all strategies
+
+Everything that comes out carries the provenance ``simulated``; every figure that goes in says where it comes from.
+"""
