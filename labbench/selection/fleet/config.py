@@ -13,7 +13,8 @@ from labbench.cells import Frozen, Mode, Precision
 from labbench.config import ConfigError, read
 from labbench.selection.fleet.problem import Demand, Fleet, FleetObjective, FleetOption, Kind
 from labbench.selection.options import options
-from labbench.selection.requirements import Price, Requirements, SelectionError
+from labbench.selection.prices import Price
+from labbench.selection.requirements import Requirements, SelectionError
 
 if TYPE_CHECKING:
     import pandas as pd
