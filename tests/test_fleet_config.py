@@ -19,7 +19,7 @@ PRICE = {
     "device": "cpu",
     "per_hour": 0.5,
     "currency": "EUR",
-    "as_of": str(date(2026, 1, 1)),
+    "as_of": str(date(2025, 1, 1)),
     "source": "made up for a test",
 }
 

@@ -24,7 +24,7 @@ from labbench.selection.fleet.relaxation import SMALL, Relaxed, relaxed
 ROUNDS = 1500  # of ruin and recreate
 PATIENCE = 500  # rounds without a better plan after which there are no more
 SECONDS = 4.0  # for them, whatever comes first
-POLISH_S = 10.0  # that the program may take to better a plan
+POLISH_S = 6.0  # that the program may take to better a plan
 CLOSE_ENOUGH = 0.02  # of the bound, relative: there it stops
 UNSERVED = 10.0  # times the bound: what leaving one demand out counts as
 TOLERANCE = 0.01  # of the bound: scale of how much worse a plan may be that is gone on with, at the beginning
@@ -192,7 +192,7 @@ class Search:
         used = np.flatnonzero(state.used)
         kind = self.kind[used]
         waste = self.per_share[kind] * state.share[used] + self.per_memory[kind] * state.memory[used]
-        keys = self.random.random(len(used)) * (waste / max(waste.max(initial=0), NOTHING) + ANYWAY)
+        keys = self.random.random(len(used)) * (waste / max(waste.max(initial=0), NOTHING) + 1.5 * ANYWAY)
         first = used[np.argsort(-keys)[: self.random.integers(1, RUINED + 1)]]
         chosen = set(first.tolist())
         if self.random.random() < 0.5:  # and where else their demands are
