@@ -32,6 +32,7 @@ examples:
   labbench measure-next --budget 10m                  the cells that tell most about those nobody measured
   labbench select --max-latency-ms 20 --p99           what to run where, and why the others were excluded
   labbench switch --model bert-base --runtime eager onnxruntime --kill eager@15   requests routed under load
+  labbench fleet --config fleet_config.json           many workloads on a finite fleet, and what if a device fails
   labbench bottlenecks --model bert-base              what it waits for, on what evidence, and what helps
   labbench advise --model bert-base                   what would make it cheaper to run; `verify-advice` tests it
   labbench regressions --baseline v1.0 --fail-on 5%   what got slower since, and why: exit status 1, for CI
@@ -157,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     from labbench import (
         cli_advice,
         cli_distributed,
+        cli_fleet,
         cli_history,
         cli_next,
         cli_prediction,
@@ -173,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_switching.add(command, _store, _json)
     cli_training.add(command, _store, _json)
     cli_distributed.add(command, _json)
+    cli_fleet.add(command, _store, _json)
     cli_report.add(command, _store)
     cli_advice.add(command, _store, _json)
     cli_history.add(command, _store, _json)

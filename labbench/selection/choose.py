@@ -12,6 +12,7 @@ import numpy as np
 from labbench.selection.chances import Belief, chances_of_best
 from labbench.selection.decision import Choice, Decision
 from labbench.selection.doubts import to_measure
+from labbench.selection.fallback import fallbacks
 from labbench.selection.limits import Check, Violation, checks, violations
 from labbench.selection.options import MILLION, TAILS, Options, options, question
 from labbench.selection.pareto import non_dominated
@@ -334,11 +335,8 @@ def _choice(
 
 
 def _fallbacks(ranked: list[dict[str, Any]]) -> tuple[str, ...]:
-    """The best option of every other runtime and device, best first: they do not fail together with the choice."""
-    chain: dict[tuple[str, str, str], str] = {}
-    for option in ranked:
-        chain.setdefault((option["machine_id"], option["device"], option["runtime"]), option["option"])
-    return tuple(chain.values())[1:]
+    """Options that do not fail together with the choice: on other machines, devices and runtimes, as far as there are."""
+    return tuple(str(link.option["option"]) for link in fallbacks(ranked, ("machine_id", "device", "runtime")))
 
 
 def _excess(found: list[Violation]) -> float:
