@@ -1,0 +1,236 @@
+"""Starts ranks through torchrun's elastic agent, watches each of them, and ends them all when one is lost.
+
+    launch ──> agent (torchrun) ──> ranks ── beat, result, error files ──> launch: who ended it, why ──> Launched
+
+However a job ends, it ends within a stated time (:class:`Limits`), with one answer, and nothing is left running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from labbench.distributed import blame
+from labbench.distributed.blame import Ending
+from labbench.distributed.job import Beat, Job, read_beat, read_json, write_json
+
+WATCH_S = 0.02  # between looks at the files and processes
+GATHER_S = 1.0  # after the first trouble, for the agent and the other ranks to tell their part
+GONE_S = 5.0  # for killed processes to leave the process table
+TAIL_BYTES = 4000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a job may take.
+
+    Attributes
+    ----------
+    start_s : float
+        Until every rank has given a first sign of life, rendezvous included.
+    total_s : float
+    """
+
+    start_s: float = 120.0
+    total_s: float = 1800.0
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What came of a job.
+
+    Attributes
+    ----------
+    ending : Ending
+        Status, reason and the ranks to blame.
+    results : list
+        What each rank returned; empty unless all is well.
+    seconds : float
+        From start to end.
+    reported_after_s : float or None
+        From a fault that was asked for to this answer.
+    attempts : int
+        One more than the restarts.
+    output_tail : str
+        What agent and ranks printed last.
+    """
+
+    ending: Ending
+    results: list[Any] = field(default_factory=list)
+    seconds: float = 0.0
+    reported_after_s: float | None = None
+    attempts: int = 1
+    output_tail: str = ""
+
+
+def launch(
+    job: Job,
+    ranks: int,
+    *,
+    limits: Limits = Limits(),
+    restarts: int = 0,
+    rendezvous: str = "localhost:0",
+    nodes: int = 1,
+) -> Launched:
+    """Run a job on ``ranks`` ranks of this node.
+
+    Parameters
+    ----------
+    job : Job
+    ranks : int
+        On this node.
+    limits : Limits
+    restarts : int
+        Times that the agent may start all ranks again after one is lost.
+    rendezvous : str
+        ``host:port`` where nodes meet.
+    nodes : int
+        That take part; each runs this with the same rendezvous.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="labbench-ranks-"))
+    began = time.monotonic()
+    try:
+        write_json(folder / "job.json", job.model_dump(mode="json"))
+        settings = {
+            "min_nodes": nodes,
+            "max_nodes": nodes,
+            "nproc_per_node": ranks,
+            "run_id": folder.name if nodes == 1 else "labbench",
+            "rdzv_endpoint": rendezvous,
+            "max_restarts": restarts,
+            "join_s": limits.start_s,
+            "connect_s": max(1, int(limits.start_s / 2)),
+        }
+        write_json(folder / "agent_settings.json", settings)
+        with _agent(folder) as agent:
+            ending = _watch(folder, agent, job, ranks, limits, restarts)
+        answered = time.monotonic()
+        results = [read_json(folder / f"result{rank}.json") for rank in range(ranks)]
+        fault = read_json(folder / "fault.json")
+        beats = [beat for rank in range(ranks) if (beat := read_beat(folder, rank))]
+        return Launched(
+            ending=ending,
+            results=results if ending.status == "ok" else [],
+            seconds=answered - began,
+            reported_after_s=answered - fault["at_s"] if fault else None,
+            attempts=1 + max((beat.attempt for beat in beats), default=0),
+            output_tail=(folder / "output.txt").read_text(errors="replace")[-TAIL_BYTES:],
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _agent(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The agent's process; neither it nor a rank outlives this block."""
+    with (folder / "output.txt").open("wb") as output:
+        agent = subprocess.Popen(
+            [sys.executable, "-m", "labbench.distributed.agent", str(folder)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"},
+        )
+    try:
+        yield agent
+    finally:
+        family = _family(agent.pid)
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        agent.wait()
+        psutil.wait_procs(family, timeout=GONE_S)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        own = psutil.Process(pid)
+        return [*own.children(recursive=True), own]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _watch(
+    folder: Path, agent: subprocess.Popen[bytes], job: Job, ranks: int, limits: Limits, restarts: int
+) -> Ending:
+    """Look at the ranks until the job has ended, one way or another."""
+    began = moved = time.monotonic()
+    last: dict[int, tuple[int, int]] = {}
+    while True:
+        now = time.monotonic()
+        beats = {rank: beat for rank in range(ranks) if (beat := read_beat(folder, rank))}
+        signs = {rank: (beat.attempt, beat.count) for rank, beat in beats.items()}
+        if signs != last:
+            last, moved = signs, now
+        if agent.poll() is not None:
+            return _ended(folder, ranks, beats)
+        attempt = max((beat.attempt for beat in beats.values()), default=0)
+        if attempt >= restarts and _trouble(folder, beats, attempt):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                agent.wait(GATHER_S)
+            return _ended(folder, ranks, beats)
+        if len(beats) < ranks and now - began > limits.start_s:
+            missing = ", ".join(str(rank) for rank in range(ranks) if rank not in beats)
+            return Ending(
+                status="timeout",
+                reason=f"rank {missing} did not start within {limits.start_s:g} s: is the rendezvous reachable?",
+            )
+        if len(beats) == ranks and now - moved > job.seconds_without_sign:
+            waiting = [beat for rank, beat in beats.items() if not (folder / f"result{rank}.json").exists()]
+            return blame.of_hang(waiting or list(beats.values()), job.seconds_without_sign)
+        if now - began > limits.total_s:
+            return Ending(status="timeout", reason=f"the job did not end within {limits.total_s:g} s")
+        time.sleep(WATCH_S)
+
+
+def _trouble(folder: Path, beats: dict[int, Beat], attempt: int) -> bool:
+    """Whether a rank of this attempt has raised, or is gone without a result."""
+    for rank, beat in beats.items():
+        error = read_json(folder / f"error{rank}.json")
+        if error and error["attempt"] == attempt:
+            return True
+        if beat.attempt == attempt and _gone(beat.pid) and not (folder / f"result{rank}.json").exists():
+            return True
+    return False
+
+
+def _gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _ended(folder: Path, ranks: int, beats: dict[int, Beat]) -> Ending:
+    """What the files say after the agent has ended or a rank is lost."""
+    results = [rank for rank in range(ranks) if (folder / f"result{rank}.json").exists()]
+    said = read_json(folder / "agent.json") or {}
+    if len(results) == ranks and not said.get("codes"):
+        return Ending(status="ok")
+    if "error" in said:
+        return Ending(status="failed", reason=f"the agent could not start the ranks: {said['error']}")
+    attempt = max((beat.attempt for beat in beats.values()), default=0)
+    errors = {}
+    for rank in range(ranks):
+        error = read_json(folder / f"error{rank}.json")
+        if error and error["attempt"] == attempt:
+            errors[rank] = error
+    codes = {int(rank): code for rank, code in said.get("codes", {}).items()}
+    silent = [
+        rank for rank, beat in beats.items() if rank not in errors and rank not in results and _gone(beat.pid)
+    ]
+    if not beats:
+        return Ending(status="failed", reason="no rank started; see what the agent printed")
+    return blame.of_failure(errors, codes, silent)

@@ -1,0 +1,133 @@
+"""One rank, as torchrun starts it: ``torchrun ... -m labbench.distributed.rank FOLDER``.
+
+It joins the others, does its job and writes its result or its own error. Whatever ends the agent ends the rank too.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from labbench.distributed.job import Job, Pulse, read_json, write_json
+
+PATIENCE_S = 15  # a peer waits so much longer than the launcher, which knows better who is to blame
+OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "not enough memory")
+PEER = ("connection closed by peer", "connection reset by peer", "timed out waiting", "broken pipe")
+
+
+def main(folder: Path) -> int:
+    """Do the job in ``folder``; returns the exit status."""
+    die_with_parent()
+    rank, attempt = int(os.environ["RANK"]), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    job = Job.model_validate(read_json(folder / "job.json"))
+    pulse = Pulse(folder, rank, attempt, job.fault)
+    try:
+        pulse("loading")
+        if job.pinned:
+            pin(int(os.environ["LOCAL_RANK"]))
+        import torch
+
+        torch.set_num_threads(1)
+        if job.memory_limit_bytes:
+            limit_memory(job.memory_limit_bytes)
+        join(attempt, job.seconds_without_sign + PATIENCE_S, pulse)
+        result = _task(job)(pulse, **job.options)
+        write_json(folder / f"result{rank}.json", result)
+        torch.distributed.destroy_process_group()
+    except BaseException as error:
+        traceback.print_exc()
+        write_json(folder / f"error{rank}.json", described(error) | {"attempt": attempt})
+        return 1
+    return 0
+
+
+def _task(job: Job) -> Any:
+    if job.task == "correct":
+        from labbench.distributed.correct import compare
+
+        return compare
+    if job.task == "steps":
+        from labbench.distributed.steps import time_steps
+
+        return time_steps
+    from labbench.distributed.collectives import time_collectives
+
+    return time_collectives
+
+
+def join(attempt: int, timeout_s: float, pulse: Pulse) -> None:
+    """Make the process group; each attempt under names of its own, or it would find the addresses of dead ranks."""
+    import torch.distributed as dist
+
+    environ, wait = os.environ, datetime.timedelta(seconds=timeout_s)
+    agents = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    pulse("joining")
+    world = int(environ["WORLD_SIZE"])
+    store = dist.TCPStore(
+        environ["MASTER_ADDR"],
+        int(environ["MASTER_PORT"]),
+        world,
+        is_master=not agents and environ["RANK"] == "0",
+        timeout=wait,
+    )
+    dist.init_process_group(
+        "gloo", store=dist.PrefixStore(f"r{attempt}", store), rank=int(environ["RANK"]), world_size=world, timeout=wait
+    )
+    pulse("joined")
+
+
+def described(error: BaseException) -> dict[str, Any]:
+    """What went wrong: status, reason, and whether it only tells that another rank is gone."""
+    text = str(error).strip() or type(error).__name__
+    low = text.lower()
+    memory = isinstance(error, MemoryError) or any(words in low for words in OUT_OF_MEMORY)
+    return {
+        "status": "out_of_memory" if memory else "failed",
+        "reason": f"{type(error).__name__}: {text.splitlines()[0][:500]}",
+        "of_peer": any(words in low for words in PEER),
+        "at_s": time.monotonic(),
+    }
+
+
+def pin(local_rank: int) -> None:
+    """Keep to one core: the next one for each rank, round again when there are more ranks."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[local_rank % len(cores)]})
+
+
+def limit_memory(increase_bytes: int) -> None:
+    """Let this process take no more than so much private memory above what it has now."""
+    import resource
+
+    import psutil
+
+    status = Path("/proc/self/status")
+    now = (
+        next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmData"))
+        if status.exists()
+        else psutil.Process().memory_info().rss
+    )
+    resource.setrlimit(resource.RLIMIT_DATA, (now + increase_bytes, now + increase_bytes))
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends (Linux; elsewhere the launcher does it)."""
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    status = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # threads of a broken process group could wait for ever
