@@ -174,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_next.add(command, _store, _json)
     cli_switching.add(command, _store, _json)
     cli_training.add(command, _store, _json)
-    cli_distributed.add(command, _json)
+    cli_distributed.add(command, _store, _json)
     cli_fleet.add(command, _store, _json)
     cli_report.add(command, _store)
     cli_advice.add(command, _store, _json)

@@ -1,4 +1,4 @@
-"""The command that finds the best way to spread a model over a cluster."""
+"""Commands for training on many devices: the best way to spread a model over a cluster, and what ranks here really do."""
 
 from __future__ import annotations
 
@@ -21,8 +21,13 @@ GIVEN = {  # option to field of the configuration
 }
 
 
-def add(command: Command, json: Option) -> None:
-    """Add the command to the parser."""
+def add(command: Command, store: Option, json: Option) -> None:
+    """Add the commands to the parser."""
+    _add_plan(command, json)
+    _add_distributed(command, store, json)
+
+
+def _add_plan(command: Command, json: Option) -> None:
     sub = command(
         "plan",
         _plan,
@@ -70,4 +75,91 @@ def _plan(options: Any) -> int:
         return 0
     print_frame(plan_table(found, options.rows, each=not options.all), as_json=False)
     print(f"\n{explain(found)}")
+    return 0
+
+
+def _add_distributed(command: Command, store: Option, json: Option) -> None:
+    sub = command(
+        "distributed",
+        _distributed,
+        "start ranks on this machine: hold strategies against one process, time them, time collectives",
+        "labbench distributed run --ranks 2 --strategy ddp fsdp tensor",
+    )
+    sub.add_argument(
+        "what",
+        choices=("run", "collectives", "correct", "commands"),
+        help="run: check and time strategies; correct: check them only; collectives; commands: for several hosts, as text",
+    )
+    sub.add_argument("--ranks", type=int, default=2, metavar="N", help="processes (default: %(default)s)")
+    sub.add_argument("--strategy", nargs="+", metavar="NAME", help="ddp, fsdp, tensor, ... (default: all)")
+    sub.add_argument("--operation", nargs="+", metavar="NAME", help="all_reduce, ... (default: all)")
+    sub.add_argument(
+        "--precision", choices=("fp64", "fp32"), default="fp64", help="of the check (default: %(default)s)"
+    )
+    sub.add_argument("--steps", type=int, default=21, metavar="N", help="to time (default: %(default)s)")
+    sub.add_argument("--max-mib", type=int, default=64, metavar="MIB", help="largest collective (default: %(default)s)")
+    sub.add_argument("--hang-s", type=float, default=60, metavar="S", help="end a job that gives no sign for so long")
+    sub.add_argument("--memory-gb", type=float, metavar="GB", help="10⁹ bytes that each rank may take above its start")
+    sub.add_argument("--hosts", metavar="FILE", help="commands: a host on each line; without it, a Slurm script")
+    sub.add_argument("--nodes", type=int, default=2, metavar="N", help="commands: nodes of the Slurm script")
+    sub.add_argument("--folder", default="FOLDER", help="commands: of the job, seen by every host")
+    store(sub)
+    json(sub)
+
+
+def _distributed(options: Any) -> int:
+    from labbench.cli import print_frame
+
+    if options.what == "commands":
+        return _commands(options)
+    from labbench.distributed import measured
+    from labbench.distributed.ranks_report import collective_table, strategy_table
+
+    job = {"seconds_without_sign": options.hang_s}
+    if options.memory_gb is not None:
+        job["memory_limit_bytes"] = int(options.memory_gb * 1e9)
+    if options.what == "collectives":
+        sizes = [size for size in measured.SIZES if size <= options.max_mib * measured.KIB**2]
+        records = measured.collectives(_operations(options.operation), options.ranks, sizes, **job)
+        table = collective_table
+    else:
+        steps = options.steps if options.what == "run" else 0
+        names = _strategies(options.strategy)
+        records = measured.strategies(names, options.ranks, precision=options.precision, steps=steps, **job)
+        table = strategy_table
+    records = measured.stored(records, options.store)
+    print_frame(table(records), options.json)
+    return 1 if any(record.status not in ("ok", "unsupported") for record in records) else 0
+
+
+def _operations(given: list[str] | None) -> list[str]:
+    from labbench.config import require_known
+    from labbench.distributed.collectives_model import OPERATIONS
+
+    require_known("collective", given, OPERATIONS)
+    return given or list(OPERATIONS)
+
+
+def _strategies(given: list[str] | None) -> list[str]:
+    from labbench.config import require_known
+    from labbench.distributed.strategies import MODES
+
+    require_known("strategy", given, MODES)
+    return given or list(MODES)
+
+
+def _commands(options: Any) -> int:
+    from pathlib import Path
+
+    from labbench.config import ConfigError
+    from labbench.distributed.commands import for_slurm, hosts_of, over_ssh
+
+    if not options.hosts:
+        print(for_slurm(options.folder, options.nodes, options.ranks))
+        return 0
+    try:
+        hosts = hosts_of(Path(options.hosts).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the host list {options.hosts}: {error.strerror}") from None
+    print("\n".join(over_ssh(hosts, options.folder, options.ranks)))
     return 0

@@ -11,6 +11,8 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import Field
+
 from labbench.cells import Frozen
 from labbench.distributed.job import Beat
 from labbench.records import Status
@@ -31,7 +33,7 @@ class Ending(Frozen):
 
     status: Status
     reason: str | None = None
-    ranks: list[int] = []
+    ranks: list[int] = Field(default_factory=list)
 
 
 def of_failure(errors: Mapping[int, Mapping[str, Any]], codes: Mapping[int, int], silent: Sequence[int]) -> Ending:

@@ -26,9 +26,7 @@ WORD = 4  # bytes of a float32
 Call = Callable[[], Any]
 
 
-def time_collectives(
-    pulse: Pulse, operations: list[str], sizes: list[int], samples: int = 11
-) -> list[dict[str, Any]]:
+def time_collectives(pulse: Pulse, operations: list[str], sizes: list[int], samples: int = 11) -> list[dict[str, Any]]:
     """Time each operation at each size.
 
     Parameters

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from labbench.distributed.decoder import Shape, batch, decoder
+from labbench.distributed.decoder import batch, decoder
+from labbench.distributed.rank import described
+from labbench.distributed.sizes import Shape
 from labbench.distributed.strategies import strategy
 from labbench.distributed.strategies.base import Spread
 from labbench.distributed.strategies.one import OneSpread
@@ -47,28 +49,44 @@ def compare(pulse: Pulse, modes: list[str], precision: str = "fp64", shape: dict
 
 def _held(pulse: Pulse, name: str, precision: str, sizes: Shape, wanted: list[Any]) -> dict[str, Any]:
     mode = strategy(name)
-    coarsest = mode.rounding or DTYPES[precision]
-    tolerance = max(TOLERANCES[coarsest], TOLERANCES[DTYPES[precision]])
-    found: dict[str, Any] = {"mode": name, "status": "ok", "reason": None, "max_error": None, "tolerance": tolerance}
+    tolerance = max(TOLERANCES[mode.rounding or DTYPES[precision]], TOLERANCES[DTYPES[precision]])
     pulse(f"{name}: spreading")
+    own: dict[str, Any] = {"status": "ok", "reason": None, "max_error": None}
     try:
         mode.check_world()
         spread = mode.spread(decoder(sizes, DTYPES[precision]))
         pulse(f"{name}: training")
         error, where = largest_error(_trajectory(spread, sizes), wanted)
+        own["max_error"] = error
+        if not error <= tolerance:
+            own["status"] = "failed"
+            own["reason"] = (
+                f"differs from one process by {error:.3g} of the norm in {where} (tolerance {tolerance:.3g})"
+            )
     except Unsupported as refusal:
-        return found | {"status": "unsupported", "reason": str(refusal)}
+        own |= {"status": "unsupported", "reason": str(refusal)}
     except mode.refusals as refusal:
-        reason = f"{name} does not run on this platform: {type(refusal).__name__}: {str(refusal).splitlines()[0][:300]}"
-        return found | {"status": "unsupported", "reason": reason}
-    worst: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(worst, (error, where))
-    error, where = max(worst)
-    found["max_error"] = error
-    if not error <= tolerance:
-        reason = f"{name} differs from one process by {error:.3g} of the norm in {where} (tolerance {tolerance:.3g})"
-        return found | {"status": "failed", "reason": reason}
-    return found
+        own |= {"status": "unsupported", "reason": f"not on this platform: {in_words(refusal)}"}
+    except (
+        Exception
+    ) as failure:  # one mode may fail in its own way; a rank that fails alone is missed by the others below
+        if described(failure)["of_peer"]:
+            raise
+        own |= {"status": "failed", "reason": in_words(failure)}
+    return {"mode": name, "tolerance": tolerance, **worst_of(own)}
+
+
+def worst_of(own: dict[str, Any]) -> dict[str, Any]:
+    """What all ranks say together: a failure of any, else a refusal of any, else the largest error."""
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, own)
+    order = ("ok", "unsupported", "failed")
+    return max(found, key=lambda one: (order.index(one["status"]), one["max_error"] or 0.0))  # type: ignore[no-any-return]
+
+
+def in_words(error: Exception) -> str:
+    """Type and first line of an error."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:300]}"
 
 
 def _trajectory(spread: Spread, sizes: Shape) -> list[dict[str, Any]]:

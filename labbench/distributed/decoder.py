@@ -7,32 +7,12 @@ keep their names wherever they run, so that a gradient on any rank can be found 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of the decoder and its batch; heads, tokens and vocabulary are divided by the ranks in tensor parallelism.
-
-    Attributes
-    ----------
-    layers, width, heads, vocabulary : int
-    tokens : int
-        Of a sample.
-    batch : int
-        Samples of one step, of all ranks together.
-    """
-
-    layers: int = 8
-    width: int = 32
-    heads: int = 4
-    vocabulary: int = 64
-    tokens: int = 16
-    batch: int = 8
+from labbench.distributed.sizes import Shape
 
 
 class Attention(nn.Module):
@@ -41,9 +21,7 @@ class Attention(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.head_width = shape.width // shape.heads
-        self.query, self.key, self.value, self.out = (
-            nn.Linear(shape.width, shape.width, bias=False) for _ in range(4)
-        )
+        self.query, self.key, self.value, self.out = (nn.Linear(shape.width, shape.width, bias=False) for _ in range(4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(batch, tokens, width)`` to the same."""
@@ -52,7 +30,7 @@ class Attention(nn.Module):
             part(x).view(batch, tokens, -1, self.head_width).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         )
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.out(mixed.transpose(1, 2).reshape(batch, tokens, -1))  # type: ignore[no-any-return]
 
 
@@ -66,7 +44,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(batch, tokens, width)`` to the same."""
-        return self.down(F.gelu(self.up(x)))  # type: ignore[no-any-return]
+        return self.down(functional.gelu(self.up(x)))  # type: ignore[no-any-return]
 
 
 class Layer(nn.Module):
@@ -128,7 +106,7 @@ def batch(shape: Shape, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
 
 def loss(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy of a batch."""
-    return F.cross_entropy(scores.flatten(0, 1), targets.flatten())
+    return functional.cross_entropy(scores.flatten(0, 1), targets.flatten())
 
 
 def stages_of(ranks: int, each: int) -> Sequence[Sequence[int]]:

@@ -46,6 +46,9 @@ class Limits:
     total_s: float = 1800.0
 
 
+LIMITS = Limits()
+
+
 @dataclass(frozen=True)
 class Launched:
     """What came of a job.
@@ -78,7 +81,7 @@ def launch(
     job: Job,
     ranks: int,
     *,
-    limits: Limits = Limits(),
+    limits: Limits = LIMITS,
     restarts: int = 0,
     rendezvous: str = "localhost:0",
     nodes: int = 1,
@@ -162,9 +165,7 @@ def _family(pid: int) -> list[psutil.Process]:
         return []
 
 
-def _watch(
-    folder: Path, agent: subprocess.Popen[bytes], job: Job, ranks: int, limits: Limits, restarts: int
-) -> Ending:
+def _watch(folder: Path, agent: subprocess.Popen[bytes], job: Job, ranks: int, limits: Limits, restarts: int) -> Ending:
     """Look at the ranks until the job has ended, one way or another."""
     began = moved = time.monotonic()
     last: dict[int, tuple[int, int]] = {}
@@ -228,9 +229,7 @@ def _ended(folder: Path, ranks: int, beats: dict[int, Beat]) -> Ending:
         if error and error["attempt"] == attempt:
             errors[rank] = error
     codes = {int(rank): code for rank, code in said.get("codes", {}).items()}
-    silent = [
-        rank for rank, beat in beats.items() if rank not in errors and rank not in results and _gone(beat.pid)
-    ]
+    silent = [rank for rank, beat in beats.items() if rank not in errors and rank not in results and _gone(beat.pid)]
     if not beats:
         return Ending(status="failed", reason="no rank started; see what the agent printed")
     return blame.of_failure(errors, codes, silent)

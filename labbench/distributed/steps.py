@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 
 from labbench.distributed.correct import DTYPES
-from labbench.distributed.decoder import Shape, batch, decoder
+from labbench.distributed.decoder import batch, decoder
+from labbench.distributed.sizes import Shape
 from labbench.distributed.strategies import strategy
 
 if TYPE_CHECKING:

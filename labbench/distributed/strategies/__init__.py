@@ -1,6 +1,7 @@
 """Ways of spreading training over ranks, by name. Names are those of records: ``cpu/fsdp-hybrid×4``.
 
-A new one is a :class:`~labbench.distributed.strategies.base.Strategy` and a line in ``MODES``; it is shown correct before it is timed.
+A new one is a :class:`~labbench.distributed.strategies.base.Strategy` and a line in
+``MODES``; it is shown correct before it is timed.
 """
 
 from __future__ import annotations

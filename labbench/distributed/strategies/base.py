@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from labbench.distributed.decoder import Decoder
 
 LEARNING_RATE = 1e-3
-EPSILON = 1e-4  # far above what rounding leaves of a gradient of zero, which AdamW would else turn into a step of its own
+EPSILON = (
+    1e-4  # far above what rounding leaves of a gradient of zero, which AdamW would else turn into a step of its own
+)
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 

@@ -1,4 +1,4 @@
-"""Sharded data parallel: each rank keeps a share of parameters, gradients and optimizer (FSDP2), within groups (hybrid) or everywhere."""
+"""Sharded data parallel: each rank keeps a share of parameters, gradients and optimizer (FSDP2)."""
 
 from __future__ import annotations
 
@@ -86,13 +86,15 @@ class Sharded(Strategy):
             else init_device_mesh("cpu", (ranks,))
         )
         own = next(model.parameters()).dtype
-        precision = (
-            MixedPrecisionPolicy(param_dtype=self.compute, reduce_dtype=own, output_dtype=own)
-            if self.compute
-            else MixedPrecisionPolicy()
-        )
         offload = CPUOffloadPolicy(pin_memory=False) if self.offload else OffloadPolicy()
         for module in (*model.layers.values(), model):
+            precision = MixedPrecisionPolicy(
+                param_dtype=self.compute,
+                reduce_dtype=own if self.compute else None,
+                output_dtype=own
+                if self.compute and module is model
+                else None,  # the loss is computed in the model's own
+            )
             fully_shard(
                 module, mesh=mesh, reshard_after_forward=self.reshard, mp_policy=precision, offload_policy=offload
             )
