@@ -19,20 +19,19 @@ def strategy_table(records: Sequence[Record]) -> pd.DataFrame:
         ``strategy``, ``ranks``, ``status``, ``max_error`` and ``tolerance`` (in units of the global norm), ``step_s``,
         ``exposed_communication_s``, ``reason``.
     """
-    rows = []
-    for record in records:
-        rows.append(
-            {
-                "strategy": record.cell.platform.runtime,
-                "ranks": record.cell.platform.world_size,
-                "status": record.status,
-                "max_error": record.check.max_error if record.check else None,
-                "tolerance": record.check.tolerance if record.check else None,
-                "step_s": record.primary.latency_s if record.primary else None,
-                "exposed_communication_s": record.metrics.get("exposed_communication_s"),
-                "reason": record.reason,
-            }
-        )
+    rows = [
+        {
+            "strategy": record.cell.platform.runtime,
+            "ranks": record.cell.platform.world_size,
+            "status": record.status,
+            "max_error": record.check.max_error if record.check else None,
+            "tolerance": record.check.tolerance if record.check else None,
+            "step_s": record.primary.latency_s if record.primary else None,
+            "exposed_communication_s": record.metrics.get("exposed_communication_s"),
+            "reason": record.reason,
+        }
+        for record in records
+    ]
     return pd.DataFrame(rows).dropna(axis="columns", how="all")
 
 

@@ -32,7 +32,7 @@ MODES: dict[str, Strategy] = {
     "fsdp-no-reshard": Sharded(reshard=False),
     "fsdp-accumulation": Sharded(accumulation=2),
     "fsdp-bf16": Sharded(compute=torch.bfloat16, rounding=torch.bfloat16),
-    "fsdp-offload": Sharded(offload=True, refusals=(RuntimeError,)),
+    "fsdp-offload": Sharded(offload=True),
     "fsdp-hybrid": Sharded(hybrid=True, multiple=4),
     "tensor": Tensor(),
     "tensor-loss": Tensor(loss=True),

@@ -1,0 +1,119 @@
+"""Real ranks of this machine. A launch takes seconds (each rank imports torch), so that one does for many promises."""
+
+import json
+
+import psutil
+import pytest
+
+from labbench import cli
+from labbench.distributed import measured
+from labbench.distributed.collectives_model import OPERATIONS
+from labbench.distributed.job import Fault, Job
+from labbench.distributed.launcher import Limits, launch
+from labbench.distributed.strategies import MODES
+from labbench.store import Store
+
+SMALL = {"layers": 4, "width": 16, "vocabulary": 32, "tokens": 8}
+QUICK = ("ddp-accumulation", "ddp-bf16-hook", "zero1", "fsdp", "fsdp-hybrid", "tensor-sequence-loss", "pipeline-1f1b")
+NO_KERNELS = {"ddp-bf16-hook", "context"}  # what a CPU has no kernels for
+
+
+def left_running() -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any("labbench-ranks-" in word for word in process.info["cmdline"] or ())
+        and psutil.Process().pid in [parent.pid for parent in process.parents()]
+    ]
+
+
+@pytest.mark.slow
+def test_strategies_train_as_one_process_does_and_what_cannot_run_says_why() -> None:
+    records = {one.cell.platform.runtime: one for one in measured.correctness(QUICK, 2, shape=SMALL)}
+    assert list(records) == list(QUICK)
+    assert {name for name, one in records.items() if one.status == "unsupported"} == {"ddp-bf16-hook", "fsdp-hybrid"}
+    assert "multiple of 4" in (records["fsdp-hybrid"].reason or "")
+    right = [one for one in records.values() if one.status == "ok"]
+    assert len(right) == 5
+    assert all(one.check and one.check.passed and one.check.max_error <= 1e-12 for one in right)
+    assert not left_running()
+
+
+@pytest.mark.slow
+def test_collectives_are_timed_fitted_and_stored(tmp_path, capsys) -> None:
+    path = str(tmp_path / "ranks.h5")
+    arguments = ["distributed", "collectives", "--max-mib", "1", "--store", path, "--json"]
+    assert cli.main([*arguments, "--operation", "all_reduce", "p2p"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["operation"] for row in rows} == {"all_reduce", "p2p"}
+    for row in rows:  # two ranks: every byte of the buffer passes the link once, so both bandwidths are equal
+        assert row["bus_bytes_s"] == pytest.approx(row["algorithm_bytes_s"])
+        assert row["algorithm_bytes_s"] == pytest.approx(row["size_bytes"] / row["median_s"])
+        assert row["p10_s"] <= row["median_s"]
+    with Store(path) as store:
+        assert {one.cell.workload.model for one in store.records()} == {"all_reduce", "p2p"}
+        assert all(one.metrics["alpha_s"] > 0 for one in store.records())
+
+
+@pytest.mark.slow
+def test_a_killed_rank_is_named_with_its_signal_and_nothing_is_left_running() -> None:
+    job = Job(task="steps", options={"modes": ["ddp"], "shape": SMALL}, fault=Fault(kind="kill", rank=1, beat=6))
+    done = launch(job, 2)
+    assert done.ending.status == "failed"
+    assert done.ending.ranks == [1], done.output_tail
+    assert "SIGKILL" in (done.ending.reason or "")
+    assert done.reported_after_s is not None
+    assert not left_running()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("mode", ["ddp", "fsdp", "tensor", "pipeline-1f1b"])
+@pytest.mark.parametrize("kind", ["kill", "hang", "exception", "out_of_memory"])
+def test_every_fault_of_every_kind_of_strategy_names_its_rank(kind, mode) -> None:
+    job = Job(
+        task="steps",
+        options={"modes": [mode], "shape": SMALL},
+        fault=Fault(kind=kind, rank=1, beat=6),
+        seconds_without_sign=15,
+        memory_limit_bytes=2**30,
+    )
+    done = launch(job, 2)
+    expected = {"hang": "timeout", "out_of_memory": "out_of_memory"}.get(kind, "failed")
+    assert (done.ending.status, done.ending.ranks) == (expected, [1]), (done.ending, done.output_tail)
+    assert not left_running()
+
+
+@pytest.mark.full
+def test_a_rendezvous_that_nobody_answers_at_ends_within_the_limit() -> None:
+    done = launch(
+        Job(task="correct", options={"modes": ["ddp"]}), 2, limits=Limits(start_s=20), rendezvous="192.0.2.1:29400"
+    )
+    assert done.ending.status in ("failed", "timeout")
+    assert "rendezvous" in (done.ending.reason or "").lower()
+    assert not left_running()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("precision", measured.PRECISIONS)
+def test_all_strategies_train_as_one_process_does(ranks, precision) -> None:
+    records = measured.correctness(list(MODES), ranks, precision)
+    refused = {one.cell.platform.runtime for one in records if one.status == "unsupported"}
+    assert refused == NO_KERNELS | ({"fsdp-hybrid", "fsdp-tensor"} if ranks == 2 else set())
+    assert [one.reason for one in records if one.status == "failed"] == []
+
+
+@pytest.mark.full
+def test_all_collectives_run_on_four_ranks_and_say_whether_they_shared_cores() -> None:
+    records = measured.collectives(OPERATIONS, 4, measured.SIZES[:6])
+    assert {one.status for one in records} == {"ok"}
+    crowded = float(measured.usable_cores() < 4)
+    assert {one.metrics["oversubscribed"] for one in records} == {crowded}
+
+
+@pytest.mark.full
+def test_a_job_with_a_restart_left_goes_on_after_a_kill() -> None:
+    job = Job(task="steps", options={"modes": ["ddp"], "shape": SMALL}, fault=Fault(kind="kill", rank=1, beat=6))
+    done = launch(job, 2, restarts=1)
+    assert done.ending.status == "ok", (done.ending, done.output_tail)
+    assert done.attempts == 2
