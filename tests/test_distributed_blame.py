@@ -63,6 +63,11 @@ def test_the_hung_rank_is_the_one_that_got_least_far(counts: list[int]) -> None:
     assert ending.ranks == [rank for rank, count in enumerate(counts) if count == min(counts)]
 
 
+def test_of_ranks_at_the_same_place_the_one_that_did_not_enter_the_collective_hangs() -> None:
+    waiting, hung = beat(0, 7).model_copy(update={"calls": 12}), beat(1, 7).model_copy(update={"calls": 11})
+    assert of_hang([waiting, hung], 5).ranks == [1]
+
+
 def test_a_hang_that_leaves_all_equally_far_says_that_it_cannot_tell() -> None:
     assert "cannot be told" in (of_hang([beat(0, 7), beat(1, 7)], 5).reason or "")
 
@@ -72,9 +77,11 @@ def test_a_pulse_can_be_read_while_it_goes_on(tmp_path) -> None:
     assert read_beat(tmp_path, 3) is None
     pulse("a long name " * 20)
     pulse("short")
+    pulse.entered(5)
     found = read_beat(tmp_path, 3)
     assert found is not None
     assert (found.rank, found.count, found.attempt, found.where) == (3, 2, 1, "short")
+    assert found.calls == 5
     assert found.at_s <= time.monotonic()
 
 

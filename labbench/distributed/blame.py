@@ -67,9 +67,12 @@ def of_failure(errors: Mapping[int, Mapping[str, Any]], codes: Mapping[int, int]
 
 
 def of_hang(beats: Sequence[Beat], waited_s: float) -> Ending:
-    """Who keeps the others waiting, when no rank has given a sign of life for ``waited_s`` seconds."""
-    least = min(beat.count for beat in beats)
-    behind = [beat for beat in beats if beat.count == least]
+    """Who keeps the others waiting, when no rank has given a sign of life for ``waited_s`` seconds.
+
+    Of ranks at the same place, one that waits for others has entered a collective that one that hangs has not.
+    """
+    least = min((beat.count, beat.calls) for beat in beats)
+    behind = [beat for beat in beats if (beat.count, beat.calls) == least]
     if len(behind) == len(beats) > 1:
         where = ", ".join(f"rank {beat.rank} at {beat.where!r}" for beat in beats)
         return Ending(

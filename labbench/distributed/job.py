@@ -1,8 +1,8 @@
 """What ranks are asked to do, and the files in which they tell how they get on.
 
 A job is a folder: ``job.json`` is what to do; each rank writes ``beat<rank>`` (where it is, rewritten at every sign of life),
-``result<rank>.json`` (once, whole) or ``error<rank>.json`` (its own exception); the agent writes ``agent.json`` (exit codes). The
-launcher reads them, so it need not believe what one rank says of another.
+``calls<rank>`` (collectives it has entered), ``result<rank>.json`` (once, whole) or ``error<rank>.json`` (its own exception); the
+agent writes ``agent.json`` (exit codes). The launcher reads them, so it need not believe what one rank says of another.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from labbench.cells import Frozen
 
 Task = Literal["correct", "steps", "collectives"]
 FaultKind = Literal["kill", "hang", "exception", "out_of_memory"]
-BEAT_BYTES = 160  # one write of so few bytes is whole or not there
+BEAT_BYTES = 256  # one write of so few bytes is whole or not there
 
 
 class Fault(Frozen):
@@ -52,6 +52,7 @@ class Beat(Frozen):
     count: int = Field(description="signs of life so far, in this attempt")
     attempt: int = Field(description="restarts before this attempt")
     where: str = Field(description="what it was about to do")
+    calls: int = Field(0, description="collectives that it has entered, as far as the process groups count them")
     at_s: float = Field(description="clock of the machine (monotonic)")
 
 
@@ -71,6 +72,7 @@ class Pulse:
         self.fault = fault if fault and fault.rank == rank and attempt == 0 else None
         self.count = 0
         self._file = os.open(folder / f"beat{rank}", os.O_WRONLY | os.O_CREAT, 0o644)
+        self._calls = os.open(folder / f"calls{rank}", os.O_WRONLY | os.O_CREAT, 0o644)
 
     def __call__(self, where: str) -> None:
         """Say what comes next."""
@@ -87,6 +89,11 @@ class Pulse:
         if self.fault and self.count == self.fault.beat:
             write_json(self.folder / "fault.json", {"at_s": time.monotonic()})
             meet(self.fault.kind)
+
+    def entered(self, calls: int) -> None:
+        """Say how many collectives this rank has entered; from another thread than the one that may hang."""
+        text = json.dumps({"pid": os.getpid(), "calls": calls})
+        os.pwrite(self._calls, text.encode().ljust(BEAT_BYTES), 0)
 
 
 def meet(kind: FaultKind) -> None:
@@ -124,4 +131,8 @@ def read_json(path: Path) -> Any:
 def read_beat(folder: Path, rank: int) -> Beat | None:
     """A rank's last sign of life, None before the first."""
     found = read_json(folder / f"beat{rank}")
-    return Beat.model_validate(found) if found else None
+    if not found:
+        return None
+    beat = Beat.model_validate(found)
+    entered = read_json(folder / f"calls{rank}") or {}
+    return beat.model_copy(update={"calls": entered.get("calls", 0) if entered.get("pid") == beat.pid else 0})

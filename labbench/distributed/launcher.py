@@ -168,11 +168,11 @@ def _family(pid: int) -> list[psutil.Process]:
 def _watch(folder: Path, agent: subprocess.Popen[bytes], job: Job, ranks: int, limits: Limits, restarts: int) -> Ending:
     """Look at the ranks until the job has ended, one way or another."""
     began = moved = time.monotonic()
-    last: dict[int, tuple[int, int]] = {}
+    last: dict[int, tuple[int, int, int]] = {}
     while True:
         now = time.monotonic()
         beats = {rank: beat for rank in range(ranks) if (beat := read_beat(folder, rank))}
-        signs = {rank: (beat.attempt, beat.count) for rank, beat in beats.items()}
+        signs = {rank: (beat.attempt, beat.count, beat.calls) for rank, beat in beats.items()}
         if signs != last:
             last, moved = signs, now
         if agent.poll() is not None:

@@ -5,9 +5,11 @@ It joins the others, does its job and writes its result or its own error. Whatev
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 from labbench.distributed.job import Job, Pulse, read_json, write_json
 
 PATIENCE_S = 15  # a peer waits so much longer than the launcher, which knows better who is to blame
+COUNT_S = 0.2  # between looks at how many collectives were entered
 OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "not enough memory")
 PEER = ("connection closed by peer", "connection reset by peer", "timed out waiting", "broken pipe")
 
@@ -79,6 +82,18 @@ def join(attempt: int, timeout_s: float, pulse: Pulse) -> None:
         "gloo", store=dist.PrefixStore(f"r{attempt}", store), rank=int(environ["RANK"]), world_size=world, timeout=wait
     )
     pulse("joined")
+    threading.Thread(target=_count_calls, args=(pulse,), daemon=True).start()
+
+
+def _count_calls(pulse: Pulse) -> None:
+    """Tell now and then how many collectives this rank has entered: one that waits has entered one more than one that hangs."""
+    from torch.distributed import distributed_c10d
+
+    while True:
+        with contextlib.suppress(RuntimeError):  # a group that is just being made or has no count
+            groups = list(distributed_c10d._world.pg_map)
+            pulse.entered(sum(group._get_sequence_number_for_group() for group in groups))
+        time.sleep(COUNT_S)
 
 
 def described(error: BaseException) -> dict[str, Any]:

@@ -108,10 +108,10 @@ class Strategy(ABC):
 
 
 def whole(value: torch.Tensor) -> torch.Tensor:
-    """A sharded tensor put together, a copy of any other."""
+    """A copy of a tensor, put together if it is sharded (one that every rank has whole would come as it is, not as a copy)."""
     from torch.distributed.tensor import DTensor
 
-    return value.full_tensor() if isinstance(value, DTensor) else value.detach().clone()
+    return (value.full_tensor() if isinstance(value, DTensor) else value).detach().clone()
 
 
 def share(batch: Batch, index: int, shares: int) -> Batch:

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     PrepareModuleInput,
@@ -42,18 +42,7 @@ class TensorSpread(Spread):
         with loss_parallel() if self.loss_parallel else nullcontext():
             value = loss(self.modules[0](ids), targets)
             value.backward()
-        self._sum_up()
         return whole(value.detach())
-
-    def _sum_up(self) -> None:
-        """Make whole the gradients that are still sums to be made over ranks, as those of norms are in sequence parallel.
-
-        AdamW takes them as they are: its first step is right, its second is not (torch 2.13).
-        """
-        for parameter in self.modules[0].parameters():
-            gradient = parameter.grad
-            if isinstance(gradient, DTensor) and isinstance(parameter, DTensor):
-                parameter.grad = gradient.redistribute(placements=parameter.placements)
 
 
 @dataclass(frozen=True)
