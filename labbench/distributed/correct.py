@@ -81,7 +81,7 @@ def worst_of(own: dict[str, Any]) -> dict[str, Any]:
     found: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(found, own)
     order = ("ok", "unsupported", "failed")
-    return max(found, key=lambda one: (order.index(one["status"]), one["max_error"] or 0.0))  # type: ignore[no-any-return]
+    return max(found, key=lambda one: (order.index(one["status"]), one["max_error"] or 0.0))
 
 
 def in_words(error: Exception) -> str:

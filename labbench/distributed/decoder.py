@@ -31,7 +31,7 @@ class Attention(nn.Module):
             for part in (self.query, self.key, self.value)
         )
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.out(mixed.transpose(1, 2).reshape(batch, tokens, -1))  # type: ignore[no-any-return]
+        return self.out(mixed.transpose(1, 2).reshape(batch, tokens, -1))
 
 
 class FeedForward(nn.Module):
@@ -44,7 +44,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(batch, tokens, width)`` to the same."""
-        return self.down(functional.gelu(self.up(x)))  # type: ignore[no-any-return]
+        return self.down(functional.gelu(self.up(x)))
 
 
 class Layer(nn.Module):
@@ -58,7 +58,7 @@ class Layer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(batch, tokens, width)`` to the same."""
         x = x + self.attention(self.attention_norm(x))
-        return x + self.feed_forward(self.forward_norm(x))  # type: ignore[no-any-return]
+        return x + self.feed_forward(self.forward_norm(x))
 
 
 class Decoder(nn.Module):

@@ -78,18 +78,20 @@ def strategies(
     for verdict in compared.results[0]:
         cell = _cell(verdict["mode"], ranks, sizes)
         common = {"cell": cell, "threads": ranks, "processes": ranks, "stage": "check"}
-        check = verdict["max_error"] is not None and {
-            "passed": verdict["status"] == "ok",
-            "max_error": min(verdict["max_error"], 1e300),
-            "tolerance": verdict["tolerance"],
-            "reference": f"one process, {precision}; of the norm",
-        }
+        check = None
+        if verdict["max_error"] is not None:
+            check = Check(
+                passed=verdict["status"] == "ok",
+                max_error=min(verdict["max_error"], 1e300),  # a record holds no infinity
+                tolerance=verdict["tolerance"],
+                reference=f"one process, {precision}; error over the global norm",
+            )
         if verdict["status"] != "ok" or not steps:
             found.append(
                 Record(
                     status=verdict["status"],
                     reason=verdict["reason"],
-                    check=Check(**check) if check else None,
+                    check=check,
                     duration_s=share,
                     **common,
                 )
@@ -107,7 +109,7 @@ def strategies(
         found.append(
             Record(
                 status="ok",
-                check=Check(**check),
+                check=check,
                 duration_s=share + timed.seconds,
                 metrics=overhead(times) | _crowd(ranks),
                 series=[series("step", times["step_s"], cell.workload.batch_size, "samples")],
@@ -228,7 +230,7 @@ def stored(records: Sequence[Record], path: str) -> list[Record]:
     environment: Environment = machine.environment(["cpu"])
     where = {"environment_id": environment.id, "machine_id": environment.machine_id}
     found = [record.model_copy(update=where) for record in records]
-    with Store(path) as store:
+    with Store(path, writable=True) as store:
         for record in found:
             store.append(record, environment)
     return found

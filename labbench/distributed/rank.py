@@ -66,12 +66,13 @@ def _task(job: Job) -> Any:
 def join(attempt: int, timeout_s: float, pulse: Pulse) -> None:
     """Make the process group; each attempt under names of its own, or it would find the addresses of dead ranks."""
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore, TCPStore
 
     environ, wait = os.environ, datetime.timedelta(seconds=timeout_s)
     agents = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     pulse("joining")
     world = int(environ["WORLD_SIZE"])
-    store = dist.TCPStore(
+    store = TCPStore(
         environ["MASTER_ADDR"],
         int(environ["MASTER_PORT"]),
         world,
@@ -79,7 +80,7 @@ def join(attempt: int, timeout_s: float, pulse: Pulse) -> None:
         timeout=wait,
     )
     dist.init_process_group(
-        "gloo", store=dist.PrefixStore(f"r{attempt}", store), rank=int(environ["RANK"]), world_size=world, timeout=wait
+        "gloo", store=PrefixStore(f"r{attempt}", store), rank=int(environ["RANK"]), world_size=world, timeout=wait
     )
     pulse("joined")
     threading.Thread(target=_count_calls, args=(pulse,), daemon=True).start()
@@ -89,9 +90,11 @@ def _count_calls(pulse: Pulse) -> None:
     """Tell now and then how many collectives this rank has entered: one that waits has entered one more than one that hangs."""
     from torch.distributed import distributed_c10d
 
+    world: Any = distributed_c10d._world
+
     while True:
         with contextlib.suppress(RuntimeError):  # a group that is just being made or has no count
-            groups = list(distributed_c10d._world.pg_map)
+            groups = list(world.pg_map)
             pulse.entered(sum(group._get_sequence_number_for_group() for group in groups))
         time.sleep(COUNT_S)
 

@@ -32,8 +32,9 @@ class ContextSpread(Spread):
             value = loss(self.modules[0](ids), targets)
             value.backward()
         for parameter in self.modules[0].parameters():
-            dist.all_reduce(parameter.grad)
-            parameter.grad /= dist.get_world_size()
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad.div_(dist.get_world_size())
         return mean_over_ranks(value)
 
 

@@ -95,7 +95,7 @@ class Tensor(Strategy):
             )
         }
         if self.sequence:
-            gather = {"input_layouts": (around,), "desired_input_layouts": (Replicate(),)}
+            gather: dict[str, Any] = {"input_layouts": (around,), "desired_input_layouts": (Replicate(),)}
             plan |= {"attention_norm": SequenceParallel(), "forward_norm": SequenceParallel()}
             plan |= {"attention": PrepareModuleInput(**gather), "feed_forward": PrepareModuleInput(**gather)}
             outside |= {"embedding": rows(input_layouts=Replicate(), output_layouts=around)}
