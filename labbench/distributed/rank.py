@@ -65,14 +65,15 @@ def _task(job: Job) -> Any:
 
 def join(attempt: int, timeout_s: float, pulse: Pulse) -> None:
     """Make the process group; each attempt under names of its own, or it would find the addresses of dead ranks."""
-    import torch.distributed as dist
-    from torch.distributed.distributed_c10d import PrefixStore, TCPStore
+    import torch.distributed
+
+    dist: Any = torch.distributed
 
     environ, wait = os.environ, datetime.timedelta(seconds=timeout_s)
     agents = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     pulse("joining")
     world = int(environ["WORLD_SIZE"])
-    store = TCPStore(
+    store = dist.TCPStore(
         environ["MASTER_ADDR"],
         int(environ["MASTER_PORT"]),
         world,
@@ -80,7 +81,7 @@ def join(attempt: int, timeout_s: float, pulse: Pulse) -> None:
         timeout=wait,
     )
     dist.init_process_group(
-        "gloo", store=PrefixStore(f"r{attempt}", store), rank=int(environ["RANK"]), world_size=world, timeout=wait
+        "gloo", store=dist.PrefixStore(f"r{attempt}", store), rank=int(environ["RANK"]), world_size=world, timeout=wait
     )
     pulse("joined")
     threading.Thread(target=_count_calls, args=(pulse,), daemon=True).start()
