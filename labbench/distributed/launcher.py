@@ -221,7 +221,10 @@ def _ended(folder: Path, ranks: int, beats: dict[int, Beat]) -> Ending:
     if len(results) == ranks and not said.get("codes"):
         return Ending(status="ok")
     if "error" in said:
-        return Ending(status="failed", reason=f"the agent could not start the ranks: {said['error']}")
+        meet = (read_json(folder / "agent_settings.json") or {}).get("rdzv_endpoint")
+        return Ending(
+            status="failed", reason=f"the agent could not start the ranks, which meet at {meet}: {said['error']}"
+        )
     attempt = max((beat.attempt for beat in beats.values()), default=0)
     errors = {}
     for rank in range(ranks):
