@@ -1,6 +1,11 @@
 """Real ranks of this machine. A launch takes seconds (each rank imports torch), so that one does for many promises."""
 
+import contextlib
 import json
+import os
+import subprocess
+import sys
+import uuid
 
 import psutil
 import pytest
@@ -18,13 +23,32 @@ QUICK = ("ddp-accumulation", "ddp-bf16-hook", "zero1", "fsdp", "fsdp-hybrid", "t
 NO_KERNELS = {"ddp-bf16-hook", "context"}  # what a CPU has no kernels for
 
 
-def left_running() -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if any("labbench-ranks-" in word for word in process.info["cmdline"] or ())
-        and psutil.Process().pid in [parent.pid for parent in process.parents()]
-    ]
+OURS = uuid.uuid4().hex  # in the environment of all that is started here, whoever its parent has become
+
+
+@pytest.fixture(autouse=True)
+def _marked(monkeypatch) -> None:
+    monkeypatch.setenv("LABBENCH_TEST_RANKS", OURS)
+
+
+def left_running() -> list[int]:
+    """Processes that were started here and are still there, orphans too."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get("LABBENCH_TEST_RANKS") == OURS:
+                found.append(process.pid)
+    return found
+
+
+def test_what_is_left_running_would_be_seen() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        for _ in range(1000):  # until it has become the new program
+            if left_running():
+                break
+        assert left_running() == [process.pid]
+        process.kill()
+    assert left_running() == []
 
 
 @pytest.mark.slow
