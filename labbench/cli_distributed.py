@@ -88,7 +88,7 @@ def _add_distributed(command: Command, store: Option, json: Option) -> None:
     sub.add_argument(
         "what",
         choices=("run", "collectives", "correct", "commands"),
-        help="run: check and time strategies; correct: check them only, nothing is stored; collectives; commands: for several hosts, as text",
+        help="run: check and time strategies; correct: check them only, store nothing; collectives; commands: for hosts, as text",
     )
     sub.add_argument("--ranks", type=int, default=2, metavar="N", help="processes (default: %(default)s)")
     sub.add_argument("--strategy", nargs="+", metavar="NAME", help="ddp, fsdp, tensor, ... (default: all)")
@@ -127,7 +127,9 @@ def _distributed(options: Any) -> int:
         names = _strategies(options.strategy)
         records = measured.strategies(names, options.ranks, precision=options.precision, steps=steps, **job)
         table = strategy_table
-    if options.what != "correct":  # a check alone is no measurement: a store would show it as the newest of a cell that was timed
+    if (
+        options.what != "correct"
+    ):  # a check alone is no measurement: a store would show it as the newest of a cell that was timed
         records = measured.stored(records, options.store)
     print_frame(table(records), options.json)
     return 1 if any(record.status not in ("ok", "unsupported") for record in records) else 0
