@@ -77,15 +77,23 @@ def shown(table: pd.DataFrame) -> str:
 
 
 def side_by_side(runs: dict[str, list[Run]]) -> pd.DataFrame:
-    """p99 of each policy under bursts, live, and on the machine as it was while round-robin ran: scenario and kind to policy."""
+    """p99 of each policy under bursts, live, and on the machine as it was while one of them ran: scenario and kind to policy.
+
+    That one is round-robin, which uses all backends alike, if it ran.
+    """
     found = {}
     for scenario, those in runs.items():
         live = {run.policy: run for run in those if run.provenance == "measured"}
-        if scenario.startswith("bursts") and "round-robin" in live:
-            then = {policy: hindsight(live["round-robin"], policy) for policy in live}
+        if scenario.startswith("bursts") and live:
+            met = live.get("round-robin") or next(iter(live.values()))
+            then = {policy: hindsight(met, policy) for policy in live}
             for kind, each in (("live", live), ("on one and the same machine", then)):
                 found[scenario, kind] = {policy: run.summary()["p99_s"] for policy, run in each.items()}
-    return pd.DataFrame(found).T
+    return (
+        pd.DataFrame(found, columns=pd.MultiIndex.from_tuples(found, names=["scenario", "kind"])).T
+        if found
+        else pd.DataFrame()
+    )
 
 
 def verdict(table: pd.DataFrame, p99: pd.DataFrame) -> str:
@@ -100,7 +108,7 @@ def verdict(table: pd.DataFrame, p99: pd.DataFrame) -> str:
             f"killed: of {killed['accepted'].sum():,} accepted requests {killed['lost'].sum()} lost, "
             f"{killed['retried'].sum()} answered after a retry"
         )
-    for kind, rows in p99.groupby(level=1, sort=False):
+    for kind, rows in p99.groupby(level="kind", sort=False) if len(p99) else ():
         rows = rows.droplevel(1)
         for name in rows.columns.drop("expected-finish"):
             ratio = rows["expected-finish"] / rows[name]
