@@ -35,6 +35,8 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import default
 
+from labbench.process import die_with_parent
+
 KernelKind = Literal["fork", "fresh"]
 
 PRELOAD = (
@@ -163,7 +165,7 @@ def _kernel(argv: list[str], cwd: str | None, environment: dict[str, str]) -> in
 def _start_kernel(argv: list[str], cwd: str | None, environment: dict[str, str]) -> None:
     """Undo what the server set for itself, then run ipykernel."""
     _own_group(0)
-    _die_with_parent()
+    die_with_parent()  # elsewhere than on Linux ipykernel's own watch does, within a second
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
@@ -196,15 +198,6 @@ def _leave(status: int) -> NoReturn:
         if stream is not None:
             stream.flush()
     os._exit(status)
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this kernel when the server dies; elsewhere ipykernel's own watch does within a second."""
-    if sys.platform == "linux":
-        import ctypes
-
-        PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def load_ipython_extension(shell: object) -> None:

@@ -15,6 +15,11 @@ def size(value: float) -> str:
     return _scaled(value, "B", ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")))
 
 
+def hours(value: float) -> str:
+    """Seconds as hours, e.g. ``4.57 h``."""
+    return f"{number(value / 3600)} h"
+
+
 def number(value: float) -> str:
     """Three significant digits, thousands separated, never in exponents below a billion."""
     if not math.isfinite(value):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labbench.distributed.job import read_json, write_json
-from labbench.distributed.rank import die_with_parent
+from labbench.process import die_with_parent
 
 WATCH_S = 0.05  # between looks at the ranks
 SHUTDOWN_S = 1  # for ranks to end when asked to, before they are killed

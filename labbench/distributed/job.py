@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from labbench.cells import Frozen
+from labbench.manifest import write_text
 
 Task = Literal["correct", "steps", "collectives"]
 FaultKind = Literal["kill", "hang", "exception", "out_of_memory"]
@@ -115,9 +116,7 @@ def meet(kind: FaultKind) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a file that is there whole or not at all."""
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(content), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(content))  # unlike manifest.write_json with infinity, which an error may be
 
 
 def read_json(path: Path) -> Any:

@@ -18,7 +18,7 @@ from labbench.distributed.collectives_model import Measured, bandwidths, bus_fac
 from labbench.distributed.job import Fault, Job
 from labbench.distributed.launcher import Launched, Limits, launch
 from labbench.distributed.sizes import Shape
-from labbench.records import Check, Environment, Record, Samples, Series
+from labbench.records import Check, Environment, Record, Series
 
 MODEL = "decoder"
 KIB = 1024
@@ -201,24 +201,9 @@ def series(name: str, seconds: Sequence[float], items: float, unit: str, calls: 
     """A series from raw samples of one launch, in the order taken."""
     from labbench.measure import stats
 
-    rounds = list(range(len(seconds)))
-    process = [0] * len(seconds)
-    median, p90, p99 = stats.quantiles(seconds, process, rounds, (0.5, 0.9, 0.99))
-    q1, q3 = np.quantile(seconds, (0.25, 0.75))
-    return Series(
-        name=name,
-        calls_per_sample=calls,
-        items_per_call=items,
-        unit=unit,
-        n_samples=len(seconds),
-        median_s=median,
-        p90_s=p90,
-        p99_s=p99,
-        mean_s=statistics.fmean(seconds),
-        iqr_s=float(q3 - q1),
-        throughput=items / median.value,
-        stop_reason="max_samples",
-        samples=Samples(seconds=list(seconds), process=process, round=rounds),
+    taken, process, rounds = list(seconds), [0] * len(seconds), list(range(len(seconds)))
+    return stats.series(
+        name, taken, process, rounds, items=items, unit=unit, calls_per_sample=calls, stop_reason="max_samples"
     )
 
 
@@ -231,8 +216,7 @@ def stored(records: Sequence[Record], path: str) -> list[Record]:
     where = {"environment_id": environment.id, "machine_id": environment.machine_id}
     found = [record.model_copy(update=where) for record in records]
     with Store(path, writable=True) as store:
-        for record in found:
-            store.append(record, environment)
+        store.extend(found, [environment])
     return found
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from labbench.distributed.job import Job, Pulse, read_json, write_json
+from labbench.process import die_with_parent
 
 PATIENCE_S = 15  # a peer waits so much longer than the launcher, which knows better who is to blame
 COUNT_S = 0.2  # between looks at how many collectives were entered
@@ -25,7 +26,7 @@ PEER = ("connection closed by peer", "connection reset by peer", "timed out wait
 
 def main(folder: Path) -> int:
     """Do the job in ``folder``; returns the exit status."""
-    die_with_parent()
+    die_with_parent()  # elsewhere than on Linux the launcher sees to it
     rank, attempt = int(os.environ["RANK"]), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
     job = Job.model_validate(read_json(folder / "job.json"))
     pulse = Pulse(folder, rank, attempt, job.fault)
@@ -133,16 +134,6 @@ def limit_memory(increase_bytes: int) -> None:
         else psutil.Process().memory_info().rss
     )
     resource.setrlimit(resource.RLIMIT_DATA, (now + increase_bytes, now + increase_bytes))
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends (Linux; elsewhere the launcher does it)."""
-    if sys.platform == "linux":
-        import ctypes
-        import signal
-
-        PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,22 @@ import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from labbench.machine.detect import available_memory_bytes, cpu_name, detect, machine_id, physical_cores, software
+from labbench.machine.detect import (
+    available_memory_bytes,
+    cpu_name,
+    detect,
+    device_memory_bytes,
+    machine_id,
+    physical_cores,
+    software,
+)
 
 if TYPE_CHECKING:
     from labbench.records import Environment
 
 __all__ = [
-    "available_memory_bytes", "cpu_name", "detect", "environment", "machine_id", "physical_cores", "software",
+    "available_memory_bytes", "cpu_name", "detect", "device_memory_bytes", "environment", "machine_id", "physical_cores",
+    "software",
 ]  # fmt: skip
 
 

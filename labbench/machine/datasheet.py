@@ -86,8 +86,8 @@ class Datasheet:
     lanes : int
         FP32 lanes of all multiprocessors: "shading units", "CUDA cores".
     l2_bytes, clock_hz, process_nm : float
-    architecture, memory : str
-        E.g. ``Volta``, ``HBM2``.
+    architecture, memory, maker : str
+        E.g. ``Volta``, ``HBM2``, ``NVIDIA``.
     """
 
     name: str
@@ -103,6 +103,7 @@ class Datasheet:
     process_nm: float | None = None
     architecture: str = ""
     memory: str = ""
+    maker: str | None = None
     tensor_flops: float | None = None
 
     def peak(self, precision: str) -> float | None:
@@ -243,6 +244,7 @@ def _sheet(spec: Any) -> Datasheet:
         process_nm=spec.process_size_nm,
         architecture=spec.architecture or "",
         memory=spec.memory_type or "",
+        maker=spec.manufacturer,
         tensor_flops=_tensor_flops(spec),
     )
 

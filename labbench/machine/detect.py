@@ -7,6 +7,7 @@ import platform
 import re
 import socket
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -103,6 +104,14 @@ def available_memory_bytes() -> int:
     free: int = psutil.virtual_memory().available
     limit, used = _cgroup_memory()
     return free if limit is None else min(free, limit - used)
+
+
+def device_memory_bytes(machine: Mapping[str, Any], device: str) -> int | None:
+    """Memory that a device of a detected machine has for a process, a CPU's within its container's limit; None if nothing tells."""
+    if device == "cpu":
+        return machine.get("memory_limit_bytes") or machine.get("memory_bytes")
+    parts = [part for part in machine.get("accelerators", []) if part.get("device") == device]
+    return parts[0].get("memory_bytes") if parts else None
 
 
 def _caches() -> dict[str, int]:

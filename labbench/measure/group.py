@@ -31,7 +31,7 @@ from labbench.measure import stats
 from labbench.measure.protocol import Protocol
 from labbench.measure.session import Job
 from labbench.measure.worker import Outcome, Worker, WorkerEnded, can_fork, wait_any
-from labbench.records import Energy, Estimate, Footprint, Memory, Noise, Phases, Record, Samples, Series
+from labbench.records import Energy, Estimate, Footprint, Memory, Noise, Phases, Record, Series
 
 if TYPE_CHECKING:
     from labbench.measure.interpreter import Interpreter
@@ -425,36 +425,28 @@ def _noise(trials: list[Trial], series: list[Series]) -> Noise:
 
 
 def _series(trials: list[Trial], name: str, items: float, unit: str) -> Series:
-    import numpy as np
-
     seconds = [value for trial in trials for value in trial.seconds[name]]
     rounds = [index for trial in trials for index in trial.rounds[name]]
     process = [p for p, trial in enumerate(trials) for _ in trial.seconds[name]]
-    median, p90, p99 = stats.quantiles(seconds, process, rounds, (0.5, 0.9, 0.99))
-    q1, q3 = np.quantile(seconds, (0.25, 0.75))
     converged = all(trial.converged[name] for trial in trials)
     full = any(len(trial.seconds[name]) >= trial.job.protocol.max_samples for trial in trials)
     steady = [trial.facts["steady"][name] for trial in trials]
-    return Series(
-        name=name,
-        calls_per_sample=max(one["calls_per_sample"] for one in steady),
-        items_per_call=items,
+    found = stats.series(
+        name,
+        seconds,
+        process,
+        rounds,
+        items=items,
         unit=unit,
-        n_samples=len(seconds),
-        median_s=median,
-        p90_s=p90,
-        p99_s=p99,
-        mean_s=float(np.mean(seconds)),
-        iqr_s=float(q3 - q1),
-        throughput=items / median.value,
+        calls_per_sample=max(one["calls_per_sample"] for one in steady),
         warmup_calls=sum(one["warmup_calls"] for one in steady),
         warmed=all(one["warmed"] for one in steady),
         stop_reason="converged" if converged else "max_samples" if full else "time_budget",
         footprint=trials[-1].facts["footprints"].get(name),
         profile=trials[-1].facts.get("profiles", {}).get(name),
-        parts=_parts(trials, median) if name == "step" else None,
-        samples=Samples(seconds=seconds, process=process, round=rounds),
     )
+    assert found.median_s is not None
+    return found.model_copy(update={"parts": _parts(trials, found.median_s)}) if name == "step" else found
 
 
 def _parts(trials: list[Trial], whole: Estimate) -> dict[str, Estimate] | None:

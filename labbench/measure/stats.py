@@ -4,15 +4,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from labbench.records import Estimate
+from labbench.records import Estimate, Samples, Series
 
 LEVEL = 0.95
 BOOTSTRAPS = 500  # resamples: the ends of a 95 % interval then move by a few per cent of its width between seeds
 FEWEST_BLOCKS = 10  # where there are as many rounds: an interval from fewer is itself uncertain
 FEW_ROUNDS = 3  # below this, rounds cannot be resampled and samples are instead
+
+
+def series(
+    name: str,
+    seconds: list[float],
+    process: list[int],
+    rounds: list[int],
+    *,
+    items: float,
+    unit: str,
+    calls_per_sample: int,
+    **told: Any,
+) -> Series:
+    """A series of samples with their estimates; ``told`` are further fields of it."""
+    median, p90, p99 = quantiles(seconds, process, rounds, (0.5, 0.9, 0.99))
+    q1, q3 = np.quantile(seconds, (0.25, 0.75))
+    return Series(
+        name=name,
+        calls_per_sample=calls_per_sample,
+        items_per_call=items,
+        unit=unit,
+        n_samples=len(seconds),
+        median_s=median,
+        p90_s=p90,
+        p99_s=p99,
+        mean_s=float(np.mean(seconds)),
+        iqr_s=float(q3 - q1),
+        throughput=items / median.value,
+        samples=Samples(seconds=seconds, process=process, round=rounds),
+        **told,
+    )
 
 
 def median_half_width(samples: Sequence[float], rounds: Sequence[int]) -> float:

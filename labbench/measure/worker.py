@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from labbench.measure.memory import keep_heap, rss_of
 from labbench.measure.session import CellFailed, Job, Session
+from labbench.process import die_with_parent
 from labbench.records import Status
 
 if TYPE_CHECKING:
@@ -141,15 +142,13 @@ def _die_with_campaign() -> None:
     """
     if sys.platform != "linux":
         return
-    import ctypes
     from multiprocessing import forkserver
 
     alive = getattr(forkserver._forkserver, "_forkserver_alive_fd", None)
     if alive is not None:
         os.close(alive)
         forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
-    PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
 
 
 def _prefer_for_oom_kill() -> None:

@@ -58,10 +58,12 @@ def memory_of(
                 f"the datasheets do not agree on how much memory {gpu!r} has: name one card in full, or say it with --memory-gb"
             )
         return {(gpu, "cuda:0"): float(sizes.pop() or 0.0)}
+    from labbench.machine import device_memory_bytes
+
     found: dict[tuple[str, str], float] = {}
     for one in environments.values():
-        parts = {"cpu": one.machine} | {part["device"]: part for part in one.machine.get("accelerators", [])}
-        there = {name: bytes_each or part.get("memory_bytes") for name, part in parts.items()}
+        devices = ("cpu", *(part["device"] for part in one.machine.get("accelerators", [])))
+        there = {name: bytes_each or device_memory_bytes(one.machine, name) for name in devices}
         found |= {(one.machine_id, name): float(size) for name, size in there.items() if size}
     return found
 

@@ -66,31 +66,30 @@ def vendor_of(device_name: str) -> str | None:
 
 @cache
 def _maker_by_sheet(device_name: str) -> str | None:
-    from labbench.machine.datasheet import _database, datasheets
+    from labbench.machine.datasheet import datasheets
 
-    sheets = {sheet.name for sheet in datasheets(device_name)}
-    makers = {spec.manufacturer for spec in _database().specs if spec.name in sheets} if sheets else set()
-    return next(iter(makers)) if len(makers) == 1 else None
+    makers = {sheet.maker for sheet in datasheets(device_name)}
+    return makers.pop() if len(makers) == 1 else None
 
 
 def facts_of(machine_id: str, device: str, device_name: str | None, environments: Mapping[str, Environment]) -> Facts:
     """Of a device of a machine: what was detected there first, then what its datasheet says."""
+    from labbench.machine import device_memory_bytes
     from labbench.machine.datasheet import datasheets
 
     machine: dict[str, Any] = next((one.machine for one in environments.values() if one.machine_id == machine_id), {})
+    memory = float(device_memory_bytes(machine, device) or np.nan)
     if device == "cpu":
         name = str((machine.get("cpu") or {}).get("name") or device_name or "")
-        memory = machine.get("memory_limit_bytes") or machine.get("memory_bytes")
-        return Facts(vendor_of(name), float(memory or np.nan))
+        return Facts(vendor_of(name), memory)
     parts = [one for one in machine.get("accelerators", []) if one.get("device") == device]
     name = str(device_name or (parts[0].get("name") if parts else None) or "")
     sheets = datasheets(name) if name else ()
     architectures = {sheet.architecture for sheet in sheets}
     architecture = architectures.pop() if len(architectures) == 1 else ""
-    if parts and parts[0].get("memory_bytes"):
-        return Facts(vendor_of(name), float(parts[0]["memory_bytes"]), architecture)
-    sizes = [sheet.memory_bytes for sheet in sheets if sheet.memory_bytes]
-    return Facts(vendor_of(name) if name else None, min(sizes, default=float("nan")), architecture)
+    if np.isnan(memory):
+        memory = min((sheet.memory_bytes for sheet in sheets if sheet.memory_bytes), default=memory)
+    return Facts(vendor_of(name) if name else None, memory, architecture)
 
 
 def card_rows(frame: pd.DataFrame, asked: pd.DataFrame, gpus: Iterable[str]) -> pd.DataFrame:
@@ -112,7 +111,8 @@ def card_rows(frame: pd.DataFrame, asked: pd.DataFrame, gpus: Iterable[str]) -> 
     """
     import pandas as pd
 
-    from labbench.prediction.features import WORKLOAD, Ceilings
+    from labbench.prediction.cells import MEASURED_AS, SERIES_COLUMNS
+    from labbench.prediction.features import PER_CLASS, WORKLOAD, Ceilings
 
     gpus = list(gpus)
     for name in gpus:
@@ -126,9 +126,8 @@ def card_rows(frame: pd.DataFrame, asked: pd.DataFrame, gpus: Iterable[str]) -> 
     if ways.empty:  # refused by the predictor, with the reason
         ways = ran[["precision", "mode"]].drop_duplicates().assign(runtime="eager")
     demands = ran[ran["flops"].notna()]
-    by_class = [name for name in demands if str(name).startswith(("flops_", "bytes_", "kernels_"))]
-    columns = ["primary", "series", "flops", "bytes", "kernels", "parameters", "activation_bytes", "tensor_peak_bytes"]
-    columns += ["tensor_peak_cpu_bytes", "items_per_call", "throughput_unit", *by_class]
+    by_class = [name for name in demands if str(name).startswith(PER_CLASS)]
+    columns = ["primary", *SERIES_COLUMNS, *MEASURED_AS, *by_class]
     demands = demands.drop_duplicates([*WORKLOAD, "series"])[[*WORKLOAD, *columns]]
     wanted = asked["model"].astype("str").unique(), asked["mode"].astype("str").unique()
     demands = demands[demands["model"].astype("str").isin(wanted[0]) & demands["mode"].astype("str").isin(wanted[1])]

@@ -11,7 +11,7 @@ from labbench.selection.conflicts import conflict_sentence, smallest_conflict
 from labbench.selection.doubts import Open
 from labbench.selection.limits import Violation
 from labbench.selection.requirements import WEIGHTED, Requirements
-from labbench.words import listed, number, outward, rate, seconds, size
+from labbench.words import hours, listed, number, outward, rate, seconds, size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -242,13 +242,9 @@ LISTS = ("devices", "precisions", "runtimes", "vendors")
 LEAST = ("min_throughput", "memory_headroom")  # requirements that are relaxed downwards
 
 
-def _hours(value: float) -> str:
-    return f"{number(value / 3600)} h"
-
-
 def _as_given(violation: Violation) -> str:
     assert violation.needed is not None
     name = violation.requirement
-    show = {"max_memory_bytes": size, "max_training_s": _hours}.get(name, number)
+    show = {"max_memory_bytes": size, "max_training_s": hours}.get(name, number)
     show = seconds if name.startswith("max_latency") else show
     return show(outward(violation.needed, up=name not in LEAST))

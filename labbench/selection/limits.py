@@ -12,7 +12,7 @@ import numpy as np
 from labbench.selection.chances import likely
 from labbench.selection.options import MILLION, TAILS, Options
 from labbench.selection.requirements import Requirements
-from labbench.words import listed, number, over, percent, seconds, size
+from labbench.words import hours, listed, number, over, percent, seconds, size
 
 Tell: TypeAlias = Callable[[Any], str]  # of an option's row, in words
 Show: TypeAlias = Callable[[Any, float], str]
@@ -175,7 +175,7 @@ def _limited(options: Options, requirements: Requirements) -> Iterator[Limited]:
     calls, a_second = floats("training_s") / floats("median_s"), hourly / 3600
     timed: dict[str, tuple[np.ndarray, Tell, Show, Tell]] = {  # numbers that are the median times a factor
         "max_cost_per_million": (MILLION * a_second / items, _cost_of_items, money, _no_price),
-        "max_training_s": (calls, _always("time to train"), _shown(_hours), _no_training),
+        "max_training_s": (calls, _always("time to train"), _shown(hours), _no_training),
         "max_training_cost": (calls * a_second, _always("cost of training"), money, _no_training_cost),
     }
     for field, (factor, what, show, unknown) in timed.items():
@@ -289,10 +289,6 @@ def _rate(row: dict[str, Any], value: float) -> str:
 
 def _joules(value: float) -> str:
     return f"{number(value)} J"
-
-
-def _hours(value: float) -> str:
-    return f"{number(value / 3600)} h"
 
 
 def _cost_of_items(row: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from labbench.words import count, listed, number, percent, rate, seconds, size
+from labbench.words import count, hours, listed, number, percent, rate, seconds, size
 
 if TYPE_CHECKING:
     from labbench.selection.decision import Choice, Decision
@@ -46,7 +46,7 @@ def asked(requirements: Requirements) -> str:
         "max_joules_per_item": ("at most {} J an item", number),
         "max_cost_per_hour": (f"at most {{}} {one.currency} an hour", number),
         "max_cost_per_million": (f"at most {{}} {one.currency} a million items", number),
-        "max_training_s": ("training within {} h", lambda value: number(value / 3600)),
+        "max_training_s": ("training within {}", hours),
         "max_training_cost": (f"training for at most {{}} {one.currency}", number),
         "samples": ("training on {} samples", number),
     }
@@ -87,7 +87,7 @@ def _training(option: dict[str, Any], requirements: Requirements) -> list[str]:
         return []
     cost = option["training_cost"]
     priced = f", {number(cost)} {requirements.currency}" if math.isfinite(cost) else ""
-    return [f"  training on {number(requirements.samples)} samples: {number(option['training_s'] / 3600)} h{priced}"]
+    return [f"  training on {number(requirements.samples)} samples: {hours(option['training_s'])}{priced}"]
 
 
 def _trade(option: dict[str, Any], best: dict[str, Any]) -> str:
