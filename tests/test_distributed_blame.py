@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbench.distributed.blame import of_failure, of_hang
@@ -56,6 +56,7 @@ def test_what_gloo_says_of_a_lost_peer_is_known_as_such(text: str) -> None:
     assert described(RuntimeError(text))["of_peer"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 100), min_size=2, max_size=8))
 def test_the_hung_rank_is_the_one_that_got_least_far(counts: list[int]) -> None:
     ending = of_hang([beat(rank, count) for rank, count in enumerate(counts)], 5)

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbench.config import ConfigError
@@ -35,6 +35,7 @@ def test_gradients_summed_instead_of_averaged_are_found_at_every_precision(truth
     assert where.startswith("the gradient of")
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1), st.sampled_from(["gradient", "change"]), st.integers(0, 10**6), st.floats(1e-9, 1.0))
 def test_an_error_in_any_one_element_is_found(truth, step, kind, position, size) -> None:
     wrong = copy.deepcopy(truth)
@@ -62,6 +63,7 @@ def test_what_is_missing_strange_or_not_a_number_is_an_infinite_error(truth) -> 
         assert largest_error(wrong, truth)[0] == float("inf"), change
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5))
 def test_stages_one_after_another_are_the_whole_model(stages) -> None:
     shape = Shape(layers=5, width=8, heads=2, vocabulary=16, tokens=6, batch=2)
@@ -76,6 +78,7 @@ def test_stages_one_after_another_are_the_whole_model(stages) -> None:
     assert sorted(names) == sorted(name for name, _ in whole.named_parameters())
 
 
+@settings(deadline=None)
 @given(st.integers(1, 8), st.integers(1, 3))
 def test_every_stage_has_one_rank(ranks, each) -> None:
     dealt = [stage for own in stages_of(ranks, each) for stage in own]

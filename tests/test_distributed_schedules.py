@@ -86,6 +86,7 @@ def test_messages_wait_for_their_gradients_and_for_one_another_by_hand():
     assert overlap([1, 2, 3], [3, 3, 3]) == 10  # one after another
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(SOME_S, SOME_S), min_size=1, max_size=6), SOME_S)
 def test_messages_end_after_the_last_is_ready_and_no_later_than_all_of_them_after_it(messages, more):
     ready = np.cumsum([gap for gap, _ in messages])
@@ -103,6 +104,7 @@ def test_gathers_hide_behind_the_layer_before_by_hand():
     assert gathered_and_scattered([2, 2, 2], [1, 1, 1], [1, 1, 1]) == 1 + 6 + 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 8), SOME_S, SOME_S, SOME_S)
 def test_alike_layers_come_to_the_closed_form(layers, compute, gather, scatter):
     expected = gather + (layers - 1) * max(compute, gather) + compute

@@ -97,6 +97,7 @@ def test_more_bandwidth_is_never_slower_and_nothing_beats_no_communication(data,
     assert min(slow.parts_s.values()) >= -1e-9
 
 
+@settings(deadline=None)
 @given(st.sampled_from([2, 4, 16]), st.sampled_from([ZERO, MEGATRON, SINGLE]))
 def test_memory_falls_with_each_stage_of_zero(data, states):
     step = replace(steps(12), states=states)
