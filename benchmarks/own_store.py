@@ -51,7 +51,9 @@ def summary(error: pd.Series, limit: float) -> pd.DataFrame:
     ).T.round(1)
 
 
-def unseen_families(table: pd.DataFrame, ceilings: dict, graphs: ZooGraphs, config: PredictionConfig) -> pd.DataFrame:
+def unseen_families(
+    table: pd.DataFrame, ceilings: dict, graphs: ZooGraphs | None, config: PredictionConfig
+) -> pd.DataFrame:
     """Predictions of every row by a predictor that never saw its family."""
     parts = []
     for train, test in tqdm(folds("family", table, {}, config), "families", smoothing=0):
@@ -60,7 +62,9 @@ def unseen_families(table: pd.DataFrame, ceilings: dict, graphs: ZooGraphs, conf
     return pd.concat(parts, ignore_index=True)
 
 
-def other_batches(table: pd.DataFrame, ceilings: dict, graphs: ZooGraphs, config: PredictionConfig) -> pd.DataFrame:
+def other_batches(
+    table: pd.DataFrame, ceilings: dict, graphs: ZooGraphs | None, config: PredictionConfig
+) -> pd.DataFrame:
     """Predictions at other batch sizes than two, of workloads that were measured at both."""
     known = [batch in KNOWN_BATCHES[mode] for batch, mode in zip(table["batch_size"], table["mode"], strict=True)]
     table = table.assign(known=known)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from labbench.cli_selection import predictor, predictor_of
+
 if TYPE_CHECKING:
     from labbench.cli_store import Command, Option
 
@@ -29,6 +31,7 @@ def add(command: Command, store: Option, json: Option) -> None:
         "--seconds", type=float, default=60.0, metavar="S", help="that the exact way may take (default: %(default)g)"
     )
     sub.add_argument("--figure", metavar="FILE", help="draw the plan there, too (png, svg, pdf)")
+    predictor(sub)
     store(sub)
     json(sub)
 
@@ -39,7 +42,10 @@ def _fleet(options: Any) -> int:
     from labbench.selection.fleet.config import fleet_of, read_fleet
     from labbench.store import Store
 
-    fleet = fleet_of(read_fleet(options.config), Store(options.store).latest())
+    config, store = read_fleet(options.config), Store(options.store)
+    frame = store.latest()
+    found, _ = predictor_of(options, frame, store.environments())
+    fleet = fleet_of(config, frame, found)
     try:
         plan = assign(fleet, options.how, seconds=options.seconds)
     except Infeasible as error:

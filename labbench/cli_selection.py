@@ -62,15 +62,14 @@ def add(command: Command, store: Option, as_json: Option) -> None:
     for name, (_, text) in LISTS.items():
         select.add_argument(f"--{name}", nargs="+", metavar=name.upper(), help=text)
     select.add_argument("--choose-batch", action="store_true", help="the batch size belongs to the answer")
+    select.add_argument(
+        "--weight",
+        nargs="+",
+        metavar="AIM=WEIGHT",
+        help="several objectives at once, e.g. latency=2 cost=1: the least sum of their weighted logs",
+    )
     _prices(select)
-    select.add_argument(
-        "--predict", action="store_true", help="fit a predictor now; it answers where nothing was measured"
-    )
-    select.add_argument(
-        "--predictor",
-        metavar="NAME",
-        help="one that `labbench fit` kept answers where nothing was measured; only of people you trust",
-    )
+    predictor(select)
     store(select)
     as_json(select)
 
@@ -84,6 +83,18 @@ def add(command: Command, store: Option, as_json: Option) -> None:
     _prices(catalogue)
     store(catalogue)
     as_json(catalogue)
+
+
+def predictor(parser: Any) -> None:
+    """Add the options by which :func:`predictor_of` chooses what answers where nothing was measured."""
+    parser.add_argument(
+        "--predict", action="store_true", help="fit a predictor now; it answers where nothing was measured"
+    )
+    parser.add_argument(
+        "--predictor",
+        metavar="NAME",
+        help="one that `labbench fit` kept answers where nothing was measured; only of people you trust",
+    )
 
 
 def _prices(parser: Any) -> None:
@@ -104,8 +115,23 @@ def _asked(options: Any) -> Requirements:
     changes |= {"latency_percentile": 99} if options.p99 else {}
     changes |= {"choose_batch": True} if options.choose_batch else {}
     changes |= {"objective": options.objective} if options.objective else {}
+    changes |= {"weights": _weights(options.weight)} if options.weight else {}
     changes |= {"prices_file": options.prices} if options.prices else {}
     return read_requirements(options.config, **changes)
+
+
+def _weights(words: list[str]) -> dict[str, float]:
+    """``latency=2``; names and sizes are checked by the requirements."""
+    from labbench.config import ConfigError
+
+    weights = {}
+    for word in words:
+        name, _, weight = word.partition("=")
+        try:
+            weights[name] = float(weight)
+        except ValueError:
+            raise ConfigError(f"--weight {word}: write an objective and its weight, e.g. latency=2 cost=1") from None
+    return weights
 
 
 def _select(options: Any) -> int:
@@ -117,23 +143,23 @@ def _select(options: Any) -> int:
     requirements = _asked(options)
     store = Store(options.store)
     frame, environments = store.latest(), store.environments()
-    predictor, told = _predictor(options, requirements, frame, environments)
-    decision = select(frame, requirements, predictor, environments)
+    found, told = predictor_of(options, frame, environments, needed=bool(requirements.gpus))
+    decision = select(frame, requirements, found, environments)
     decision = replace(decision, origin=Origin.of(frame, str(options.store), told))
     print_json(decision.to_dict()) if options.json else print(ticket(decision))
     return 0
 
 
-def _predictor(
-    options: Any, requirements: Requirements, frame: pd.DataFrame, environments: Mapping[str, Environment]
+def predictor_of(
+    options: Any, frame: pd.DataFrame, environments: Mapping[str, Environment], needed: bool = False
 ) -> tuple[Predictor | None, str | None]:
-    """What predicts, and how it is called."""
+    """What predicts, and how it is called; nothing, unless it was asked for or is needed."""
     if options.predictor:
         from labbench.prediction.card import load
 
         saved = load(options.predictor)
         return saved.predictor, saved.card.signature
-    if options.predict or requirements.gpus:
+    if options.predict or needed:
         from labbench.prediction import Predictor
 
         return Predictor().fit(frame, environments), "fitted to this store for this decision"

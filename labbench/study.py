@@ -21,7 +21,7 @@ NOTEBOOKS = (
     "06_history",
 )
 TRAINING_NOTEBOOKS = ("07_training", "08_tune_training")  # measure much more: only if asked for
-CLOSING_NOTEBOOKS = ("09_measure_next", "10_load_switching")
+CLOSING_NOTEBOOKS = ("09_measure_next", "10_load_switching", "14_fleet")
 CLUSTER_NOTEBOOKS = ("12_cluster_plan",)  # of training on many devices: run by hand
 
 PROCESS_STDERR = Path(f"/proc/{os.getpid()}/fd/2")

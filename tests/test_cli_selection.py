@@ -75,6 +75,11 @@ def test_the_configuration_is_read_and_options_win_over_it(capsys, store, tmp_pa
     assert "at most 500 ms." in run(capsys, store, "--config", str(path), "--max-latency-ms", "500")[1]
 
 
+def test_weights_make_several_objectives_one(capsys, store):
+    _, text = run(capsys, store, "--model", "bert-tiny", "--weight", "latency=2", "memory=1")
+    assert text.startswith("What was asked: the best of latency (weight 2) and memory (weight 1)")
+
+
 def test_the_json_obeys_the_published_schema(capsys, store, prices):
     published = json.loads((ROOT / "docs" / "decision.schema.json").read_text())
     assert published == json_schema(), "update it: labbench schema --of decision > docs/decision.schema.json"
@@ -129,6 +134,8 @@ def test_a_card_nobody_measured_is_a_candidate_or_says_why_not(capsys, store):
         (["--mode", "training"], "no record in the store has mode training"),
         (["--objective", "cost"], "needs prices, and labbench invents none"),
         (["--objective", "speed"], "unknown value 'speed'"),
+        (["--weight", "latency"], "--weight latency: write an objective and its weight, e.g. latency=2 cost=1"),
+        (["--weight", "speed=1"], "speed"),
         (["--max-cost-per-hour", "0"], "max_cost_per_hour: 0 allows nothing, it must be greater than 0"),
         (["--probability", "1"], "probability: Input should be less than 1"),
         (["--prices", "nowhere.csv"], "cannot read prices nowhere.csv"),

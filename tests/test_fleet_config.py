@@ -5,13 +5,15 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from made import made_frame, record
+from cells_of import run_cells
+from made import ENVIRONMENT, made_frame, record, study
 
 from labbench.cli import main
 from labbench.config import ConfigError, parse
 from labbench.selection import SelectionError
 from labbench.selection.fleet import assign, faults, report
 from labbench.selection.fleet.config import FleetConfig, fleet_of, read_fleet
+from labbench.selection.fleet.growth import growth, growth_sentence
 from labbench.store import Store
 
 CONFIG = Path(__file__).parent.parent / "notebooks" / "config" / "fleet_config.json"
@@ -142,3 +144,45 @@ def test_the_command_tells_what_is_in_conflict_and_fails(tmp_path, store, capsys
     assert "the rate of search (5,000/s) and the number of server (3) contradict each other" in capsys.readouterr().err
     assert main(["fleet", "--config", str(path), "--store", store, "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["shown"] == "smallest"
+
+
+def test_what_was_not_measured_is_predicted_if_asked_and_says_so(tmp_path, capsys):
+    missing = ("bert-tiny", "onnxruntime")
+    measured = [r for r in study() if (r.cell.workload.model, r.cell.platform.runtime) != missing]
+    with Store(tmp_path / "s.h5", writable=True) as writer:
+        writer.extend(measured, [ENVIRONMENT])
+    path = tmp_path / "fleet.json"
+    path.write_text(config(demands=[demand(runtimes=["onnxruntime"])]).model_dump_json())
+    asked = ["fleet", "--config", str(path), "--store", str(tmp_path / "s.h5")]
+    assert main(asked) == 1, "nothing was measured there"
+    capsys.readouterr()
+    assert main([*asked, "--predict", "--json"]) == 0
+    replicas = [one for device in json.loads(capsys.readouterr().out)["devices"] for one in device["replicas"]]
+    assert {one["known"] for one in replicas} == {"predicted"}
+
+
+def test_tables_tell_each_replica_failure_and_next_option():
+    plan = assign(fleet())
+    assert report.replica_table(plan)["by"].tolist() == ["onnxruntime fp32 b1"]
+    told = report.failure_table(plan)
+    assert told.loc[told["fails"] == "server 1", "what is short"].tolist() == ["search stops"]
+    assert report.chain_table(plan)["next"].item().startswith("server eager fp32 b1")
+
+
+def test_the_load_may_grow_until_devices_run_out_and_the_reason_is_named():
+    grown = growth(fleet(), [4.0, 1.0, 100.0, 200.0])
+    assert grown["factor"].tolist() == [1, 4, 100], "ends at the first without a plan"
+    assert grown["devices"].tolist()[:2] == sorted(grown["devices"].tolist()[:2])
+    assert (
+        "carries 4 times the rates asked for, not 100 times: no plan keeps every requirement: the rate"
+        in growth_sentence(grown)
+    )
+
+
+def test_the_notebook_shows_the_plan_and_ends_in_words_where_models_are_missing(tmp_path, store):
+    path = tmp_path / "fleet.json"
+    path.write_text(config().model_dump_json())
+    shown = run_cells("14_fleet", store_path=store, config_path=str(path), factors=[1, 100])
+    assert list(shown)[-1] == "11"
+    path.write_text(config(demands=[demand(model="gpt2-tiny")]).model_dump_json())
+    assert len(run_cells("14_fleet", store_path=store, config_path=str(path))) == 2, "nothing to show a plan of"

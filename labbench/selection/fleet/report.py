@@ -10,6 +10,8 @@ from labbench.selection.fleet.plan import Assignment, Placement
 from labbench.words import count, listed, number, percent, seconds, size
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from labbench.selection.fallback import Fallback
 
 MOST = 12  # failures of single devices that are told one by one
@@ -81,13 +83,18 @@ def _told(found: tuple[Failure, ...]) -> list[str]:
 
 
 def _failure(found: Failure) -> str:
-    name = found.name if found.what == "device" else f"{found.what} {found.name}"
-    if not found.served:
-        return f"{name}: the rest carries everything"
+    return f"{_name(found)}: {_short(found) if found.served else 'the rest carries everything'}"
+
+
+def _name(found: Failure) -> str:
+    return found.name if found.what == "device" else f"{found.what} {found.name}"
+
+
+def _short(found: Failure) -> str:
     short = sorted(found.served.items(), key=lambda item: item[1])
     told = [f"{demand} at {percent(left)}" if left > 0 else f"{demand} stops" for demand, left in short[:MOST]]
     told += [f"{len(short) - MOST} more"] if len(short) > MOST else []
-    return f"{name}: {listed(told)}"
+    return listed(told)
 
 
 def _chain(chain: tuple[Fallback, ...]) -> str:
@@ -118,3 +125,46 @@ def to_dict(plan: Assignment) -> dict[str, Any]:
             if (reason := plan.fleet.why_not(o)) is not None
         ],
     }
+
+
+def replica_table(plan: Assignment) -> pd.DataFrame:
+    """What runs where: a row a replica, in human units."""
+    import pandas as pd
+
+    rows = []
+    for (kind, device), items in plan.devices.items():
+        for p in items:
+            _, held, memory = plan.used([p])
+            rows.append(
+                {
+                    "device": f"{kind} {device}",
+                    "workload": p.option.demand,
+                    "by": p.option.name,
+                    "a second": number(p.per_second) if p.per_second > 0 else "stand-by",
+                    "busy": percent(p.load),
+                    "dealt out": percent(held),
+                    "memory": size(memory),
+                    "known by": p.option.known,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def failure_table(plan: Assignment) -> pd.DataFrame:
+    """What is short where something fails; what leaves enough is one row."""
+    import pandas as pd
+
+    found = failures(plan)
+    rows = [{"fails": _name(f), "what is short": _short(f)} for f in found if f.served]
+    fine = [_name(f) for f in found if not f.served]
+    if fine:
+        name = fine[0] if len(fine) == 1 else f"any one of {len(fine)} others"
+        rows.append({"fails": name, "what is short": "nothing: the rest carries everything"})
+    return pd.DataFrame(rows, columns=["fails", "what is short"])
+
+
+def chain_table(plan: Assignment) -> pd.DataFrame:
+    """Of each workload what to go to next, the options that share no failure domain first."""
+    import pandas as pd
+
+    return pd.DataFrame([{"workload": name, "next": _chain(chain)} for name, chain in chains(plan).items()])
