@@ -451,8 +451,9 @@ def test_the_folder_is_found_or_the_error_says_how(tmp_path, monkeypatch):
 
 
 def test_every_notebook_of_the_folder_is_known_in_the_order_of_names():
-    every = [*NOTEBOOKS, *TRAINING_NOTEBOOKS, *CLOSING_NOTEBOOKS, *CLUSTER_NOTEBOOKS]
-    assert every == sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+    groups = (NOTEBOOKS, TRAINING_NOTEBOOKS, CLOSING_NOTEBOOKS, CLUSTER_NOTEBOOKS)
+    assert all(list(group) == sorted(group) for group in groups)
+    assert sorted(name for group in groups for name in group) == sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 
 
 @pytest.fixture(params=sorted(FOLDER.glob("*.ipynb")) or [None], ids=lambda path: path.stem if path else "none")
