@@ -59,11 +59,11 @@ $(VENV)/.study: pyproject.toml $(VENV)/constraints.txt
 
 $(VENV)/.test: $(VENV)/.study .ci/apt-packages.txt
 	.ci/apt-install
-	$(PIP) install --constraint $(VENV)/constraints.txt --editable '.[runtimes,lora,test]'
+	$(PIP) install --constraint $(VENV)/constraints.txt --editable '.[runtimes,lora,web,test]'
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.study
-	$(PIP) install --constraint $(VENV)/constraints.txt --editable '.[runtimes,lora,test,lint]'
+	$(PIP) install --constraint $(VENV)/constraints.txt --editable '.[runtimes,lora,web,test,lint]'
 	touch $@
 
 # Versions of the present environment, as the new constraints (torch without its build tag).
