@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from labbench.records import Environment
     from labbench.selection.decision import Decision
 
+STYLE = "<style>table.what-if :is(th, td) { padding: 0.1em 1.2em 0.1em 0; text-align: left !important; }</style>"
 NO_LIMIT = 10.0  # times the largest: a limit there excludes nothing
 
 
@@ -112,8 +113,8 @@ class WhatIf(widgets.VBox):
         except SelectionError as error:
             self.decision, self._shown.value = None, f"<p>{escape(str(error))}</p>"
             return
-        table = decision_table(self.decision).to_html(index=False, border=0)
-        self._shown.value = f"<p>{escape(headline(self.decision))}</p>{table}"
+        table = decision_table(self.decision).to_html(index=False, border=0, classes="what-if")
+        self._shown.value = f"{STYLE}<p>{escape(headline(self.decision))}</p>{table}"
 
 
 def _log_slider(name: str, value: float, low: float, high: float) -> Any:
@@ -125,8 +126,9 @@ def _log_slider(name: str, value: float, low: float, high: float) -> Any:
         max=log10(high),
         step=0.01,
         description=name,
-        readout_format=".3g",
+        readout_format=",.3r",
         continuous_update=False,
+        style={"description_width": "initial"},
     )
 
 
