@@ -26,7 +26,9 @@ WORD = 4  # bytes of a float32
 Call = Callable[[], Any]
 
 
-def time_collectives(pulse: Pulse, operations: list[str], sizes: list[int], samples: int = 11) -> list[dict[str, Any]]:
+def time_collectives(
+    pulse: Pulse, operations: list[str], sizes: list[int], samples: int = 11, at_once: int = 1
+) -> list[dict[str, Any]]:
     """Time each operation at each size.
 
     Parameters
@@ -38,18 +40,20 @@ def time_collectives(pulse: Pulse, operations: list[str], sizes: list[int], samp
         Bytes; rounded up to as many words on each rank.
     samples : int
         Blocks.
+    at_once : int
+        All-reduces of a call, which are started together.
 
     Returns
     -------
     list of dict
-        ``operation``, ``size_bytes`` (as sent), ``calls`` of a block, ``seconds`` of a call by block.
+        ``operation``, ``size_bytes`` (as sent, of one), ``at_once``, ``calls`` of a block, ``seconds`` of a call by block.
     """
     warnings.filterwarnings("ignore", module="torch.distributed")
     found = []
     for operation in operations:
         for size in sizes:
             pulse(f"{operation} {size} bytes")
-            call, sent = prepared(operation, size)
+            call, sent = prepared(operation, size) if at_once == 1 else together(size, at_once)
             calls = _calls(call)
             seconds = []
             for _ in range(samples):
@@ -60,7 +64,9 @@ def time_collectives(pulse: Pulse, operations: list[str], sizes: list[int], samp
                 seconds.append((perf_counter() - began) / calls)
             trips = 2 if operation == "p2p" else 1
             times = [one / trips for one in slowest(seconds)]
-            found.append({"operation": operation, "size_bytes": sent, "calls": calls, "seconds": times})
+            found.append(
+                {"operation": operation, "size_bytes": sent, "at_once": at_once, "calls": calls, "seconds": times}
+            )
     return found
 
 
@@ -96,3 +102,15 @@ def prepared(operation: str, size: int) -> tuple[Call, int]:
         "p2p": there_and_back,
     }
     return calls[operation], each * ranks * WORD
+
+
+def together(size: int, many: int) -> tuple[Call, int]:
+    """A call of so many all-reduces that are started together, each on a buffer of its own."""
+    words = -(-size // WORD)
+    buffers = [torch.zeros(words) for _ in range(many)]
+
+    def call() -> None:
+        for work in [dist.all_reduce(one, async_op=True) for one in buffers]:
+            work.wait()
+
+    return call, words * WORD

@@ -18,7 +18,7 @@ sizes, beyond them and for other numbers of ranks its own fit.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -70,6 +70,8 @@ class Measured:
         Ascending sizes, and what each took.
     across : bool
         Between nodes, not within one.
+    at_once : int
+        So many were started together; ``size_bytes`` is of one, ``seconds`` until all had ended.
     """
 
     operation: Operation
@@ -77,6 +79,7 @@ class Measured:
     size_bytes: np.ndarray
     seconds: np.ndarray
     across: bool = True
+    at_once: int = 1
 
     def __post_init__(self) -> None:
         _known(self.operation)
@@ -121,17 +124,21 @@ class Collectives:
         One of ``ALGORITHMS`` or ``auto``; where an operation has no such algorithm, the ring.
     measured : tuple of Measured
         Of this cluster, within or between nodes: a group of as many ranks takes the table, any other the fit of the fewest ranks.
+    channels : int
+        Collectives that the library runs at a time (gloo: two, a thread each), which share the link.
     """
 
     cluster: Cluster
     algorithm: str = "auto"
     measured: tuple[Measured, ...] = ()
+    channels: int = 1
     fits: Mapping[tuple[str, bool], Link] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.algorithm not in (*ALGORITHMS, "auto"):
             raise unknown_name("algorithm", self.algorithm, (*ALGORITHMS, "auto"))
-        fewest = {(one.operation, one.across): one for one in sorted(self.measured, key=lambda one: -one.ranks)}
+        single = [one for one in self.measured if one.at_once == 1]
+        fewest = {(one.operation, one.across): one for one in sorted(single, key=lambda one: -one.ranks)}
         object.__setattr__(self, "fits", {key: one.fit()[0] for key, one in fewest.items()})
 
     @classmethod
@@ -170,7 +177,7 @@ class Collectives:
             link = self.fits[operation, across]
             computed = self._ring(operation, size, group, link, link)
             for one in self.measured:
-                if (one.operation, one.across, one.ranks) == (operation, across, group.size):
+                if (one.operation, one.across, one.ranks, one.at_once) == (operation, across, group.size, 1):
                     found = one.at(size)
                     computed = np.where(np.isnan(found), computed, found)
             return computed
@@ -180,6 +187,22 @@ class Collectives:
         intra, inter = self.cluster.intra, self.cluster.inter
         costs = [getattr(self, f"_{name}")(operation, size, group, intra, inter) for name in usable]
         return np.minimum.reduce(costs)
+
+    def at_once_s(self, operation: Operation, size: Array, group: Group, many: int) -> Array:
+        """Seconds of ``many`` such operations at a time, by what was measured of as many.
+
+        Without, all of them share the link and none waits for the latency of another: the longer of one alone and all the bytes.
+        """
+        if many == 1:
+            return self.seconds(operation, size, group)
+        together = tuple(replace(one, at_once=1) for one in self.measured if one.at_once == many)
+        timed = replace(self, measured=together)
+        if (operation, group.nodes > 1) in timed.fits:
+            return timed.seconds(operation, size, group)
+        alone = self.seconds(operation, size, group)
+        link = self.fits.get((operation, group.nodes > 1))
+        latency = hops(operation, group.size) * link.alpha_s if link else self.seconds(operation, 0.0, group)
+        return np.maximum(alone, many * (alone - np.minimum(latency, alone)))
 
     @staticmethod
     def _hop(group: Group, intra: Link, inter: Link) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 A job is a folder: ``job.json`` is what to do; each rank writes ``beat<rank>`` (where it is, rewritten at every sign of life),
 ``calls<rank>`` (collectives it has entered), ``result<rank>.json`` (once, whole) or ``error<rank>.json`` (its own exception); the
-agent writes ``agent.json`` (exit codes). The launcher reads them, so it need not believe what one rank says of another.
+agents write ``agent<host>.json`` (exit codes). The launcher reads them, so it need not believe what one rank says of another.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import Field
 from labbench.cells import Frozen
 from labbench.manifest import write_text
 
-Task = Literal["correct", "steps", "collectives"]
+Task = Literal["correct", "steps", "collectives", "layers"]
 FaultKind = Literal["kill", "hang", "exception", "out_of_memory"]
 BEAT_BYTES = 256  # one write of so few bytes is whole or not there
 
@@ -42,6 +42,9 @@ class Job(Frozen):
     seconds_without_sign: float = Field(60, gt=0, description="a job without a sign of life for so long is ended")
     memory_limit_bytes: int | None = Field(None, gt=0, description="each rank may take so much above its start")
     pinned: bool = Field(True, description="each rank keeps to a core of its own, as far as there are enough")
+    one_machine: bool = Field(
+        False, description="all hosts are namespaces of one machine, whose cores its ranks share out"
+    )
     fault: Fault | None = None
 
 

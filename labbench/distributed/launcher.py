@@ -1,6 +1,6 @@
 """Starts ranks through torchrun's elastic agent, watches each of them, and ends them all when one is lost.
 
-    launch ──> agent (torchrun) ──> ranks ── beat, result, error files ──> launch: who ended it, why ──> Launched
+    launch ──> agent (torchrun) on each host ──> ranks ── beat, result, error files ──> launch: who ended it, why ──> Launched
 
 However a job ends, it ends within a stated time (:class:`Limits`), with one answer, and nothing is left running.
 """
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ import psutil
 
 from labbench.distributed import blame
 from labbench.distributed.blame import Ending
+from labbench.distributed.hosts import HERE, Host
 from labbench.distributed.job import Beat, Job, read_beat, read_json, write_json
 
 WATCH_S = 0.02  # between looks at the files and processes
 GATHER_S = 1.0  # after the first trouble, for the agent and the other ranks to tell their part
+PORT = 29400  # torchrun's own default, for the agents of several hosts
 GONE_S = 5.0  # for killed processes to leave the process table
 TAIL_BYTES = 4000
 
@@ -83,41 +85,43 @@ def launch(
     *,
     limits: Limits = LIMITS,
     restarts: int = 0,
-    rendezvous: str = "localhost:0",
-    nodes: int = 1,
+    rendezvous: str | None = None,
+    hosts: Sequence[Host] = (HERE,),
 ) -> Launched:
-    """Run a job on ``ranks`` ranks of this node.
+    """Run a job on ``ranks`` ranks of each host.
 
     Parameters
     ----------
     job : Job
     ranks : int
-        On this node.
+        On each host.
     limits : Limits
     restarts : int
-        Times that the agent may start all ranks again after one is lost.
-    rendezvous : str
-        ``host:port`` where nodes meet.
-    nodes : int
-        That take part; each runs this with the same rendezvous.
+        Times that the agents may start all ranks again after one is lost.
+    rendezvous : str, optional
+        ``host:port`` where agents meet; default: at the first host.
+    hosts : sequence of Host
+        An agent is started on each, and all ranks count through them in no stated order.
     """
     folder = Path(tempfile.mkdtemp(prefix="labbench-ranks-"))
     began = time.monotonic()
     try:
         write_json(folder / "job.json", job.model_dump(mode="json"))
         settings = {
-            "min_nodes": nodes,
-            "max_nodes": nodes,
+            "min_nodes": len(hosts),
+            "max_nodes": len(hosts),
             "nproc_per_node": ranks,
-            "run_id": folder.name if nodes == 1 else "labbench",
-            "rdzv_endpoint": rendezvous,
+            "run_id": folder.name,
+            "rdzv_endpoint": rendezvous or (f"{hosts[0].address}:{PORT}" if len(hosts) > 1 else "localhost:0"),
             "max_restarts": restarts,
             "join_s": limits.start_s,
             "connect_s": max(1, int(limits.start_s / 2)),
         }
         write_json(folder / "agent_settings.json", settings)
-        with _agent(folder) as agent:
-            ending = _watch(folder, agent, job, ranks, limits, restarts)
+        ranks *= len(hosts)
+        with contextlib.ExitStack() as stack:
+            agents = [stack.enter_context(_agent(folder, host, index)) for index, host in enumerate(hosts)]
+            ending = _watch(folder, agents, job, ranks, limits, restarts)
         answered = time.monotonic()
         results = [read_json(folder / f"result{rank}.json") for rank in range(ranks)]
         fault = read_json(folder / "fault.json")
@@ -135,16 +139,17 @@ def launch(
 
 
 @contextlib.contextmanager
-def _agent(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The agent's process; neither it nor a rank outlives this block."""
-    with (folder / "output.txt").open("wb") as output:
+def _agent(folder: Path, host: Host, index: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The agent's process on a host; neither it nor a rank outlives this block."""
+    where = [str(index), host.address] if host is not HERE else []
+    with (folder / "output.txt").open("ab") as output:
         agent = subprocess.Popen(
-            [sys.executable, "-m", "labbench.distributed.agent", str(folder)],
+            [*host.prefix, sys.executable, "-m", "labbench.distributed.agent", str(folder), *where],
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR", **host.environment},
         )
     try:
         yield agent
@@ -165,7 +170,9 @@ def _family(pid: int) -> list[psutil.Process]:
         return []
 
 
-def _watch(folder: Path, agent: subprocess.Popen[bytes], job: Job, ranks: int, limits: Limits, restarts: int) -> Ending:
+def _watch(
+    folder: Path, agents: Sequence[subprocess.Popen[bytes]], job: Job, ranks: int, limits: Limits, restarts: int
+) -> Ending:
     """Look at the ranks until the job has ended, one way or another."""
     began = moved = time.monotonic()
     last: dict[int, tuple[int, int, int]] = {}
@@ -175,12 +182,13 @@ def _watch(folder: Path, agent: subprocess.Popen[bytes], job: Job, ranks: int, l
         signs = {rank: (beat.attempt, beat.count, beat.calls) for rank, beat in beats.items()}
         if signs != last:
             last, moved = signs, now
-        if agent.poll() is not None:
+        codes = [agent.poll() for agent in agents]
+        if None not in codes or any(codes):
             return _ended(folder, ranks, beats)
         attempt = max((beat.attempt for beat in beats.values()), default=0)
         if attempt >= restarts and _trouble(folder, beats, attempt):
             with contextlib.suppress(subprocess.TimeoutExpired):
-                agent.wait(GATHER_S)
+                agents[0].wait(GATHER_S)
             return _ended(folder, ranks, beats)
         if len(beats) < ranks and now - began > limits.start_s:
             missing = ", ".join(str(rank) for rank in range(ranks) if rank not in beats)
@@ -217,7 +225,10 @@ def _gone(pid: int) -> bool:
 def _ended(folder: Path, ranks: int, beats: dict[int, Beat]) -> Ending:
     """What the files say after the agent has ended or a rank is lost."""
     results = [rank for rank in range(ranks) if (folder / f"result{rank}.json").exists()]
-    said = read_json(folder / "agent.json") or {}
+    said: dict[str, Any] = {}
+    for path in sorted(folder.glob("agent[0-9]*.json")):
+        one = read_json(path) or {}
+        said = {**said, **one, "codes": {**said.get("codes", {}), **one.get("codes", {})}}
     if len(results) == ranks and not said.get("codes"):
         return Ending(status="ok")
     if "error" in said:

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from labbench.cells import Cell, content_id
+from labbench.config import ConfigError
 from labbench.distributed.collectives_model import Measured, bandwidths, bus_factor, hops
+from labbench.distributed.hosts import HERE, Host
 from labbench.distributed.job import Fault, Job
 from labbench.distributed.launcher import Launched, Limits, launch
 from labbench.distributed.sizes import Shape
@@ -139,15 +141,19 @@ def collectives(
     *,
     samples: int = 11,
     limits: Limits = LIMITS,
+    hosts: Sequence[Host] = (HERE,),
     **job: Any,
 ) -> list[Record]:
-    """Time collectives; a record each, with a series of each size and the fit of alpha and beta.
+    """Time collectives by ranks dealt evenly over hosts; a record each, with a series of each size and the fit of alpha and beta.
 
     Metrics are ``alpha_s`` and ``beta_s_byte`` of ``seconds = alpha + beta x size``, ``fit_error`` (mean absolute error of the
     log), and of each size bus bandwidth and the fastest tenth, which is what the link does when the scheduler lets it.
     """
     options = {"operations": list(operations), "sizes": list(sizes), "samples": samples}
-    done = launch(Job(task="collectives", options=options, **job), ranks, limits=limits)
+    each, left = divmod(ranks, len(hosts))
+    if left or not each:
+        raise ConfigError(f"{ranks} ranks on {len(hosts)} hosts: give as many ranks to each")
+    done = launch(Job(task="collectives", options=options, **job), each, limits=limits, hosts=hosts)
     cells = {name: _collective_cell(name, ranks) for name in operations}
     if done.ending.status != "ok":
         return [_lost(cell, done, "steady") for cell in cells.values()]

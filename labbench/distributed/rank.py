@@ -33,7 +33,7 @@ def main(folder: Path) -> int:
     try:
         pulse("loading")
         if job.pinned:
-            pin(int(os.environ["LOCAL_RANK"]))
+            pin(rank if job.one_machine else int(os.environ["LOCAL_RANK"]))
         import torch
 
         torch.set_num_threads(1)
@@ -59,6 +59,10 @@ def _task(job: Job) -> Any:
         from labbench.distributed.steps import time_steps
 
         return time_steps
+    if job.task == "layers":
+        from labbench.distributed.layered import time_layers
+
+        return time_layers
     from labbench.distributed.collectives import time_collectives
 
     return time_collectives

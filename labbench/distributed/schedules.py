@@ -185,6 +185,37 @@ def overlap(ready_s: Sequence[Any], cost_s: Sequence[Any]) -> Any:
     return end
 
 
+def shared(ready_s: Sequence[float], cost_s: Sequence[Sequence[float]]) -> float:
+    """When the last of several messages is through where some are under way at a time, in their order.
+
+    Parameters
+    ----------
+    ready_s : sequence of float
+        Ascending times at which messages are ready.
+    cost_s : sequence of sequences of float
+        What each message takes alone, what it takes while two are under way, and so on: as many as there may be at a time. With one
+        this is :func:`overlap`.
+    """
+    under_way: dict[int, float] = {}  # message to the share of it that is left
+    now, following = 0.0, 0
+    while following < len(ready_s) or under_way:
+        if following < len(ready_s) and len(under_way) < len(cost_s) and ready_s[following] <= now:
+            under_way[following] = 1.0
+            following += 1
+            continue
+        waits = following < len(ready_s) and len(under_way) < len(cost_s)
+        arrives = ready_s[following] if waits else float("inf")
+        costs = cost_s[max(len(under_way), 1) - 1]
+        first = min(under_way, key=lambda one: under_way[one] * costs[one], default=None)
+        ends = float("inf") if first is None else now + under_way[first] * costs[first]
+        passed = min(ends, arrives) - now
+        under_way = {one: left - (passed / costs[one] if costs[one] else 1.0) for one, left in under_way.items()}
+        if first is not None and ends <= arrives:
+            del under_way[first]
+        now += passed
+    return now
+
+
 def gathered(compute_s: Sequence[Any], gather_s: Sequence[Any]) -> Any:
     """Seconds of layers that must be gathered before they run, the next one while one runs (FSDP's prefetch).
 

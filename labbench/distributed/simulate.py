@@ -208,7 +208,10 @@ def stage(part: Sequence[Segment], states: States, strategy: Strategy, collectiv
         return [pieces * collectives.seconds(operation, each * many / pieces, group) for many in shared]
 
     scatter = exchanged("reduce_scatter", states.sent)[::-1]
-    if strategy.zero == 2:
+    if not strategy.overlap:
+        gather = exchanged("all_gather", states.gathered) if strategy.zero == 3 else [0.0]
+        front, back = sum(forward) + sum(gather), sum(backward) + sum(gather) + sum(scatter)
+    elif strategy.zero == 2:
         ready = np.cumsum(np.array(backward), axis=0)
         back = np.maximum(schedules.overlap(list(ready), scatter), ready[-1])
         front = sum(forward)
@@ -239,8 +242,8 @@ def closing(
     sent = [(when, states.sent * many) for when, many in zip(ready, late, strict=True) if np.max(many) > 0]
     gradients: Any = 0.0
     if strategy.overlap and sent:
-        cost = [collectives.seconds(operation, size, group) for _, size in sent]
-        gradients = np.maximum(schedules.overlap([when for when, _ in sent], cost) - ready[-1], 0.0)
+        when, sizes = zip(*sent, strict=True)
+        gradients = np.maximum(_through(list(when), list(sizes), operation, group, collectives) - ready[-1], 0.0)
     elif sent:
         gradients = collectives.seconds(operation, sum(size for _, size in sent), group)
     weights: Any = 0.0
@@ -248,6 +251,16 @@ def closing(
     if strategy.zero and np.max(whole) > 0:
         weights = collectives.seconds("all_gather", states.gathered * whole, group)
     return gradients, update, weights
+
+
+def _through(ready: list[Any], sizes: list[Any], operation: Operation, group: Group, collectives: Collectives) -> Any:
+    """When the last of the gradients' messages is through."""
+    cost = [collectives.seconds(operation, size, group) for size in sizes]
+    counts = range(2, collectives.channels + 1)
+    if not counts:
+        return schedules.overlap(ready, cost)
+    together = [[float(collectives.at_once_s(operation, size, group, many)) for size in sizes] for many in counts]
+    return schedules.shared([float(one) for one in ready], [[float(one) for one in cost], *together])
 
 
 def memory(own: Sequence[Segment], states: States, strategy: Strategy, kept_bytes: Any) -> Memory:

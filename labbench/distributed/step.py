@@ -8,7 +8,7 @@ once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from labbench.config import ConfigError
@@ -76,7 +76,8 @@ class Strategy:
     sequence_parallel : bool
         What is not split over tensor ranks is split along the sequence (Korthikanti et al. 2022).
     overlap : bool
-        Gradients travel behind the last backward pass.
+        Gradients travel behind the last backward pass, and under ZeRO-2 and -3 whatever is exchanged behind computing. FSDP on a
+        CPU waits for every message.
     pieces : int
         Messages that a layer's weights, or gradients, travel in under ZeRO-2 and -3: one (FSDP), or one a tensor.
     tensor_overlap : float
@@ -179,6 +180,39 @@ class Step:
     boundary_bytes: Any = 0.0
     states: States = MEGATRON
     sources: dict[str, str] = field(default_factory=dict)
+
+
+def bucketed(
+    segments: Sequence[Segment], cap_bytes: float, first_bytes: float | None = None, sent: float = 4.0
+) -> list[Segment]:
+    """Segments put together as DistributedDataParallel puts gradients into buckets, from the last one on.
+
+    A bucket is closed by the gradient that makes it as large as its cap (Li et al. 2020, section 4.2).
+
+    Parameters
+    ----------
+    segments : sequence of Segment
+        In the order of the forward pass.
+    cap_bytes : float
+    first_bytes : float, optional
+        Another cap of the first bucket; PyTorch has one (1 MiB) where nobody asks for a size of buckets.
+    sent : float
+        Bytes of a gradient on the wire.
+    """
+    buckets: list[list[Segment]] = [[]]
+    for one in reversed(segments):
+        cap = first_bytes if first_bytes and len(buckets) == 1 else cap_bytes
+        if buckets[-1] and sent * sum(other.parameters for other in buckets[-1]) >= cap:
+            buckets.append([])
+        buckets[-1].append(one)
+    summed = [field.name for field in fields(Segment) if field.name != "working_bytes"]
+    return [
+        Segment(
+            **{name: sum(getattr(one, name) for one in bucket) for name in summed},
+            working_bytes=max(one.working_bytes for one in bucket),
+        )
+        for bucket in reversed(buckets)
+    ]
 
 
 def transformer_step(compute: Compute, strategy: Strategy, collectives: Collectives, states: States = MEGATRON) -> Step:
