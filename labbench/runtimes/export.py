@@ -45,17 +45,42 @@ def to_exported(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> to
     return program
 
 
-def to_onnx(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], folder: Path) -> Path:
-    """An ONNX file in ``folder``, weights beside it where they are large."""
+def to_onnx(
+    module: torch.nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    folder: Path,
+    *,
+    names: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
+    dims: tuple[dict[int, str], ...] | None = None,
+) -> Path:
+    """An ONNX file in ``folder``, weights beside it where they are large.
+
+    Parameters
+    ----------
+    names : pair of tuples of str, optional
+        What inputs and outputs are called.
+    dims : tuple of dict, optional
+        For each input, {axis: name} of the dimensions that may change (the module must then take ``*inputs``, and the weights go
+        into the file); without it, all are fixed.
+    """
     import torch
 
     path = folder / "model.onnx"
     with _quietly():
-        program = torch.onnx.export(module, inputs, dynamo=True, verbose=False, optimize=False)
+        program = torch.onnx.export(
+            module,
+            inputs,
+            dynamo=True,
+            verbose=False,
+            optimize=False,
+            input_names=names and names[0],
+            output_names=names and names[1],
+            dynamic_shapes=dims and (dims,),
+        )
         assert program is not None
         weights = list(program.model.graph.initializers.values())
         program.optimize()
-        program.save(str(path), external_data=True)
+        program.save(str(path), external_data=dims is None)
     # The optimizer's rules hold on to the graph for ever: its weights would count as the runtime's memory.
     for value in (*weights, *program.model.graph.initializers.values()):
         value.const_value = None

@@ -99,6 +99,11 @@ FAMILIES = (
                  "decoder_attention_heads": 8, "encoder_ffn_dim": 2048, "decoder_ffn_dim": 2048, **_WHISPER},
                 72_593_920, HUB + "openai/whisper-base",
             ),
+            "small": Size(
+                {"d_model": 768, "encoder_layers": 12, "decoder_layers": 12, "encoder_attention_heads": 12,
+                 "decoder_attention_heads": 12, "encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072, **_WHISPER},
+                241_734_912, HUB + "openai/whisper-small",
+            ),
         },
         {"audio_s": 30.0}, _whisper,
     ),
