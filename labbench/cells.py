@@ -163,12 +163,30 @@ class Cell(Frozen):
         """The command line that measures it; values that are the default are left out."""
         import shlex
 
+        if of_ranks := self._command_of_ranks():
+            return shlex.join(of_ranks)
         words = ["labbench", "run"]
         for name, value in self.flat().items():
             part = Workload if name in Workload.model_fields else Platform
             if value is not None and name not in ("task", "world_size") and value != part.model_fields[name].default:
                 words += [f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else str(value)]
         return shlex.join(words)
+
+    def _command_of_ranks(self) -> list[str]:
+        """Words of the command, if ranks measure it together; else none."""
+        work, ranks = self.workload, ["--ranks", str(self.platform.world_size)]
+        if work.task == "collective":
+            return ["labbench", "distributed", "collectives", *ranks, "--operation", work.model]
+        if work.model.partition("-")[0] != RANKS_TRAIN or work.mode != "training":
+            return []
+        if work.task and work.task.startswith("fault-"):
+            fault = ["--fault", work.task.removeprefix("fault-")]
+            return ["labbench", "distributed", "faults", *ranks, "--strategy", self.platform.runtime, *fault]
+        what = "correct" if work.task == "correctness" else "run"
+        words = ["labbench", "distributed", what, *ranks, "--strategy", self.platform.runtime, "--model", work.model]
+        if self.platform.runtime == "one":  # a single process is what scaling begins with
+            words = ["labbench", "distributed", "scale", *ranks, "--model", work.model]
+        return [*words, "--batch-size", str(work.batch_size), "--seq-len", str(work.seq_len)]
 
     @property
     def label(self) -> str:
@@ -186,6 +204,7 @@ class Cell(Frozen):
 
 
 TRAINING_FIELDS = ("optimizer", "accumulation", "checkpointing", "trained", "clip_norm")  # what a variant consists of
+RANKS_TRAIN = "decoder"  # the model of labbench.distributed.sizes; no family of the zoo is called so
 CELL_FIELDS = (*Workload.model_fields, *Platform.model_fields)
 
 

@@ -21,6 +21,16 @@ GIVEN = {  # option to field of the configuration
 }
 
 
+TASKS = {  # of `labbench distributed`
+    "run": "check and time strategies",
+    "correct": "check them only",
+    "scale": "time them at several numbers of ranks, beside one process",
+    "collectives": "time all-reduce and others",
+    "faults": "kill a rank, let it hang, ..., and see who is blamed and how soon",
+    "commands": "for several hosts, as text",
+}
+
+
 def add(command: Command, store: Option, json: Option) -> None:
     """Add the commands to the parser."""
     _add_plan(command, json)
@@ -87,12 +97,18 @@ def _add_distributed(command: Command, store: Option, json: Option) -> None:
     )
     sub.add_argument(
         "what",
-        choices=("run", "collectives", "correct", "commands"),
-        help="run: check and time strategies; correct: check them only, store nothing; collectives; commands: for hosts, as text",
+        choices=tuple(TASKS),
+        help="; ".join(f"{name}: {does}" for name, does in TASKS.items()),
     )
-    sub.add_argument("--ranks", type=int, default=2, metavar="N", help="processes (default: %(default)s)")
+    sub.add_argument("--ranks", type=int, nargs="+", default=[2], metavar="N", help="processes (default: 2)")
     sub.add_argument("--strategy", nargs="+", metavar="NAME", help="ddp, fsdp, tensor, ... (default: all)")
     sub.add_argument("--operation", nargs="+", metavar="NAME", help="all_reduce, ... (default: all)")
+    sub.add_argument("--model", default="decoder", metavar="NAME", help="decoder, or e.g. decoder-4x128-4h-256v")
+    sub.add_argument("--batch-size", type=int, metavar="N", help="samples of a step (scale: of one process)")
+    sub.add_argument("--seq-len", type=int, metavar="N", help="tokens of a sample")
+    sub.add_argument("--weak", action="store_true", help="scale: the batch grows with the ranks")
+    sub.add_argument("--strong", action="store_true", help="scale: the batch stays (default)")
+    sub.add_argument("--fault", nargs="+", metavar="KIND", help="faults: kill, hang, ... (default: all)")
     sub.add_argument(
         "--precision", choices=("fp64", "fp32"), default="fp64", help="of the check (default: %(default)s)"
     )
@@ -109,30 +125,88 @@ def _add_distributed(command: Command, store: Option, json: Option) -> None:
 
 def _distributed(options: Any) -> int:
     from labbench.cli import print_frame
+    from labbench.config import ConfigError
+    from labbench.distributed import measured, ranks_report
 
+    if min(options.ranks) < 1:
+        raise ConfigError(f"{min(options.ranks)} ranks: give one or more")
     if options.what == "commands":
         return _commands(options)
-    from labbench.distributed import measured
-    from labbench.distributed.ranks_report import collective_table, strategy_table
+    records, table = {
+        "collectives": _collectives,
+        "scale": _scale,
+        "faults": _faults,
+        "run": _strategies_run,
+        "correct": _strategies_run,
+    }[options.what](options)
+    records = measured.stored(records, options.store)
+    if options.what == "scale" and not options.json:
+        print(ranks_report.scaling_text(records))
+        return _status(records)
+    print_frame(table(records), options.json)
+    return _status(records)
 
-    job = {"seconds_without_sign": options.hang_s}
+
+def _status(records: list[Any]) -> int:
+    """Of the process: whether anything failed that was not meant to."""
+    failed = [
+        record.status not in ("ok", "unsupported") and not record.metrics.get("as_expected") for record in records
+    ]
+    return int(any(failed))
+
+
+def _job(options: Any) -> dict[str, Any]:
+    job: dict[str, Any] = {"seconds_without_sign": options.hang_s}
     if options.memory_gb is not None:
         job["memory_limit_bytes"] = int(options.memory_gb * 1e9)
-    if options.what == "collectives":
-        sizes = [size for size in measured.SIZES if size <= options.max_mib * measured.KIB**2]
-        records = measured.collectives(_operations(options.operation), options.ranks, sizes, **job)
-        table = collective_table
-    else:
-        steps = options.steps if options.what == "run" else 0
-        names = _strategies(options.strategy)
-        records = measured.strategies(names, options.ranks, precision=options.precision, steps=steps, **job)
-        table = strategy_table
-    if (
-        options.what != "correct"
-    ):  # a check alone is no measurement: a store would show it as the newest of a cell that was timed
-        records = measured.stored(records, options.store)
-    print_frame(table(records), options.json)
-    return 1 if any(record.status not in ("ok", "unsupported") for record in records) else 0
+    return job
+
+
+def _shape(options: Any) -> dict[str, int]:
+    from labbench.distributed.sizes import shape_of
+
+    return shape_of(options.model, options.batch_size, options.seq_len)
+
+
+def _collectives(options: Any) -> tuple[list[Any], Any]:
+    from labbench.distributed import measured
+    from labbench.distributed.ranks_report import collective_table
+
+    sizes = [size for size in measured.SIZES if size <= options.max_mib * measured.KIB**2]
+    operations, job = _operations(options.operation), _job(options)
+    records = [one for ranks in options.ranks for one in measured.collectives(operations, ranks, sizes, **job)]
+    return records, collective_table
+
+
+def _strategies_run(options: Any) -> tuple[list[Any], Any]:
+    from labbench.distributed import measured
+    from labbench.distributed.ranks_report import strategy_table
+
+    steps = options.steps if options.what == "run" else 0
+    names = _strategies(options.strategy)
+    asked = {"precision": options.precision, "steps": steps, "shape": _shape(options), **_job(options)}
+    return [one for ranks in options.ranks for one in measured.strategies(names, ranks, **asked)], strategy_table
+
+
+def _scale(options: Any) -> tuple[list[Any], Any]:
+    from labbench.distributed.rank_study import scale
+    from labbench.distributed.scaling import scaling_table
+
+    kinds = [kind for kind in ("strong", "weak") if getattr(options, kind)] or ["strong"]
+    asked = {"precision": options.precision, "steps": options.steps, "shape": _shape(options), **_job(options)}
+    found = scale(_strategies(options.strategy), options.ranks, kinds, **asked)
+    return [one for records in found for one in records], lambda records: scaling_table(records, kinds[0])
+
+
+def _faults(options: Any) -> tuple[list[Any], Any]:
+    from labbench.config import require_known
+    from labbench.distributed.faults import KINDS, STRATEGIES, fault_table, trial
+
+    require_known("fault", options.fault, KINDS)
+    kinds = options.fault or KINDS
+    names = _strategies(options.strategy) if options.strategy else STRATEGIES
+    ranks = max(options.ranks)
+    return [trial(kind, name, ranks) for name in names for kind in kinds], fault_table
 
 
 def _operations(given: list[str] | None) -> list[str]:
@@ -158,11 +232,11 @@ def _commands(options: Any) -> int:
     from labbench.distributed.commands import for_slurm, hosts_of, over_ssh
 
     if not options.hosts:
-        print(for_slurm(options.folder, options.nodes, options.ranks))
+        print(for_slurm(options.folder, options.nodes, max(options.ranks)))
         return 0
     try:
         hosts = hosts_of(Path(options.hosts).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the host list {options.hosts}: {error.strerror}") from None
-    print("\n".join(over_ssh(hosts, options.folder, options.ranks)))
+    print("\n".join(over_ssh(hosts, options.folder, max(options.ranks))))
     return 0

@@ -1,4 +1,4 @@
-"""What a process can ask of the system about its own end, and that of its children."""
+"""A process's own end and that of its children, and whether lack of memory was the cause."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # <sys/prctl.h>
+OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "not enough memory")  # allocators' words
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was not enough memory, by its type or in an allocator's words."""
+    text = str(error).lower()
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, unloaded perhaps
+    return known or any(words in text for words in OUT_OF_MEMORY)
 
 
 def die_with_parent() -> None:

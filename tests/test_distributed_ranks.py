@@ -11,10 +11,11 @@ import psutil
 import pytest
 
 from labbench import cli
-from labbench.distributed import measured
+from labbench.distributed import faults, measured
 from labbench.distributed.collectives_model import OPERATIONS
 from labbench.distributed.job import Fault, Job
-from labbench.distributed.launcher import Limits, launch
+from labbench.distributed.launcher import launch
+from labbench.distributed.scaling import scaling_table
 from labbench.distributed.strategies import MODES
 from labbench.store import Store
 
@@ -60,6 +61,7 @@ def test_strategies_train_as_one_process_does_and_what_cannot_run_says_why() -> 
     right = [one for one in records.values() if one.status == "ok"]
     assert len(right) == 5
     assert all(one.check and one.check.passed and one.check.max_error <= 1e-12 for one in right)
+    assert all(max(one.metrics["gradient_error"], one.metrics["change_error"]) <= 1e-12 for one in right)
     assert not left_running()
 
 
@@ -80,6 +82,31 @@ def test_collectives_are_timed_fitted_and_stored(tmp_path, capsys) -> None:
 
 
 @pytest.mark.slow
+def test_steps_are_timed_beside_one_process_and_divided_into_what_they_consist_of(tmp_path, capsys) -> None:
+    path = str(tmp_path / "ranks.h5")
+    arguments = ["distributed", "scale", "--ranks", "2", "--strategy", "ddp", "fsdp", "pipeline-gpipe"]
+    sizes = ["--model", "decoder-4x16-4h-32v", "--batch-size", "8", "--seq-len", "8", "--steps", "5"]
+    assert cli.main([*arguments, *sizes, "--store", path]) == 0
+    told = capsys.readouterr().out
+    assert "strong scaling" in told
+    with Store(path) as store:
+        records = {one.cell.platform.runtime: one for one in store.records()}
+    assert list(records) == ["one", "ddp", "fsdp", "pipeline-gpipe"]
+    assert [one.status for one in records.values()] == ["ok"] * 4
+    one, ddp, fsdp, pipeline = (record.metrics for record in records.values())
+    assert sum(name.startswith("forward_s") for name in one) == 5  # layers and the output
+    assert ddp["parameters_bytes"] == one["parameters_bytes"] == 2 * fsdp["parameters_bytes"]
+    assert fsdp["optimizer_bytes"] < 0.51 * ddp["optimizer_bytes"]  # and a step count for each tensor
+    assert 0 <= ddp["hook_exposed_s"] <= ddp["hook_communication_s"] * (1 + 1e-9)
+    assert ddp["trace_communication_s"] > 0 < fsdp["trace_communication_s"]
+    assert 0 < pipeline["idle"] < 1
+    assert pipeline["bubble_by_formula"] == pytest.approx(1 / 5)  # two ranks, four micro-batches
+    table = scaling_table(list(records.values()))
+    assert list(table["ranks"]) == [1, 2] * 3
+    assert not left_running()
+
+
+@pytest.mark.slow
 def test_a_killed_rank_is_named_with_its_signal_and_nothing_is_left_running() -> None:
     job = Job(task="steps", options={"modes": ["ddp"], "shape": SMALL}, fault=Fault(kind="kill", rank=1, beat=6))
     done = launch(job, 2)
@@ -91,29 +118,14 @@ def test_a_killed_rank_is_named_with_its_signal_and_nothing_is_left_running() ->
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("mode", ["ddp", "fsdp", "tensor", "pipeline-1f1b"])
-@pytest.mark.parametrize("kind", ["kill", "hang", "exception", "out_of_memory"])
+@pytest.mark.parametrize("mode", faults.STRATEGIES)
+@pytest.mark.parametrize("kind", faults.KINDS)
 def test_every_fault_of_every_kind_of_strategy_names_its_rank(kind, mode) -> None:
-    job = Job(
-        task="steps",
-        options={"modes": [mode], "shape": SMALL},
-        fault=Fault(kind=kind, rank=1, beat=6),
-        seconds_without_sign=15,
-        memory_limit_bytes=2**30,
-    )
-    done = launch(job, 2)
-    expected = {"hang": "timeout", "out_of_memory": "out_of_memory"}.get(kind, "failed")
-    assert (done.ending.status, done.ending.ranks) == (expected, [1]), (done.ending, done.output_tail)
-    assert not left_running()
-
-
-@pytest.mark.full
-def test_a_rendezvous_that_nobody_answers_at_ends_within_the_limit() -> None:
-    done = launch(
-        Job(task="correct", options={"modes": ["ddp"]}), 2, limits=Limits(start_s=20), rendezvous="192.0.2.1:29400"
-    )
-    assert done.ending.status in ("failed", "timeout")
-    assert "192.0.2.1:29400" in (done.ending.reason or "")
+    record = faults.trial(kind, mode, hang_s=15)
+    assert record.metrics["as_expected"] == 1, (record.status, record.reason, record.stderr_tail)
+    assert record.metrics["left_running"] == 0
+    if kind == "restart":
+        assert 0 < record.metrics["rejoined_after_s"] < record.metrics["lost_s"]
     assert not left_running()
 
 
@@ -133,11 +145,3 @@ def test_all_collectives_run_on_four_ranks_and_say_whether_they_shared_cores() -
     assert {one.status for one in records} == {"ok"}
     crowded = float(measured.usable_cores() < 4)
     assert {one.metrics["oversubscribed"] for one in records} == {crowded}
-
-
-@pytest.mark.full
-def test_a_job_with_a_restart_left_goes_on_after_a_kill() -> None:
-    job = Job(task="steps", options={"modes": ["ddp"], "shape": SMALL}, fault=Fault(kind="kill", rank=1, beat=6))
-    done = launch(job, 2, restarts=1)
-    assert done.ending.status == "ok", (done.ending, done.output_tail)
-    assert done.attempts == 2

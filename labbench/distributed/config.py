@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from labbench.cells import Frozen
 
@@ -72,9 +72,43 @@ class PlanConfig(Frozen):
         return name
 
 
+class MeasuredConfig(Frozen):
+    """What ranks of this machine are asked (notebook ``11_distributed``)."""
+
+    strategies: list[str] = Field(
+        ["ddp", "ddp-small-buckets", "fsdp", "tensor", "pipeline-1f1b"], min_length=1, description="timed"
+    )
+    checked: list[str] | None = Field(None, description="held against one process; null: all that are known")
+    ranks: list[int] = Field([2, 4], min_length=1, description="numbers of ranks; one process is always timed")
+    scaling: list[Literal["strong", "weak"]] = Field(["strong", "weak"])
+    model: str = Field("decoder-4x128-4h-256v", description="layers x width, heads, vocabulary")
+    batch: int = Field(16, ge=1, description="samples of a step of one process")
+    tokens: int = Field(64, ge=1, description="of a sample")
+    steps: int = Field(11, ge=3)
+    operations: list[str] = Field(["all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all", "p2p"])
+    max_mib: int = Field(16, ge=1, description="largest message of a collective")
+    samples: int = Field(11, ge=3, description="of each size of a collective")
+    faults: list[str] = Field(["kill", "hang", "exception", "out_of_memory", "rendezvous", "restart"])
+    fault_strategies: list[str] = Field(["ddp"])
+    simulated_ranks: list[int] = Field([4, 8, 16, 32, 64], description="to which measured scaling is continued")
+
+    @model_validator(mode="after")
+    def _known(self) -> MeasuredConfig:
+        from labbench.config import require_known
+        from labbench.distributed.collectives_model import OPERATIONS
+        from labbench.distributed.faults import KINDS
+        from labbench.distributed.sizes import shape_of
+
+        require_known("collective", self.operations, OPERATIONS)
+        require_known("fault", self.faults, KINDS)
+        shape_of(self.model)
+        return self
+
+
 class DistributedConfig(Frozen):
     """What notebooks ``11_distributed`` and ``12_cluster_plan`` do."""
 
+    measured: MeasuredConfig = MeasuredConfig()
     plan: PlanConfig = PlanConfig()
 
 

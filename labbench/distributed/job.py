@@ -20,6 +20,7 @@ from labbench.manifest import write_text
 
 Task = Literal["correct", "steps", "collectives", "layers"]
 FaultKind = Literal["kill", "hang", "exception", "out_of_memory"]
+JOINED = "joined"  # the sign of life of a rank that has all others beside it
 BEAT_BYTES = 256  # one write of so few bytes is whole or not there
 
 
@@ -73,7 +74,9 @@ class Pulse:
 
     def __init__(self, folder: Path, rank: int, attempt: int = 0, fault: Fault | None = None) -> None:
         self.folder, self.rank, self.attempt = folder, rank, attempt
-        self.fault = fault if fault and fault.rank == rank and attempt == 0 else None
+        mine = fault if fault and fault.rank == rank else None
+        self.fault = mine if attempt == 0 else None
+        self._survived = mine if attempt > 0 else None
         self.count = 0
         self._file = os.open(folder / f"beat{rank}", os.O_WRONLY | os.O_CREAT, 0o644)
         self._calls = os.open(folder / f"calls{rank}", os.O_WRONLY | os.O_CREAT, 0o644)
@@ -93,6 +96,10 @@ class Pulse:
         if self.fault and self.count == self.fault.beat:
             write_json(self.folder / "fault.json", {"at_s": time.monotonic()})
             meet(self.fault.kind)
+        if self._survived and where == JOINED:
+            write_json(self.folder / "joined_again.json", {"at_s": time.monotonic()})
+        if self._survived and self.count == self._survived.beat:
+            write_json(self.folder / "caught_up.json", {"at_s": time.monotonic()})
 
     def entered(self, calls: int) -> None:
         """Say how many collectives this rank has entered; from another thread than the one that may hang."""

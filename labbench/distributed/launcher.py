@@ -67,6 +67,8 @@ class Launched:
         From a fault that was asked for to this answer.
     attempts : int
         One more than the restarts.
+    rejoined_after_s, lost_s : float or None
+        After a restart, from the fault until its rank had joined the others again, and until it was where the fault met it.
     output_tail : str
         What agent and ranks printed last.
     """
@@ -76,6 +78,8 @@ class Launched:
     seconds: float = 0.0
     reported_after_s: float | None = None
     attempts: int = 1
+    rejoined_after_s: float | None = None
+    lost_s: float | None = None
     output_tail: str = ""
 
 
@@ -125,6 +129,11 @@ def launch(
         answered = time.monotonic()
         results = [read_json(folder / f"result{rank}.json") for rank in range(ranks)]
         fault = read_json(folder / "fault.json")
+
+        def since_fault(name: str) -> float | None:
+            then = read_json(folder / name)
+            return then["at_s"] - fault["at_s"] if then and fault else None
+
         beats = [beat for rank in range(ranks) if (beat := read_beat(folder, rank))]
         return Launched(
             ending=ending,
@@ -132,6 +141,8 @@ def launch(
             seconds=answered - began,
             reported_after_s=answered - fault["at_s"] if fault else None,
             attempts=1 + max((beat.attempt for beat in beats), default=0),
+            rejoined_after_s=since_fault("joined_again.json"),
+            lost_s=since_fault("caught_up.json"),
             output_tail=(folder / "output.txt").read_text(errors="replace")[-TAIL_BYTES:],
         )
     finally:

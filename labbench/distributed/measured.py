@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from labbench.cells import Cell, content_id
+from labbench.cells import Cell
 from labbench.config import ConfigError
+from labbench.distributed import overhead
 from labbench.distributed.collectives_model import Measured, bandwidths, bus_factor, hops
 from labbench.distributed.hosts import HERE, Host
-from labbench.distributed.job import Fault, Job
+from labbench.distributed.job import Job
 from labbench.distributed.launcher import Launched, Limits, launch
-from labbench.distributed.sizes import Shape
+from labbench.distributed.rank_cells import cell, checked_cell, collective_cell
+from labbench.distributed.sizes import ONE
 from labbench.records import Check, Environment, Record, Series
 
-MODEL = "decoder"
 KIB = 1024
 SIZES = tuple(KIB * 4**power for power in range(9))  # 1 KiB to 64 MiB
 LIMITS = Limits()
@@ -44,11 +45,12 @@ def strategies(
     precision: str = "fp64",
     steps: int = 21,
     shape: dict[str, int] | None = None,
-    fault: Fault | None = None,
     limits: Limits = LIMITS,
     **job: Any,
 ) -> list[Record]:
     """Hold each mode against one process in ``precision``, and time those that are right, in fp32.
+
+    All are timed in one launch; if that is lost, each in one of its own, so that only the one to blame is lost.
 
     Parameters
     ----------
@@ -60,78 +62,101 @@ def strategies(
     steps : int
         To time; 0: only the comparison.
     shape : dict, optional
-        Sizes of the model (:class:`labbench.distributed.decoder.Shape`).
-    fault : Fault, optional
-        Made to happen while steps are timed.
+        Sizes of the model (:class:`labbench.distributed.sizes.Shape`).
     limits : Limits
     **job
-        Further fields of :class:`~labbench.distributed.job.Job`.
+        Further fields of :class:`~labbench.distributed.job.Job`; a fault is met while steps are timed.
     """
     sizes = shape or {}
+    where = cell if steps else checked_cell
+    plain = {name: value for name, value in job.items() if name != "fault"}
     compared = launch(
-        Job(task="correct", options={"modes": list(modes), "precision": precision, "shape": sizes}, **job),
+        Job(task="correct", options={"modes": list(modes), "precision": precision, "shape": sizes}, **plain),
         ranks,
         limits=limits,
     )
     if compared.ending.status != "ok":
-        return [_lost(_cell(mode, ranks, sizes), compared, "check") for mode in modes]
-    found = []
+        return [_lost(where(mode, ranks, sizes), compared, "check") for mode in modes]
     share = compared.seconds / len(modes)
-    for verdict in compared.results[0]:
-        cell = _cell(verdict["mode"], ranks, sizes)
-        common = {"cell": cell, "threads": ranks, "processes": ranks, "stage": "check"}
-        check = None
-        if verdict["max_error"] is not None:
-            check = Check(
-                passed=verdict["status"] == "ok",
-                max_error=min(verdict["max_error"], 1e300),  # a record holds no infinity
-                tolerance=verdict["tolerance"],
-                reference=f"one process, {precision}; error over the global norm",
-            )
-        if verdict["status"] != "ok" or not steps:
-            found.append(
-                Record(
-                    status=verdict["status"],
-                    reason=verdict["reason"],
-                    check=check,
-                    duration_s=share,
-                    **common,
-                )
-            )
-            continue
-        timed = launch(
-            Job(task="steps", options={"modes": [verdict["mode"]], "steps": steps, "shape": sizes}, fault=fault, **job),
-            ranks,
-            limits=limits,
-        )
-        if timed.ending.status != "ok":
-            found.append(_lost(cell, timed, "steady"))
-            continue
-        times = timed.results[0][0]
-        found.append(
-            Record(
-                status="ok",
-                check=check,
-                duration_s=share + timed.seconds,
-                metrics=overhead(times) | _crowd(ranks),
-                series=[series("step", times["step_s"], cell.workload.batch_size, "samples")],
-                cell=cell,
-                threads=ranks,
-                processes=ranks,
-            )
-        )
-    return found
+    checked = {
+        verdict["mode"]: _checked(where(verdict["mode"], ranks, sizes), verdict, precision, share)
+        for verdict in compared.results[0]
+    }
+    right = [mode for mode, record in checked.items() if record.status == "ok" and steps]
+    timed = timings(right, ranks, steps, sizes, limits, **job)
+    return [_with_times(record, timed[mode]) if mode in timed else record for mode, record in checked.items()]
 
 
-def overhead(times: dict[str, Any]) -> dict[str, float]:
-    """Seconds of a step that communication adds: forward and backward with it, less the same without (medians).
+def alone(steps: int = 21, shape: dict[str, int] | None = None, limits: Limits = LIMITS, **job: Any) -> Record:
+    """Steps of a single process, which ranks are compared with; metrics also hold ``forward_s`` of each layer and the output."""
+    sizes = shape or {}
+    return _with_times(
+        Record(cell=cell(ONE, 1, sizes), status="ok", duration_s=0.0),
+        timings([ONE], 1, steps, sizes, limits, **job)[ONE],
+    )
 
-    Negative differences are what noise leaves of nothing, and stay as they are.
-    """
-    if times["silent_s"] is None:
+
+def timings(
+    modes: Sequence[str], ranks: int, steps: int, shape: dict[str, int], limits: Limits = LIMITS, **job: Any
+) -> dict[str, Launched]:
+    """Steps of each mode, timed; its launch holds what each rank returned of this mode alone."""
+    if not modes:
         return {}
-    compute = statistics.median(times["silent_s"])
-    return {"compute_s": compute, "exposed_communication_s": statistics.median(times["backward_s"]) - compute}
+    options = {"modes": list(modes), "steps": steps, "shape": shape}
+    done = launch(Job(task="steps", options=options, **job), ranks, limits=limits)
+    if done.ending.status != "ok" and len(modes) > 1:
+        return {
+            name: one for mode in modes for name, one in timings([mode], ranks, steps, shape, limits, **job).items()
+        }
+    share = done.seconds / len(modes)
+    return {
+        mode: replace(done, results=[rank[index] for rank in done.results], seconds=share)
+        for index, mode in enumerate(modes)
+    }
+
+
+def _checked(cell: Cell, verdict: dict[str, Any], precision: str, seconds: float) -> Record:
+    """A record of the comparison; its check is of the kind that comes closest to its tolerance, its metrics hold all."""
+    check, errors, allowed = None, verdict["errors"], verdict["tolerances"]
+    metrics = {f"{kind}_tolerance": value for kind, value in allowed.items()} if errors else {}
+    if errors:
+        bounded = {kind: min(error, 1e300) for kind, error in errors.items()}  # a record holds no infinity
+        worst = max(errors, key=lambda kind: errors[kind] / allowed[kind])
+        metrics |= {f"{kind}_error": value for kind, value in bounded.items()}
+        check = Check(
+            passed=verdict["status"] == "ok",
+            max_error=bounded[worst],
+            tolerance=allowed[worst],
+            reference=f"one process, {precision}; error of the {worst} over its global norm",
+        )
+    return Record(
+        cell=cell,
+        status=verdict["status"],
+        reason=verdict["reason"],
+        stage="check",
+        check=check,
+        duration_s=seconds,
+        metrics=metrics,
+        threads=cell.platform.world_size,
+        processes=cell.platform.world_size,
+    )
+
+
+def _with_times(record: Record, timed: Launched) -> Record:
+    """The record with its steps; the loss of the launch in its place if that did not end well."""
+    cell = record.cell
+    if timed.ending.status != "ok":
+        return _lost(cell, timed, "steady")
+    ranks = cell.platform.world_size
+    found = {
+        "stage": None,
+        "duration_s": (record.duration_s or 0.0) + timed.seconds,
+        "metrics": record.metrics | overhead.metrics(timed.results) | _crowd(ranks),
+        "series": [series("step", overhead.step_s(timed.results), cell.workload.batch_size, "samples")],
+        "threads": ranks,
+        "processes": ranks,
+    }
+    return record.model_copy(update=found)
 
 
 def collectives(
@@ -154,11 +179,10 @@ def collectives(
     if left or not each:
         raise ConfigError(f"{ranks} ranks on {len(hosts)} hosts: give as many ranks to each")
     done = launch(Job(task="collectives", options=options, **job), each, limits=limits, hosts=hosts)
-    cells = {name: _collective_cell(name, ranks) for name in operations}
     if done.ending.status != "ok":
-        return [_lost(cell, done, "steady") for cell in cells.values()]
+        return [_lost(collective_cell(name, ranks), done, "steady") for name in operations]
     found = []
-    for operation, cell in cells.items():
+    for operation in operations:
         rows = [row for row in done.results[0] if row["operation"] == operation]
         metrics: dict[str, float] = _crowd(ranks) | fitted(operation, rows, ranks)
         for row in rows:
@@ -168,11 +192,11 @@ def collectives(
             metrics[f"p10_s {label}"] = float(np.quantile(row["seconds"], 0.1))
         found.append(
             Record(
-                cell=cell,
+                cell=collective_cell(operation, ranks),
                 status="ok",
                 threads=ranks,
                 processes=ranks,
-                duration_s=done.seconds / len(cells),
+                duration_s=done.seconds / len(operations),
                 metrics=metrics,
                 series=[
                     series(
@@ -244,24 +268,6 @@ def usable_cores() -> int:
 def _crowd(ranks: int) -> dict[str, float]:
     """Whether ranks shared cores: then times are the scheduler's, and no link should be calibrated from them."""
     return {"oversubscribed": float(ranks > usable_cores())}
-
-
-def _cell(mode: str, ranks: int, shape: dict[str, int]) -> Cell:
-    sizes = asdict(Shape(**shape))
-    model = MODEL if Shape(**shape) == Shape() else f"{MODEL}-{content_id(sizes, 6)}"
-    return Cell.of(
-        model=model,
-        mode="training",
-        batch_size=sizes["batch"],
-        seq_len=sizes["tokens"],
-        runtime=mode,
-        world_size=ranks,
-        threads=1,
-    )
-
-
-def _collective_cell(operation: str, ranks: int) -> Cell:
-    return Cell.of(model=operation, task="collective", runtime="gloo", world_size=ranks, threads=1)
 
 
 def _lost(cell: Cell, done: Launched, stage: str) -> Record:

@@ -15,12 +15,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from labbench.distributed.job import Job, Pulse, read_json, write_json
-from labbench.process import die_with_parent
+from labbench.distributed.job import JOINED, Job, Pulse, read_json, write_json
+from labbench.process import die_with_parent, is_out_of_memory
 
 PATIENCE_S = 15  # a peer waits so much longer than the launcher, which knows better who is to blame
 COUNT_S = 0.2  # between looks at how many collectives were entered
-OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "not enough memory")
 PEER = ("connection closed by peer", "connection reset by peer", "timed out waiting", "broken pipe")
 
 
@@ -88,7 +87,7 @@ def join(attempt: int, timeout_s: float, pulse: Pulse) -> None:
     dist.init_process_group(
         "gloo", store=dist.PrefixStore(f"r{attempt}", store), rank=int(environ["RANK"]), world_size=world, timeout=wait
     )
-    pulse("joined")
+    pulse(JOINED)
     threading.Thread(target=_count_calls, args=(pulse,), daemon=True).start()
 
 
@@ -109,9 +108,8 @@ def described(error: BaseException) -> dict[str, Any]:
     """What went wrong: status, reason, and whether it only tells that another rank is gone."""
     text = str(error).strip() or type(error).__name__
     low = text.lower()
-    memory = isinstance(error, MemoryError) or any(words in low for words in OUT_OF_MEMORY)
     return {
-        "status": "out_of_memory" if memory else "failed",
+        "status": "out_of_memory" if is_out_of_memory(error) else "failed",
         "reason": f"{type(error).__name__}: {text.splitlines()[0][:500]}",
         "of_peer": any(words in low for words in PEER),
         "at_s": time.monotonic(),

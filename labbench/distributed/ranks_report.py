@@ -16,16 +16,17 @@ def strategy_table(records: Sequence[Record]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``strategy``, ``ranks``, ``status``, ``max_error`` and ``tolerance`` (in units of the global norm), ``step_s``,
-        ``exposed_communication_s``, ``reason``.
+        ``strategy``, ``ranks``, ``status``, ``gradient_error`` and ``change_error`` (in units of the global norm) and
+        ``check`` (the share of its tolerance that the worst takes), ``step_s``, ``exposed_communication_s``, ``reason``.
     """
     rows = [
         {
             "strategy": record.cell.platform.runtime,
             "ranks": record.cell.platform.world_size,
             "status": record.status,
-            "max_error": record.check.max_error if record.check else None,
-            "tolerance": record.check.tolerance if record.check else None,
+            "gradient_error": record.metrics.get("gradient_error"),
+            "change_error": record.metrics.get("change_error"),
+            "check": record.check.max_error / record.check.tolerance if record.check else None,
             "step_s": record.primary.latency_s if record.primary else None,
             "exposed_communication_s": record.metrics.get("exposed_communication_s"),
             "reason": record.reason,
@@ -66,3 +67,108 @@ def collective_table(records: Sequence[Record]) -> pd.DataFrame:
         if not record.series:
             rows.append(common | {"status": record.status, "reason": record.reason})
     return pd.DataFrame(rows)
+
+
+def overhead_table(records: Sequence[Record]) -> pd.DataFrame:
+    """A row for each strategy: communication of a step by each method, side by side; seconds.
+
+    Returns
+    -------
+    DataFrame
+        ``strategy``, ``ranks``, ``compute_s``; all messages by ``hook_s`` and ``trace_s``; their exposed part by the difference to
+        silent passes (``exposed_s``), by difference and hook of the same passes (``exposed_same_s``, ``exposed_hook_s``) and by
+        trace (``exposed_trace_s``); of a pipeline ``idle`` beside ``bubble_by_formula``; ``straggler``.
+    """
+    names = {
+        "compute_s": "compute_s",
+        "hook_communication_s": "hook_s",
+        "trace_communication_s": "trace_s",
+        "exposed_communication_s": "exposed_s",
+        "hook_difference_s": "exposed_same_s",
+        "hook_exposed_s": "exposed_hook_s",
+        "trace_exposed_s": "exposed_trace_s",
+        "idle": "idle",
+        "bubble_by_formula": "bubble_by_formula",
+        "straggler": "straggler",
+        "oversubscribed": "oversubscribed",
+    }
+    rows = [
+        {
+            "strategy": record.cell.platform.runtime,
+            "ranks": record.cell.platform.world_size,
+            "step_s": record.primary.latency_s,
+            **{short: record.metrics.get(name) for name, short in names.items()},
+        }
+        for record in records
+        if record.primary and record.cell.workload.mode == "training" and record.cell.platform.world_size > 1
+    ]
+    return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+
+def agreement_sentence(table: pd.DataFrame) -> str:
+    """How far the hook and the difference of the same passes are apart; of :func:`overhead_table`."""
+    from labbench import words
+
+    if "exposed_hook_s" not in table:
+        return "No strategy here sends buckets that a hook could time."
+    both = table.dropna(subset=["exposed_hook_s", "exposed_same_s"])
+    apart = ((both["exposed_hook_s"] - both["exposed_same_s"]).abs() / both["step_s"]).max()
+    within = (both["exposed_hook_s"] <= both["hook_s"] * 1.01).all()
+    bound = "is never more than all messages" if within else "is more than all messages somewhere, which cannot be"
+    return (
+        f"What a hook sees as exposed and what the same passes take longer than silent ones are apart by at most "
+        f"{words.percent(float(apart))} of a step ({words.count(len(both), 'case')}); the exposed part {bound}."
+    )
+
+
+def memory_table(records: Sequence[Record]) -> pd.DataFrame:
+    """A row for each strategy and number of ranks: bytes of the fullest rank, counted and at the measured peak.
+
+    Returns
+    -------
+    DataFrame
+        ``strategy``, ``ranks``, ``parameters_bytes``, ``gradients_bytes``, ``optimizer_bytes``, ``peak_bytes`` (resident, above
+        what the process had before it made the model).
+    """
+    names = ("parameters_bytes", "gradients_bytes", "optimizer_bytes", "peak_bytes")
+    rows = [
+        {"strategy": record.cell.platform.runtime, "ranks": record.cell.platform.world_size}
+        | {name: record.metrics.get(name) for name in names}
+        for record in records
+        if record.primary and "parameters_bytes" in record.metrics
+    ]
+    return pd.DataFrame(rows)
+
+
+def scaling_text(records: Sequence[Record]) -> str:
+    """Strong and weak scaling as people read it."""
+    from labbench.distributed.scaling import scaling_sentences, scaling_table
+
+    parts = []
+    for kind in ("strong", "weak"):
+        table = scaling_table(records, kind)
+        if not table.empty:
+            shown = scaling_shown(table).to_string(index=False)
+            parts.append("\n".join([f"{kind} scaling", shown, "", *scaling_sentences(table)]))
+    lost = [str(record) for record in records if record.status != "ok"]
+    return "\n\n".join([*parts, *lost])
+
+
+def scaling_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Of :func:`labbench.distributed.scaling.scaling_table`, in units of people."""
+    from labbench import words
+
+    return pd.DataFrame(
+        {
+            "strategy": table["strategy"],
+            "ranks": table["ranks"].astype(str) + table["oversubscribed"].map({True: " (share cores)", False: ""}),
+            "batch": table["batch"],
+            "step": table["step_s"].map(words.seconds),
+            "speed-up": table["speedup"].map("{:.2f}".format),
+            "efficiency": table["efficiency"].map(words.percent),
+            "serial share": table["serial"].map(lambda value: "–" if value != value else words.percent(value)),
+            "straggler": table["straggler"].map(lambda value: "–" if value != value else f"{value:.2f}"),
+            "peak memory": table["peak_bytes"].map(words.size),
+            "pays": table["pays"].map({True: "yes", False: "no"}),
+        }
+    )

@@ -1,7 +1,9 @@
-"""Times of training steps by ranks together: a step takes as long as it takes the slowest rank."""
+"""Times of training steps, as each rank sees them; that a step takes as long as it takes the slowest is said by who reads them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +12,16 @@ import torch.distributed as dist
 
 from labbench.distributed.correct import DTYPES
 from labbench.distributed.decoder import batch, decoder
-from labbench.distributed.sizes import Shape
-from labbench.distributed.strategies import strategy
+from labbench.distributed.overlap import by_hook, by_trace
+from labbench.distributed.sizes import ONE, Shape
+from labbench.distributed.strategies import Spread, strategy
+from labbench.measure.memory import current_bytes, peak, release_garbage, return_heap
 
 if TYPE_CHECKING:
     from labbench.distributed.job import Pulse
 
 WARMUP = 3  # connections are made, buckets rebuilt (DDP does so after its first backward pass), graphs compiled
+CPU = "cpu"
 
 
 def time_steps(
@@ -27,25 +32,61 @@ def time_steps(
     Returns
     -------
     list of dict
-        For each mode ``step_s`` (slowest rank, each step), ``backward_s`` (forward and backward of it) and ``silent_s`` (the
-        same without communication of gradients, in turns with the others; None where the strategy cannot do that).
+        For each mode, of this rank and each step: ``step_s``, ``backward_s`` (forward and backward of it), ``silent_s`` (the same
+        without communication of gradients, in turns with the others; None where the strategy cannot do that) and ``busy_s``
+        (computing within ``backward_s``; None where that is not known). ``memory``: bytes by what they are, and the peak above
+        what the process had before. ``hook``, ``trace``: see :mod:`labbench.distributed.overlap`. ``forward_s`` of layers and
+        output for a single process.
     """
+    return_heap()
     sizes = Shape(**(shape or {}))
     return [_timed(pulse, name, steps, DTYPES[precision], sizes) for name in modes]
 
 
 def _timed(pulse: Pulse, name: str, steps: int, dtype: torch.dtype, sizes: Shape) -> dict[str, Any]:
-    spread = strategy(name).spread(decoder(sizes, dtype))
-    data = batch(sizes)
-    whole, passes, silent = [], [], []
-    for index in range(-WARMUP, steps):
+    mode, data = strategy(name), batch(sizes)
+
+    def make() -> Spread:
+        return mode.spread(decoder(sizes, dtype))
+
+    release_garbage()
+    before = current_bytes(CPU)
+    with peak(CPU) as highest:
+        spread = make()
+        for index in range(WARMUP):
+            pulse(f"{name}: warm-up {index}")
+            spread.backward(data)
+            held = held_bytes(spread)
+            spread.update()
+    if highest.bytes is not None:
+        held["peak"] = highest.bytes - before
+    found: dict[str, Any] = {"mode": name, "memory": held, "hook": None, "trace": None}
+    found["bubble"] = mode.bubble(dist.get_world_size())
+    if name == ONE:
+        with _forwards(spread.modules[0]) as found["forward_s"]:
+            found |= _steps(spread, data, name, steps, pulse)
+        return found
+    found |= _steps(spread, data, name, steps, pulse)
+    if found["busy_s"] is None:  # of a pipeline, a trace cannot tell a message from waiting for it
+        found["trace"] = by_trace(spread, data, pulse)
+        found["hook"] = by_hook(make, data, pulse)
+    return found
+
+
+def _steps(spread: Spread, data: Any, name: str, steps: int, pulse: Pulse) -> dict[str, Any]:
+    whole, passes, silent, busy = [], [], [], []
+    for index in range(-1, steps):
         pulse(f"{name}: step {index}")
         dist.barrier()
+        spread.computing_s()
         began = perf_counter()
         spread.backward(data)
         middle = perf_counter()
         spread.update()
         ended = perf_counter()
+        computing = spread.computing_s()
+        if computing is not None:
+            busy.append(computing)
         quiet = spread.silent()
         if quiet is not None:
             dist.barrier()
@@ -57,11 +98,50 @@ def _timed(pulse: Pulse, name: str, steps: int, dtype: torch.dtype, sizes: Shape
         whole.append(ended - began)
         passes.append(middle - began)
     return {
-        "mode": name,
-        "step_s": slowest(whole[WARMUP:]),
-        "backward_s": slowest(passes[WARMUP:]),
-        "silent_s": slowest(silent[WARMUP:]) if silent else None,
+        "step_s": whole[1:],
+        "backward_s": passes[1:],
+        "silent_s": silent[1:] if silent else None,
+        "busy_s": busy[1:] if busy else None,
     }
+
+
+def held_bytes(spread: Spread) -> dict[str, int]:
+    """Bytes of this rank's parameters, gradients and optimizer's states, counted tensor by tensor; shards as they are."""
+    from torch.distributed.tensor import DTensor
+
+    def size(value: Any) -> int:
+        own = value.to_local() if isinstance(value, DTensor) else value
+        return int(own.numel() * own.element_size())
+
+    parameters = [value for module in spread.modules for value in module.parameters()]
+    inner = getattr(spread.optimizer, "optim", spread.optimizer)  # ZeRO-1's own is within
+    states = [value for state in inner.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
+    return {
+        "parameters": sum(map(size, parameters)),
+        "gradients": sum(size(value.grad) for value in parameters if value.grad is not None),
+        "optimizer": sum(map(size, states)),
+    }
+
+
+@contextmanager
+def _forwards(model: Any) -> Iterator[list[list[float]]]:
+    """Seconds of the forward pass of each layer and of the output, a list each, while the block runs."""
+    parts = [*model.layers.values(), model.output]
+    found: list[list[float]] = [[] for _ in parts]
+    handles = []
+    for part, seconds in zip(parts, found, strict=True):
+        began: list[float] = []
+        handles.append(part.register_forward_pre_hook(lambda *_, began=began: began.append(perf_counter())))
+        handles.append(
+            part.register_forward_hook(
+                lambda *_, began=began, seconds=seconds: seconds.append(perf_counter() - began.pop())
+            )
+        )
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def slowest(seconds: list[float]) -> list[float]:

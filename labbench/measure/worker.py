@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from labbench.measure.memory import keep_heap, rss_of
 from labbench.measure.session import CellFailed, Job, Session
-from labbench.process import die_with_parent
+from labbench.process import die_with_parent, is_out_of_memory
 from labbench.records import Status
 
 if TYPE_CHECKING:
@@ -102,14 +102,9 @@ def _obey(session: Session, command: str, arguments: tuple[Any, ...]) -> tuple[s
     except Exception as error:  # a cell may fail in any way its model or runtime chooses; the record says how
         traceback.print_exc()
         text = str(error).strip() or type(error).__name__
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             return "out_of_memory", text
         return "failed", f"{type(error).__name__}: {text.splitlines()[0][:500]}"
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text or "bad_alloc" in text
 
 
 def pin(threads: int) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import torch
 
 from labbench.config import unknown_name
+from labbench.distributed.sizes import ONE
 from labbench.distributed.strategies.base import Spread, Strategy
 from labbench.distributed.strategies.context import Context
 from labbench.distributed.strategies.data import Data
+from labbench.distributed.strategies.one import One
 from labbench.distributed.strategies.pipeline import SCHEDULES, Pipeline
 from labbench.distributed.strategies.sharded import Sharded
 from labbench.distributed.strategies.tensor import Tensor
@@ -45,7 +47,9 @@ MODES: dict[str, Strategy] = {
 
 
 def strategy(name: str) -> Strategy:
-    """The strategy of that name; raises ConfigError, naming the nearest known one."""
+    """The strategy of that name, or ``one``: a single process; raises ConfigError, naming the nearest known one."""
+    if name == ONE:
+        return One()
     if name not in MODES:
         raise unknown_name("strategy", name, MODES)
     return MODES[name]

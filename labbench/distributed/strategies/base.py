@@ -38,7 +38,11 @@ class Spread(ABC):
 
     @abstractmethod
     def backward(self, batch: Batch) -> torch.Tensor:
-        """Forward and backward of a whole step; the mean loss of the whole batch, on every rank."""
+        """Forward and backward of a whole step; the loss as this rank has it (:meth:`loss` makes it everyone's)."""
+
+    def loss(self, value: torch.Tensor) -> torch.Tensor:
+        """The mean loss of the whole batch, on every rank, from what :meth:`backward` returned; all ranks take part."""
+        return whole(value)
 
     def gradients(self) -> dict[str, torch.Tensor]:
         """Gradients by name of the parameter, whole tensors; those of this rank's stages in a pipeline."""
@@ -70,6 +74,10 @@ class Spread(ABC):
         """In this context the backward pass communicates nothing; None where the strategy cannot be silenced."""
         return None
 
+    def computing_s(self) -> float | None:
+        """Seconds that this rank computed since it was last asked; None where that cannot be told from waiting."""
+        return None
+
 
 @dataclass(frozen=True)
 class Strategy(ABC):
@@ -98,6 +106,10 @@ class Strategy(ABC):
         Unsupported
             If that cannot be done with so many ranks or on this platform.
         """
+
+    def bubble(self, ranks: int) -> float | None:
+        """Share of a step that a rank waits for others by the strategy's own formula; None where it has none."""
+        return None
 
     def check_world(self) -> None:
         """Raises Unsupported if the number of ranks will not do."""

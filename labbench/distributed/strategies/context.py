@@ -35,6 +35,10 @@ class ContextSpread(Spread):
             if parameter.grad is not None:
                 dist.all_reduce(parameter.grad)
                 parameter.grad.div_(dist.get_world_size())
+        return value
+
+    def loss(self, value: torch.Tensor) -> torch.Tensor:
+        """As in the base class."""
         return mean_over_ranks(value)
 
 

@@ -30,11 +30,14 @@ HOOKS = ("allreduce_hook", "fp16_compress_hook", "bf16_compress_hook")
 
 
 class DataSpread(Spread):
-    """A replica and its share of the batch; gradients are averaged by buckets during the last backward pass of a step."""
+    """A replica and its share of the batch; gradients are averaged by buckets during the last backward pass of a step.
 
-    def __init__(self, replica: DistributedDataParallel, run: Any, accumulation: int) -> None:
+    ``hooked``: buckets are sent by a hook.
+    """
+
+    def __init__(self, replica: DistributedDataParallel, run: Any, accumulation: int, hooked: bool = False) -> None:
         self.modules = [replica]
-        self.replica, self.run, self.accumulation = replica, run, accumulation
+        self.replica, self.run, self.accumulation, self.hooked = replica, run, accumulation, hooked
 
     def backward(self, batch: Batch) -> torch.Tensor:
         """As in the base class."""
@@ -47,7 +50,11 @@ class DataSpread(Spread):
                 value = loss(self.run(ids), targets) / self.accumulation
                 value.backward()
             total += value.detach()
-        return mean_over_ranks(total)
+        return total
+
+    def loss(self, value: torch.Tensor) -> torch.Tensor:
+        """As in the base class."""
+        return mean_over_ranks(value)
 
     def silent(self) -> AbstractContextManager[Any]:
         """As in the base class."""
@@ -94,7 +101,7 @@ class Data(Strategy):
 
             replica.register_comm_hook(None, getattr(default_hooks, self.hook))
         run = torch.compile(replica, backend=self.backend) if self.backend else replica
-        spread = DataSpread(replica, run, self.accumulation)
+        spread = DataSpread(replica, run, self.accumulation, self.hook is not None)
         if self.zero:
             from torch.distributed.optim import ZeroRedundancyOptimizer
 

@@ -31,7 +31,7 @@ class OneSpread(Spread):
 
 @dataclass(frozen=True)
 class One(Strategy):
-    """No strategy: all of it in this process."""
+    """No strategy: all of it in this process; what the speed of the others is measured against."""
 
     def spread(self, model: Decoder) -> Spread:
         """As in the base class."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,9 +30,28 @@ SCHEDULES = {  # schedule of torch.distributed.pipelining, stages on each rank
 class PipelineSpread(Spread):
     """Stages of this rank and the schedule that runs them; the last rank has the last stage and its loss."""
 
-    def __init__(self, modules: list[Any], schedule: Any) -> None:
+    def __init__(self, modules: list[Any], stages: list[Any], schedule: Any) -> None:
         self.modules, self.schedule = modules, schedule
         self.optimizer = adamw(self.modules)
+        self.computing = 0.0
+        for stage in stages:  # between its passes a rank sends, receives and waits
+            for name in ("forward_one_chunk", "backward_one_chunk", "backward_weight_one_chunk"):
+                setattr(stage, name, self._timed(getattr(stage, name)))
+
+    def _timed(self, run: Any) -> Any:
+        def timed(*arguments: Any, **options: Any) -> Any:
+            began = perf_counter()
+            try:
+                return run(*arguments, **options)
+            finally:
+                self.computing += perf_counter() - began
+
+        return timed
+
+    def computing_s(self) -> float:
+        """As in the base class."""
+        seconds, self.computing = self.computing, 0.0
+        return seconds
 
     def backward(self, batch: Batch) -> torch.Tensor:
         """As in the base class; the schedule divides gradients by the number of micro-batches."""
@@ -43,8 +63,11 @@ class PipelineSpread(Spread):
             self.schedule.step(*inputs, target=targets, losses=losses)
         else:
             self.schedule.step(*inputs)
-        value = torch.stack(losses).mean().detach() if losses else torch.zeros((), dtype=self.dtype)
-        dist.broadcast(value, src=last)
+        return torch.stack(losses).mean().detach() if losses else torch.zeros((), dtype=self.dtype)
+
+    def loss(self, value: torch.Tensor) -> torch.Tensor:
+        """As in the base class; the last rank has it."""
+        dist.broadcast(value, src=dist.get_world_size() - 1)
         return value
 
     @property
@@ -83,4 +106,13 @@ class Pipeline(Strategy):
         ]
         kind = getattr(schedules, name)
         schedule = kind(stages if each > 1 else stages[0], n_microbatches=self.micro_batches, loss_fn=loss)
-        return PipelineSpread(modules, schedule)
+        return PipelineSpread(modules, stages, schedule)
+
+    def bubble(self, ranks: int) -> float | None:
+        """``(P - 1) / (M V + P - 1)`` of P ranks, M micro-batches and V stages a rank (Narayanan et al. 2021, section 2.2).
+
+        A schedule without bubbles (zero bubble) has none of it; what it has left depends on how a backward pass divides.
+        """
+        if "ZeroBubble" in SCHEDULES[self.schedule][0]:
+            return None
+        return (ranks - 1) / (self.micro_batches * SCHEDULES[self.schedule][1] + ranks - 1)

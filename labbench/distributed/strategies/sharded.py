@@ -38,7 +38,11 @@ class ShardedSpread(Spread):
             value = loss(self.model(ids), targets) / self.accumulation
             value.backward()
             total += value.detach()
-        return mean_over_ranks(total)
+        return total
+
+    def loss(self, value: torch.Tensor) -> torch.Tensor:
+        """As in the base class."""
+        return mean_over_ranks(value)
 
     def silent(self) -> AbstractContextManager[Any]:
         """As in the base class; parameters are gathered all the same."""

@@ -21,7 +21,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 from labbench.distributed.decoder import loss
-from labbench.distributed.strategies.base import Batch, Spread, Strategy, adamw, whole
+from labbench.distributed.strategies.base import Batch, Spread, Strategy, adamw
 from labbench.distributed.strategies.sharded import ShardedSpread
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class TensorSpread(Spread):
         with loss_parallel() if self.loss_parallel else nullcontext():
             value = loss(self.modules[0](ids), targets)
             value.backward()
-        return whole(value.detach())
+        return value.detach()
 
 
 @dataclass(frozen=True)
