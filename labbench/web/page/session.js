@@ -17,6 +17,9 @@ let loaded = null; // bundle and threads: a page can load the runtime once only
 let session = null;
 let feeds = null;
 
+/** The caller's: not an answer, but a rejection. */
+class Mistake extends Error {}
+
 /** [kind, device]: "webnn-cpu" is "webnn" on "cpu"; the others have no device. */
 function split(provider) {
   return provider.startsWith('webnn-') ? ['webnn', provider.slice('webnn-'.length)] : [provider, null];
@@ -30,9 +33,9 @@ async function missing(provider) {
 
 async function load(provider, threads) {
   const bundle = BUNDLES[split(provider)[0]];
-  if (!bundle) throw new TypeError(`unknown provider ${provider}`);
+  if (!bundle) throw new Mistake(`unknown provider ${provider}`);
   if (loaded && (loaded.bundle !== bundle || loaded.threads !== threads)) {
-    throw new TypeError(`the runtime is loaded as ${loaded.bundle} with ${loaded.threads} threads: load the page again`);
+    throw new Mistake(`the runtime is loaded as ${loaded.bundle} with ${loaded.threads} threads: load the page again`);
   }
   if (!loaded) {
     ort = await import(new URL(bundle, ORT).href);
@@ -112,7 +115,7 @@ export async function open({ model, inputs, provider, threads = 1, dims, where =
     told.adapter = provider.startsWith('webgpu') ? adapterInfo() : null;
     return { ...told, error: null };
   } catch (error) {
-    if (error instanceof TypeError && stage === 'runtime' && !ort) throw error;
+    if (error instanceof Mistake) throw error;
     const words = describe(error);
     if (stage === 'session' && words.message.includes('fallback')) told.placement = await placement(content, provider, dims);
     told.adapter = provider.startsWith('webgpu') ? adapterInfo() : null;
@@ -124,7 +127,7 @@ export async function open({ model, inputs, provider, threads = 1, dims, where =
 const call = () => session.run(feeds);
 
 function ready() {
-  if (!session) throw new TypeError('no session: open one first');
+  if (!session) throw new Mistake('no session: open one first');
 }
 
 export async function close() {
