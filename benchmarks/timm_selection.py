@@ -138,7 +138,7 @@ def predicted(train: pd.DataFrame, test: pd.DataFrame, ceilings: dict, graphs: G
     near = nearest(versioned(train), "latency_s", ceilings)(versioned(test))
     bound = roofline(train, "latency_s", ceilings)(test)
     guesses = dict(zip(METHODS, (found["point"], found["law"], bound, near), strict=True))
-    reach = {name: found[name] for name in found if str(name).startswith("reach_")}
+    reach = {name: found[name] for name in found if str(name).startswith(("reach_", "shared"))}
     return test[list(KEPT)].astype({"model": str}).assign(**guesses, **reach, inside=inside)
 
 
@@ -281,7 +281,7 @@ def print_devices(cells: pd.DataFrame, seeds: int) -> None:
 def belief(cells: pd.DataFrame) -> Belief:
     """What is predicted of the seconds of a call."""
     reach = cells[[f"reach_{level:g}" for level in LEVELS]].to_numpy(float)
-    return Belief.of_reach(cells["labbench"].to_numpy(float), reach, LEVELS)
+    return Belief.of_reach(cells["labbench"].to_numpy(float), reach, LEVELS, cells["shared"].to_numpy(float))
 
 
 def safe(cells: pd.DataFrame, limits: list[np.ndarray]) -> pd.DataFrame:

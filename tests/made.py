@@ -138,16 +138,29 @@ def made_frame(*records: Record) -> pd.DataFrame:
 
 
 def study(
-    families: tuple[str, ...] = FAMILIES, runtimes: tuple[str, ...] = tuple(LAWS), scatter: float = 0.0
+    families: tuple[str, ...] = FAMILIES,
+    runtimes: tuple[str, ...] = tuple(LAWS),
+    scatter: float = 0.0,
+    apart: float = 0.0,
 ) -> list[Record]:
-    """Every family on every runtime; ``scatter`` multiplies each family's latency by a fixed, alternating factor."""
+    """Every family on every runtime; ``scatter`` multiplies each family's latency by a fixed, alternating factor.
+
+    ``apart`` does the same with a factor that differs from runtime to runtime.
+    """
+    random = np.random.default_rng(0)
     records = []
     for index, family in enumerate(families):
         demand = footprint(index)
         factor = 1 + scatter * (1 if index % 2 else -1)
         memory = 3e7 + demand.parameter_bytes + 0.5 * demand.activation_bytes
         records += [
-            record(f"{family}-tiny", runtime, law_seconds(demand, runtime) * factor, demand=demand, memory=memory)
+            record(
+                f"{family}-tiny",
+                runtime,
+                law_seconds(demand, runtime) * factor * (1 + apart * random.uniform(-1, 1)),
+                demand=demand,
+                memory=memory,
+            )
             for runtime in runtimes
         ]
     return records

@@ -1,14 +1,16 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import ENVIRONMENTS, made_frame, study
-from scipy.stats import lognorm
+from scipy.stats import lognorm, norm
 
-from labbench.prediction import PredictionConfig, Predictor
+from labbench.prediction import PredictionConfig, Predictor, missing
 from labbench.prediction.conformal import Radius, radius
+from labbench.prediction.residual import in_common
 from labbench.selection.chances import Belief, chances_of_best, levels_with, likely
 
 LEVELS = levels_with(0.9, 0.95)
@@ -91,6 +93,45 @@ def test_the_chance_to_be_the_best_is_that_of_the_distributions():
 def test_equal_options_share_their_chance():
     both = one().followed_by(one())
     assert chances_of_best({"cost": both}, {"cost": 1.0}) == pytest.approx([0.5, 0.5], abs=0.03)
+
+
+def test_errors_in_common_favour_no_option():
+    first, second = one(1.0, 1 / 1.5, 1.5), one(1.1, 1.1 / 1.5, 1.1 * 1.5)
+    both = first.followed_by(second)
+    apart, together = (
+        chances_of_best({"latency": replace(both, shared=np.full(2, shared))}, {"latency": 1.0})[0]
+        for shared in (0.0, 0.95)
+    )
+    sd = math.log(1.5) / 1.959964 * math.sqrt(2)
+    assert apart == pytest.approx(norm.cdf(math.log(1.1) / sd), abs=0.03)
+    assert together == pytest.approx(norm.cdf(math.log(1.1) / (sd * math.sqrt(0.05))), abs=0.03)
+
+
+def test_an_error_of_its_own_leaves_less_in_common():
+    wide = replace(one(1.0, 1 / 1.2, 1.2), shared=np.array([0.8]))
+    assert wide.blurred(np.zeros(1)).in_common == pytest.approx([0.8])
+    own = math.log(1.2) / 1.959964
+    assert wide.blurred(np.array([own])).in_common == pytest.approx([0.4])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from((0.0, 0.3, 0.7, 0.95)), st.integers(0, 100))
+def test_the_share_of_errors_in_common_is_found(share, seed):
+    random = np.random.default_rng(seed)
+    asked = np.repeat(np.arange(150), 6)
+    errors = np.sqrt(share) * random.standard_normal(150)[asked] + np.sqrt(1 - share) * random.standard_normal(900)
+    assert in_common(errors, asked) == pytest.approx(share, abs=0.12)
+    assert in_common(errors[:12], asked[:12]) == 0.0, "two questions tell nothing"
+
+
+def test_a_model_that_is_slow_everywhere_leaves_little_doubt_which_option_is_best():
+    records = [
+        r for r in study(scatter=0.3) if r.cell.workload.model != "t5-tiny" or r.cell.platform.runtime == "eager"
+    ]
+    frame = made_frame(*records)
+    predictor = Predictor().fit(frame, ENVIRONMENTS)
+    told = predictor.predict(missing(frame), levels=LEVELS[1:])
+    assert (told["latency_shared"] > 0.5).all()
 
 
 def test_what_a_weight_is_worth():

@@ -137,7 +137,9 @@ class Predictor:
             and ``memory_increase_bytes``, ``memory_increase_low_bytes``, ``memory_increase_high_bytes``; ``level`` (coverage the
             interval stands for), ``provenance`` (``predicted``), ``method``, ``out_of_domain`` and ``reason``; of further intervals
             ``latency_reach_<level>`` and ``memory_increase_reach_<level>``: half-width in the log, infinite where too little was
-            learnt from to support the level. A row that cannot be predicted has no values and says why in ``reason``.
+            learnt from to support the level; and ``latency_shared`` and ``memory_increase_shared``: how much of an error's variance
+            all cells of one model and size have in common on devices of one kind. A row that cannot be predicted has no values and
+            says why in ``reason``.
         """
         import pandas as pd
 
@@ -161,6 +163,7 @@ class Predictor:
             stem, unit = name.rsplit("_", 1)
             ends = {name: "point", f"{stem}_low_{unit}": "low", f"{stem}_high_{unit}": "high"}
             ends |= {f"{stem}_reach_{one:g}": f"reach_{one:g}" for one in levels}
+            ends |= {f"{stem}_shared": "shared"} if levels else {}
             for column, value in ends.items():
                 out[column] = pd.Series(np.nan, index=table.index).where(~answered, values[value].reindex(table.index))
         out["level"] = np.where(answered, min(q.radius(level).level for q in self.quantities.values()), np.nan)

@@ -18,7 +18,7 @@ from labbench.prediction.batches import Batches
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.conformal import Radius
 from labbench.prediction.elsewhere import Cells, Elsewhere
-from labbench.prediction.features import with_shares
+from labbench.prediction.features import kind_of, with_shares
 from labbench.prediction.residual import MANY_ROWS, Residual, folds_by_group
 from labbench.words import count
 
@@ -67,6 +67,8 @@ class Features(Protocol):
         """Shape (n, q)."""
 
 
+# cells on devices of one kind that agree in these err alike, as options of one question
+QUESTION = ("architecture", "mode", "series", "seq_len", "image_size", "frames", "audio_s")
 CHUNK = 20_000  # rows predicted at a time, so that memory does not grow with the question
 MIN_FAMILIES = 3  # cross-fitting needs training families left when one is held out and one is scored
 
@@ -130,13 +132,15 @@ class Quantity:
         design, features = form.design(frame), form.features(frame)
         law, table = form.fit(design, y), features.table(frame)
         own = law.parts(design)
+        alike = [kind_of(frame).to_numpy(), *(name for name in QUESTION if name in frame)]
+        asked = frame.groupby(alike, dropna=False, observed=True, sort=False).ngroup().to_numpy()
 
         def residual(apart: np.ndarray) -> Residual:
             folds = list(folds_by_group(apart, config.inner_folds, config.seed))
             parts = np.empty_like(own)
             for train, test in folds:
                 parts[test] = law.fit(design.take(train), y[train]).parts(design.take(test))
-            return Residual.fit(with_shares(table, parts), np.log(y / parts.sum(axis=1)), apart, folds, config)
+            return Residual.fit(with_shares(table, parts), np.log(y / parts.sum(axis=1)), apart, folds, config, asked)
 
         near = residual(frame["architecture"].to_numpy(str)) if len(y) >= MANY_ROWS else None
         learnt = Cells.of(frame, table, law.parts(design, elsewhere=True), features)
@@ -175,7 +179,8 @@ class Quantity:
         DataFrame
             ``point``, ``low``, ``high`` in the quantity's unit; ``law``: the fitted law alone; ``probes``: where the configuration
             carries no law, how many such cells were measured on its device, else missing; ``reach_<level>`` of each of the further
-            intervals: its half-width in the log, infinite where too little was learnt from to support the level.
+            intervals: its half-width in the log, infinite where too little was learnt from to support the level; ``shared``: how
+            much of an error's variance all cells of one model and size on devices of one kind have in common.
         """
         import pandas as pd
 
@@ -204,18 +209,22 @@ class Quantity:
             return [of.radius(level).value, *(of.radius(one).at(one) for one in levels)]
 
         shift, reach = np.zeros(len(frame)), np.zeros((len(frame), 1 + len(levels)))
+        shared = np.zeros(len(frame))
         for residual, rows in ((self.near, known), (self.far, ~known)):
             if residual is not None and rows.any():
                 shift[rows] = residual.correction(seen[rows])
                 reach[rows] = np.outer(residual.spread(seen[rows]), radii(residual))
+                shared[rows] = residual.shared
         shift, probes = np.where(corrected, shift, 0.0), np.full(len(frame), np.nan)
         if self.siblings is not None and (same := self.siblings.known(frame)).any():
             shift[same], sd = self.siblings.told(frame[same])
-            reach[same] = np.outer(sd, radii(self.siblings))
+            reach[same], shared[same] = np.outer(sd, radii(self.siblings)), 0.0
         if len(away):
             there = Cells.of(frame.iloc[away], table[away], parts[away], self.features)
             shift[away], reach[away], probes[away] = self.elsewhere.predict(there, (level, *levels))
+            shared[away] = 0.0
         point, spread = law * np.exp(shift), np.exp(reach[:, 0])
         columns = {"point": point, "low": point / spread, "high": point * spread, "law": law, "probes": probes}
+        columns["shared"] = shared
         columns |= {f"reach_{one:g}": reach[:, number] for number, one in enumerate(levels, 1)}
         return pd.DataFrame(columns, index=frame.index)

@@ -20,6 +20,8 @@ MAX_CORRECTION = 0.7  # of the residual in the log (a factor of 2): trees know n
 MANY_ROWS = 2000  # from here on forests, and intervals as wide as each cell's own error is expected to be
 TREES, LEAST_ROWS, SOME_FEATURES = 150, 2, 0.4  # of the forest that corrects; each split looks at some of the features
 SCALE_TREES, SCALE_LEAST_ROWS = 100, 20  # of the forest that foretells the size of an error
+MIN_QUESTIONS = 5  # of which common errors are told
+MOST_SHARED = 0.98  # no errors are quite the same
 LEAST_SCALE = 0.01  # in the log: an error of 1 % is about what repeated measurements differ by
 
 
@@ -40,6 +42,8 @@ class Residual:
         Absolute out-of-fold errors in the log over their scale, and the group of each: what intervals are made of.
     typical : float
         Median scale.
+    shared : float
+        In 0..1: how much of an error's variance is common to all cells of one question, e.g. one model's on several platforms.
     """
 
     model: Any
@@ -48,6 +52,7 @@ class Residual:
     scores: np.ndarray
     groups: np.ndarray
     typical: float = 1.0
+    shared: float = 0.0
 
     @classmethod
     def fit(
@@ -57,6 +62,7 @@ class Residual:
         groups: np.ndarray,
         folds: Sequence[tuple[np.ndarray, np.ndarray]],
         config: PredictionConfig,
+        asked: np.ndarray | None = None,
     ) -> Residual:
         """Learn from the cross-fitted errors of a law.
 
@@ -70,6 +76,8 @@ class Residual:
         folds : sequence of (train, test)
             Rows; no group on both sides.
         config : PredictionConfig
+        asked : array, shape (n,), optional
+            The question that a row is an option of; default: nothing is known of common errors.
         """
         many = len(error) >= MANY_ROWS
         model, weight = None, 0.0
@@ -82,14 +90,16 @@ class Residual:
             weight = weight if helps(error, error - weight * learnt, groups) else 0.0
             if weight > 0:
                 model = learn(features, _bounded(error), config)
-        left = np.abs(error - weight * learnt)
+        signed = error - weight * learnt
+        left = np.abs(signed)
         if not many:
-            return cls(model, weight, None, left, groups)
+            return cls(model, weight, None, left, groups, shared=in_common(signed, asked))
         foretold = np.empty(len(error))
         for train, test in folds:
             foretold[test] = _scale(_sized(features[train], left[train], config), features[test])
         typical = float(np.median(foretold))
-        return cls(model, weight, _sized(features, left, config), left / foretold, groups, typical)
+        shared = in_common(signed / foretold, asked)
+        return cls(model, weight, _sized(features, left, config), left / foretold, groups, typical, shared)
 
     @property
     def learner(self) -> str | None:
@@ -137,6 +147,29 @@ def helps(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> bool:
     names, member, counts = np.unique(groups, return_inverse=True, return_counts=True)
     gains = np.bincount(member, np.abs(before) - np.abs(after)) / counts
     return bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(names)))
+
+
+def in_common(errors: np.ndarray, asked: np.ndarray | None) -> float:
+    """Share of the variance of errors that rows of one question have in common, in 0..1; 0 where too few tell.
+
+    The intraclass correlation of one-way analysis of variance, ICC(1) (Fisher 1925; Donner 1986, Int. Stat. Rev. 54, eq. 2.1),
+    of errors that are bounded at their outermost percents, so that no single failure tells it.
+    """
+    if asked is None:
+        return 0.0
+    _, member, counts = np.unique(asked, return_inverse=True, return_counts=True)
+    several = counts[member] > 1
+    questions, rows = int((counts > 1).sum()), int(several.sum())
+    if questions < MIN_QUESTIONS:
+        return 0.0
+    _, member, counts = np.unique(asked[several], return_inverse=True, return_counts=True)
+    bounded = np.clip(errors[several], *np.quantile(errors[several], (0.01, 0.99)))
+    means = np.bincount(member, bounded) / counts
+    between = float(counts @ (means - bounded.mean()) ** 2) / (questions - 1)
+    within = float(((bounded - means[member]) ** 2).sum()) / (rows - questions)
+    typical = (rows - float(counts @ counts) / rows) / (questions - 1)
+    total = between + (typical - 1) * within
+    return float(np.clip((between - within) / total, 0.0, MOST_SHARED)) if total > 0 else 0.0
 
 
 def _boosted(features: np.ndarray, error: np.ndarray, config: PredictionConfig) -> Any:

@@ -12,7 +12,7 @@ five families can be 95 % safe.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -37,12 +37,15 @@ class Belief:
         Coverage of central intervals, ascending, the first 0.
     below, above : array, shape (n, k)
         How far their ends lie from the point; infinite where the level is not supported.
+    shared : array, shape (n,), optional
+        How much of each option's error is common to the options of one question, as a share of its variance; default: nothing.
     """
 
     point: np.ndarray
     levels: np.ndarray
     below: np.ndarray
     above: np.ndarray
+    shared: np.ndarray | None = None
 
     @classmethod
     def of_interval(
@@ -56,22 +59,29 @@ class Belief:
         return cls(point, np.array(levels), *(np.where(ratio > 0, one[:, None] * ratio, 0.0) for one in ends))
 
     @classmethod
-    def of_reach(cls, point: np.ndarray, reach: np.ndarray, levels: tuple[float, ...]) -> Belief:
+    def of_reach(
+        cls, point: np.ndarray, reach: np.ndarray, levels: tuple[float, ...], shared: np.ndarray | None = None
+    ) -> Belief:
         """With intervals that reach as far either way; ``reach`` has shape (n, k)."""
-        return cls(point, np.array(levels), reach, reach)
+        return cls(point, np.array(levels), reach, reach, shared)
 
     def __len__(self) -> int:
         return len(self.point)
 
+    @property
+    def in_common(self) -> np.ndarray:
+        """``shared``, zero where nothing is known of it."""
+        return np.zeros(len(self)) if self.shared is None else self.shared
+
     def take(self, rows: np.ndarray) -> Belief:
         """Some of them."""
-        return Belief(self.point[rows], self.levels, self.below[rows], self.above[rows])
+        return Belief(self.point[rows], self.levels, self.below[rows], self.above[rows], self.in_common[rows])
 
     def followed_by(self, other: Belief) -> Belief:
         """These and then those."""
-        both = ((getattr(self, name), getattr(other, name)) for name in ("point", "below", "above"))
-        point, below, above = (np.concatenate(pair) for pair in both)
-        return Belief(point, self.levels, below, above)
+        both = ((getattr(self, name), getattr(other, name)) for name in ("point", "below", "above", "in_common"))
+        point, below, above, shared = (np.concatenate(pair) for pair in both)
+        return Belief(point, self.levels, below, above, shared)
 
     def times(self, factor: np.ndarray) -> Belief:
         """Of the quantity times an exact number."""
@@ -80,7 +90,12 @@ class Belief:
     def blurred(self, sd: np.ndarray) -> Belief:
         """Of the quantity times a factor that is known to ``sd`` in the log, independent of it: reaches add as deviations do."""
         more = np.outer(sd, [_normal_reach(level) for level in self.levels])
-        return replace(self, below=np.hypot(self.below, more), above=np.hypot(self.above, more))
+        below, above = np.hypot(self.below, more), np.hypot(self.above, more)
+        with np.errstate(invalid="ignore"):
+            own = np.nan_to_num(
+                self.below[:, 1] / np.maximum(below[:, 1], TINY)
+            )  # of the deviation, what was there before
+        return replace(self, below=below, above=above, shared=self.in_common * own**2)
 
     @property
     def told(self) -> np.ndarray:
@@ -153,18 +168,30 @@ def levels_with(*probabilities: float | None) -> tuple[float, ...]:
     return tuple(sorted(known | asked))
 
 
-def chances_of_best(beliefs: Mapping[str, Belief], weights: Mapping[str, float], seed: int = 0) -> np.ndarray:
+def chances_of_best(
+    beliefs: Mapping[str, Belief], weights: Mapping[str, float], kin: Sequence[object] | None = None, seed: int = 0
+) -> np.ndarray:
     """Probability that each option has the least weighted sum of logs, shape (n,), by drawing all of them many times.
 
     NaN if of none of them more than a point is known. A point is taken for exact beside others that have an interval.
-    Quantities of one option are drawn together, as if they erred together (its cost is its time times a price); options are
-    drawn independently: errors that options of one model share favour none of them, so that this errs on the side of doubt.
+    Quantities of one option are drawn together, as if they erred together (its cost is its time times a price). What errors of
+    options of one ``kin`` have in common (``Belief.shared``; default: all are kin) is drawn once for all of them, and favours none:
+    a model that is slower than predicted on one GPU is so on the others (a Gaussian copula).
     """
+    from scipy.special import ndtr
+
     first = next(iter(beliefs.values()))
     if not any(belief.told.any() for belief in beliefs.values()):
         return np.full(len(first), np.nan)
-    uniform = np.random.default_rng(seed).random((len(first), DRAWS))
-    total = sum(weight * np.log(beliefs[name].draw(uniform)) for name, weight in weights.items())
+    random = np.random.default_rng(seed)
+    names, kind = np.unique([str(one) for one in kin] if kin is not None else ["all"] * len(first), return_inverse=True)
+    common, own = random.standard_normal((len(names), DRAWS))[kind], random.standard_normal((len(first), DRAWS))
+
+    def drawn_of(belief: Belief) -> np.ndarray:
+        shared = belief.in_common[:, None]
+        return belief.draw(ndtr(np.sqrt(shared) * common + np.sqrt(1 - shared) * own))
+
+    total = sum(weight * np.log(drawn_of(beliefs[name])) for name, weight in weights.items())
     drawn = np.asarray(total)
     drawn = np.where(np.isnan(drawn), np.inf, drawn)
     best = drawn == drawn.min(axis=0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labbench.prediction.features import kind_of
 from labbench.selection.chances import Belief, chances_of_best
 from labbench.selection.decision import Choice, Decision
 from labbench.selection.doubts import to_measure
@@ -89,11 +90,12 @@ def select(
     beliefs, front = _beliefs(found, requirements), table[list(FRONT)].to_numpy(float)
     rank, tied, on_front, best = np.zeros(size, int), np.zeros(size, bool), np.zeros(size, bool), np.full(size, np.nan)
     groups = [places for _, places in sorted(table.groupby("question").indices.items())]
-    ranks = []
+    kinds, ranks = kind_of(table).to_numpy(str), []
     for places in groups:
         left = places[allowed[places]]
         if len(left):
-            best[left] = chances_of_best({name: one.take(left) for name, one in beliefs.items()}, requirements.goals)
+            of_left = {name: one.take(left) for name, one in beliefs.items()}
+            best[left] = chances_of_best(of_left, requirements.goals, kinds[left])
             on_front[left] = non_dominated(front[left])
         ranked, ties, reason = _rank(compared.loc[left].assign(chance=best[left]), requirements)
         rank[ranked], tied[ties] = np.arange(1, len(ranked) + 1), len(ties) > 1

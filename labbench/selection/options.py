@@ -287,17 +287,20 @@ def _predicted(
     table[["threads_asked", "memory_format"]] = _as_asked(frame, cells)
     beliefs = {
         "memory": Belief.of_reach(
-            _floats(told, "memory_increase_bytes"), _reach(told, "memory_increase", levels), levels
+            _floats(told, "memory_increase_bytes"),
+            _reach(told, "memory_increase", levels),
+            levels,
+            _shared(told, "memory_increase"),
         )
     }
     for end in ENDS:
         table[f"memory{end}_bytes"] = _floats(told, f"memory_increase{end}_bytes")
     for percentile, stem in TAILS.items():
         ratio, sd = _tail_ratio(frame, cells, percentile)
-        belief = Belief.of_reach(_floats(told, "latency_s") * ratio, _reach(told, "latency", levels), levels).blurred(
-            sd
+        known = Belief.of_reach(
+            _floats(told, "latency_s") * ratio, _reach(told, "latency", levels), levels, _shared(told, "latency")
         )
-        beliefs[stem] = belief
+        beliefs[stem] = belief = known.blurred(sd)
         reach = np.hypot(
             np.log(_floats(told, "latency_high_s") / _floats(told, "latency_s")), _normal(requirements) * sd
         )
@@ -328,6 +331,11 @@ def _reach(told: pd.DataFrame, stem: str, levels: tuple[float, ...]) -> np.ndarr
         if level > 0:
             reach[:, number] = _floats(told, f"{stem}_reach_{level:g}")
     return np.nan_to_num(reach, nan=np.inf, posinf=np.inf)
+
+
+def _shared(told: pd.DataFrame, stem: str) -> np.ndarray:
+    """How much of an error the options of one question have in common, shape (n,)."""
+    return np.nan_to_num(_floats(told, f"{stem}_shared"))
 
 
 def _tail_ratio(frame: pd.DataFrame, cells: pd.DataFrame, percentile: int) -> tuple[np.ndarray, np.ndarray]:
