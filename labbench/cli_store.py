@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Written out, not read from labbench.importers: --help must not wait for pydantic. A test holds the two together.
-IMPORT_FORMATS = ("jsonl", "timm", "neusight", "optimum-benchmark", "pyperf")
+IMPORT_FORMATS = ("jsonl", "timm", "neusight", "optimum-benchmark", "pyperf", "labbench-web")
 
 Command = Callable[[str, Callable[[Any], int], str, str], argparse.ArgumentParser]
 Option = Callable[[argparse.ArgumentParser], None]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from labbench.config import ConfigError, unknown_name
-from labbench.importers import neusight, optimum, pyperf, timm
+from labbench.importers import neusight, optimum, pyperf, timm, web
 from labbench.importers.base import File, Import, Skipped, Unreadable, identified
 
 __all__ = ["FORMATS", "Format", "Import", "Skipped", "Unreadable", "identified", "read_foreign"]
@@ -51,6 +51,7 @@ FORMATS = {
         "optimum-benchmark's benchmark.json or benchmark_report.json", optimum.recognises, optimum.read, optimum.OPTIONS
     ),
     "pyperf": Format("pyperf's JSON", pyperf.recognises, pyperf.read),
+    "labbench-web": Format("what the page of `labbench web serve` saves", web.recognises, web.read),
 }
 KNOWN = "known are " + "; ".join(f"{name}: {one.about}" for name, one in FORMATS.items())
 FEW = 10  # reasons in the error about a folder without results

@@ -24,11 +24,14 @@ NEVER_S = 10**6  # time-outs of the drivers: a deadline here comes first
 
 # The page's side of a call: the function's value or the error that it threw, as text that every driver passes on alike. Firefox
 # starts a call again in the page that it shows instead of one whose process has ended, so a page has a mark of its own.
+# WebKitGTK says that a page is loaded before its modules have run: a call waits for the object that it goes to.
 MARK = "async (page) => { window.labbenchPage = page; }"
 CALL = """async (path, text, page) => {
   if (window.labbenchPage !== page) return JSON.stringify({lost: true});
   try {
     const names = path.split('.');
+    const late = performance.now() + 10000;
+    while (!(names[0] in window) && performance.now() < late) await new Promise((next) => setTimeout(next, 10));
     const owner = names.slice(0, -1).reduce((object, name) => object[name], window);
     const value = await owner[names.at(-1)](JSON.parse(text));
     return JSON.stringify({value});

@@ -43,7 +43,7 @@ import { adapterInfo, describe, gpuMissing, mlMissing, NativeWorker } from './la
 import { array, base64 } from './arrays.js';
 import { now, samples, step } from './clock.js';
 import { LogMel } from './mel.js';
-import { functions } from './session.js';
+import { absolute, functions } from './session.js';
 
 let worker = null; // where the session is; null: here
 const waiting = new Map();
@@ -77,13 +77,6 @@ async function open(argument) {
   await close();
   if (argument.where === 'worker') worker = started();
   return there('open')(absolute(argument));
-}
-
-/** URLs of the argument as the worker needs them too. */
-function absolute(argument) {
-  const url = (relative) => new URL(relative, document.baseURI).href;
-  const inputs = Object.entries(argument.inputs).map(([name, one]) => [name, { ...one, data: url(one.data) }]);
-  return { ...argument, model: url(argument.model), inputs: Object.fromEntries(inputs) };
 }
 
 async function close() {

@@ -163,3 +163,17 @@ export const functions = {
     return told;
   },
 };
+
+/** One run with some inputs of one's own: {name: {type, shape, data}}. Returns the outputs as the runtime gives them. */
+export function infer(given) {
+  ready();
+  const own = Object.entries(given).map(([name, { type, shape, data }]) => [name, new ort.Tensor(type, data, shape)]);
+  return session.run({ ...feeds, ...Object.fromEntries(own) });
+}
+
+/** URLs of `open`'s argument as a worker needs them too, whose own address is another. */
+export function absolute(argument) {
+  const url = (relative) => new URL(relative, document.baseURI).href;
+  const inputs = Object.entries(argument.inputs).map(([name, one]) => [name, { ...one, data: url(one.data) }]);
+  return { ...argument, model: url(argument.model), inputs: Object.fromEntries(inputs) };
+}

@@ -1,0 +1,99 @@
+"""Live audio: what the page tells becomes a record that adds up, says what was dropped, and carries a true label."""
+
+import live_answers
+import pytest
+
+from labbench.config import ConfigError
+from labbench.web.live import Live, ask, live_models, record
+from labbench.web.live_run import by_browser, loaded_cores, status
+
+WISH = Live(browser="firefox", model="kws-tiny", seconds=5)
+
+
+def test_end_to_end_is_the_hop_and_buffering_and_inference():
+    found = record(WISH, live_answers.answer())
+    assert found.status == "ok"
+    metrics = found.metrics
+    assert metrics["end_to_end_mean_s"] == pytest.approx(0.1 + 0.002 + 0.008 + 0.001)
+    assert metrics["buffering_mean_s"] == pytest.approx(0.002)
+    assert metrics["inference_mean_s"] == pytest.approx(0.008)
+    assert metrics["response_p99_s"] == pytest.approx(0.011)
+    assert metrics["parts_share"] == pytest.approx(0.110 / 0.111)
+    assert metrics["real_time_factor"] == pytest.approx(0.08)
+
+
+def test_series_hold_the_raw_times_of_every_hop():
+    live, inference = record(WISH, live_answers.answer(hops=40)).series
+    assert (live.name, inference.name) == ("live", "inference")
+    assert live.n_samples == inference.n_samples == 40
+    assert live.samples.seconds == pytest.approx([0.111] * 40)
+    assert inference.throughput == pytest.approx(0.1 / 0.008)  # seconds of audio a second
+
+
+@pytest.mark.parametrize(("dropped", "waiting", "keeps_up"), [(0, 0, 1), (0, 1, 1), (0, 2, 0), (3, 0, 0)])
+def test_a_run_keeps_up_if_nothing_was_dropped_and_no_backlog_is_left(dropped, waiting, keeps_up):
+    told = live_answers.answer(dropped=dropped)
+    told["counts"]["waiting"] = waiting
+    metrics = record(WISH, told).metrics
+    assert metrics["keeps_up"] == keeps_up
+    assert metrics["dropped_s"] == pytest.approx(0.1 * dropped)
+
+
+def test_hop_and_load_tell_cells_apart_from_each_other_and_from_the_matrix():
+    wishes = [WISH, WISH.model_copy(update={"hop_s": 0.05}), WISH.model_copy(update={"load": "all"})]
+    assert len({wish.cell.id for wish in wishes}) == 3
+    assert wishes[1].cell.workload.task == "live, hop 50 ms"
+    assert wishes[2].cell.workload.task == "live, hop 100 ms, all cores loaded"
+    assert Live(browser="chromium", model="kws-tiny", provider="webgpu").cell.platform.threads is None
+
+
+def test_a_run_that_fell_back_to_wasm_is_never_one_of_webgpu():
+    told = live_answers.answer()
+    told["ready"] = {**told["ready"], "opened": {**live_answers.OPENED, "provider": "webgpu"}}
+    found = record(WISH.model_copy(update={"provider": "webgpu"}), told)
+    assert found.status == "unsupported"
+    assert "ran on wasm instead of WebGPU" in found.reason
+    assert not found.series
+
+
+def test_what_a_browser_lacks_is_unsupported_in_its_words():
+    told = {"status": "unsupported", "reason": "this browser has no SharedArrayBuffer", "stage": "api"}
+    found = record(WISH, told)
+    assert (found.status, found.reason, found.stage) == ("unsupported", told["reason"], "api")
+
+
+def test_a_run_too_slow_to_give_results_has_failed_and_tells_what_was_dropped():
+    found = record(WISH, live_answers.answer(hops=2, dropped=47))
+    assert found.status == "failed"
+    assert "only 2 results" in found.reason
+    assert found.metrics["dropped_hops"] == 47
+
+
+def test_a_decoder_hears_nothing_and_is_refused_with_the_models_that_do():
+    from types import SimpleNamespace
+
+    from labbench.web import families
+
+    decoder = SimpleNamespace(model=families.find("whisper-micro-decoder"), audio_s=1.0)
+    with pytest.raises(ConfigError, match=r"hears no audio.*kws-tiny"):
+        ask(Live(browser="firefox", model="whisper-micro-decoder"), decoder, None)
+    assert "whisper-micro-decoder" not in live_models()
+
+
+def test_the_ends_of_a_browser_are_told_apart():
+    from labbench.web.browsers import Closed, Hung, TooMuchMemory, Unavailable
+
+    told = [status(kind("why")) for kind in (Unavailable, Hung, TooMuchMemory, Closed)]
+    assert told == ["unsupported", "timeout", "out_of_memory", "failed"]
+
+
+def test_loads_are_none_one_or_all_cores():
+    assert [loaded_cores("none"), loaded_cores("one")] == [0, 1]
+    assert loaded_cores("all") >= 1
+
+
+def test_runs_of_one_browser_stand_together():
+    wishes = [
+        Live(browser=name, model="kws-tiny", hop_s=hop) for hop in (0.1, 0.05) for name in ("firefox", "chromium")
+    ]
+    assert [wish.browser for wish in by_browser(wishes)] == ["chromium", "chromium", "firefox", "firefox"]
