@@ -14,7 +14,7 @@ import numpy as np
 
 from labbench.config import ConfigError
 from labbench.distributed.cluster import Accelerator, Cluster, Link
-from labbench.distributed.collectives_model import Collectives, Measured, bus_factor
+from labbench.distributed.collectives_model import Collectives, Measured
 from labbench.distributed.simulate import Simulated, simulate
 from labbench.distributed.sizes import ALONE, Layers
 from labbench.distributed.step import SINGLE, Segment, Step, Strategy, bucketed
@@ -36,8 +36,10 @@ class Calibration:
         A segment for each layer.
     measured : tuple of Measured
         Each operation by itself.
-    scatter : float
-        Standard deviation of a rank's computing over its mean.
+    scatter, pass_scatter : float
+        Standard deviation of a rank's computing over its mean, and that of a single layer's pass.
+    burst_bytes : float
+        Of the shapers of the link.
     overhead_s : mapping of str to float
         What a step of a mode takes longer on one rank than the bare layers do: hooks, copies into buckets and shards.
     """
@@ -46,28 +48,30 @@ class Calibration:
     step: Step
     measured: tuple[Measured, ...]
     scatter: float
+    pass_scatter: float
+    burst_bytes: float = 0.0
     overhead_s: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, results: Sequence[dict[str, Any]], sizes: Layers) -> Calibration:
+    def of(cls, results: Sequence[dict[str, Any]], sizes: Layers, burst_bytes: float = 0.0) -> Calibration:
         """From what each rank returned (:func:`labbench.distributed.layered.time_layers`).
 
-        A layer's seconds are the mean over ranks of their medians over steps. The scatter is that of ranks within a step, half the
-        distance between the lowest and highest sixth, which a step that the machine disturbed does not move.
+        A layer's seconds are its mean, scaled so that all of them together are the median step. The scatter is that of ranks
+        within a step, half the distance between the lowest and highest sixth, which one disturbed step does not move.
         """
         forward, backward = (np.array([one[name] for one in results]) for name in ("forward_s", "backward_s"))
         update = float(np.mean([np.median(one["update_s"]) for one in results])) / sizes.layers
-        layers = zip(np.median(forward, 1).mean(0), np.median(backward, 1).mean(0), strict=True)
+        whole = (forward + backward).sum(2)
+        usual = np.median(whole) / whole.mean()
+        layers = zip(usual * forward.mean((0, 1)), usual * backward.mean((0, 1)), strict=True)
         step = Step(
             [Segment(float(f), float(b), sizes.parameters, update_s=update) for f, b in layers],
             states=SINGLE,
             sources={"computing": "measured", "links": "measured"},
         )
-        ranks = len(results)
-        whole = forward.sum(2) + backward.sum(2)
-        apart = (whole / whole.mean(0) - 1) * (ranks / max(ranks - 1, 1)) ** 0.5
-        low, high = np.quantile(apart, TAILS)
-        found = cls(ranks, step, tables(results[0]["collectives"], ranks), float((high - low) / 2))
+        passes = np.concatenate([forward, backward], axis=2)
+        links = tables(results[0]["collectives"], len(results))
+        found = cls(len(results), step, links, _scatter(whole), _scatter(passes), burst_bytes)
         single = {
             mode.removesuffix(f" {ALONE}"): float(np.mean([np.median(one["step_s"][mode]) for one in results]))
             for mode in results[0]["step_s"]
@@ -77,10 +81,10 @@ class Calibration:
         return replace(found, overhead_s=overhead)
 
     def collectives(self, ranks: int, link: Link | None = None) -> Collectives:
-        """Of so many ranks, each on a host of its own; with ``link``, by the ring on that link, nothing measured."""
-        between = link or Link(0.0, 1.0, "measured")
-        cluster = Cluster(CPU, ranks, 1, between, between, self.scatter)
-        return Collectives(cluster, "ring", () if link else self.measured, GLOO_CHANNELS)
+        """Of so many ranks, each on a host of its own; with ``link``, on that link, nothing measured."""
+        between = link or Link(0.0, 1.0, "measured", self.burst_bytes)
+        cluster = Cluster(CPU, ranks, 1, between, between, self.scatter, self.pass_scatter)
+        return Collectives(cluster, "gloo", () if link else self.measured, GLOO_CHANNELS)
 
     def simulated(self, mode: str, ranks: int, *, link: Link | None = None, overlap: bool = True) -> Simulated:
         """A step of a mode of :func:`labbench.distributed.layered.spread`.
@@ -112,6 +116,14 @@ class Calibration:
         return float(sum(one.forward_s + one.backward_s + one.update_s for one in self.step.segments))
 
 
+def _scatter(seconds: np.ndarray) -> float:
+    """Of the first axis, ranks, about their mean; relative, by quantiles."""
+    ranks = len(seconds)
+    apart = (seconds / seconds.mean(0) - 1) * (ranks / max(ranks - 1, 1)) ** 0.5
+    low, high = np.quantile(apart, TAILS)
+    return float(high - low) / 2
+
+
 def tables(rows: Sequence[dict[str, Any]], ranks: int) -> tuple[Measured, ...]:
     """Timed collectives, operation by operation: the median of each size."""
     found = []
@@ -122,12 +134,3 @@ def tables(rows: Sequence[dict[str, Any]], ranks: int) -> tuple[Measured, ...]:
         seconds = np.array([np.median(row["seconds"]) for row in own])
         found.append(Measured(operation, ranks, sizes, seconds, at_once=many))
     return tuple(found)
-
-
-def added_bus_bytes_s(measured: Measured) -> float:
-    """Bus bandwidth of the bytes by which the largest size exceeds the smallest: a link's, whatever its latency is.
-
-    With a latency, bus bandwidth by itself falls as ranks are added, however good the link.
-    """
-    size, seconds = measured.size_bytes, measured.seconds
-    return float((size[-1] - size[0]) / (seconds[-1] - seconds[0]) * bus_factor(measured.operation, measured.ranks))

@@ -30,11 +30,14 @@ class Link:
         Bytes/s that a rank sends, as collectives reach them.
     source : str
         ``measured``, ``datasheet`` or ``nominal``.
+    burst_bytes : float
+        That a shaper lets pass at once after a pause; only gloo's rings (:mod:`labbench.distributed.gloo`) mind it.
     """
 
     alpha_s: float
     bytes_s: float
     source: Source = "nominal"
+    burst_bytes: float = 0.0
 
     def __post_init__(self) -> None:
         if not (self.alpha_s >= 0 and self.bytes_s > 0):
@@ -133,6 +136,8 @@ class Cluster:
         Of a rank to its neighbour within a node, and between nodes (each rank has its own way out).
     scatter : float
         Standard deviation of a rank's compute time over its mean: what makes all wait for the slowest.
+    pass_scatter : float
+        The same of a single pass of a segment: what counts where ranks wait for each other after every one of them.
     """
 
     device: Accelerator
@@ -141,6 +146,7 @@ class Cluster:
     intra: Link
     inter: Link
     scatter: float = 0.0
+    pass_scatter: float = 0.0
 
     def __post_init__(self) -> None:
         if self.nodes < 1 or self.ranks_in_node < 1:

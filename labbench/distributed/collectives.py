@@ -27,7 +27,7 @@ Call = Callable[[], Any]
 
 
 def time_collectives(
-    pulse: Pulse, operations: list[str], sizes: list[int], samples: int = 11, at_once: int = 1
+    pulse: Pulse, operations: list[str], sizes: list[int], samples: int = 11, at_once: int = 1, block_s: float = BLOCK_S
 ) -> list[dict[str, Any]]:
     """Time each operation at each size.
 
@@ -42,6 +42,8 @@ def time_collectives(
         Blocks.
     at_once : int
         All-reduces of a call, which are started together.
+    block_s : float
+        That a block should take at least; much longer than it takes a message to arrive, since ranks leave a barrier so far apart.
 
     Returns
     -------
@@ -54,7 +56,7 @@ def time_collectives(
         for size in sizes:
             pulse(f"{operation} {size} bytes")
             call, sent = prepared(operation, size) if at_once == 1 else together(size, at_once)
-            calls = _calls(call)
+            calls = _calls(call, block_s)
             seconds = []
             for _ in range(samples):
                 dist.barrier()
@@ -70,13 +72,13 @@ def time_collectives(
     return found
 
 
-def _calls(call: Call) -> int:
+def _calls(call: Call, block_s: float) -> int:
     """Calls of a block, the same on all ranks; the first call, which makes connections, is not counted."""
     call()
     dist.barrier()
     began = perf_counter()
     call()
-    return max(1, min(MOST_CALLS, int(BLOCK_S / slowest([perf_counter() - began])[0])))
+    return max(1, min(MOST_CALLS, int(block_s / slowest([perf_counter() - began])[0])))
 
 
 def prepared(operation: str, size: int) -> tuple[Call, int]:

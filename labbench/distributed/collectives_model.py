@@ -9,6 +9,7 @@ reduce-scatter begins with. With N ranks, S bytes, alpha and beta of a hop:
 - *tree* (all-reduce, broadcast): latency of the logarithm of the ranks, bytes as of the ring (two trees: Sanders, Speck & Träff
   2009).
 - *hierarchical* (all-reduce, all-gather, reduce-scatter): within nodes, then between them, each member with its share.
+- *gloo* (the same): its rings by segment (:mod:`labbench.distributed.gloo`).
 
 ``auto`` is the cheapest of what NCCL has: its all-gather and reduce-scatter are rings. A library need not do as the formulas say
 (gloo's reduce-scatter costs more than its all-reduce), so what was measured of an operation comes first: a table within its
@@ -18,13 +19,13 @@ sizes, beyond them and for other numbers of ranks its own fit.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from labbench.config import ConfigError, unknown_name
-from labbench.distributed import known
+from labbench.distributed import gloo, known
 from labbench.distributed.cluster import Cluster, Group, Link
 
 Operation = Literal["all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all", "p2p"]
@@ -33,7 +34,9 @@ ALGORITHMS = {
     "ring": OPERATIONS,
     "tree": ("all_reduce", "broadcast"),
     "hierarchical": ("all_reduce", "all_gather", "reduce_scatter"),
+    "gloo": ("all_reduce", "all_gather", "reduce_scatter"),
 }
+NCCL = ("ring", "tree", "hierarchical")
 Array = Any  # a float or an array of floats
 
 
@@ -132,14 +135,23 @@ class Collectives:
     algorithm: str = "auto"
     measured: tuple[Measured, ...] = ()
     channels: int = 1
-    fits: Mapping[tuple[str, bool], Link] = field(init=False, repr=False)
+    fits: Mapping[tuple[str, bool, int], Link] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.algorithm not in (*ALGORITHMS, "auto"):
             raise unknown_name("algorithm", self.algorithm, (*ALGORITHMS, "auto"))
-        single = [one for one in self.measured if one.at_once == 1]
-        fewest = {(one.operation, one.across): one for one in sorted(single, key=lambda one: -one.ranks)}
-        object.__setattr__(self, "fits", {key: one.fit()[0] for key, one in fewest.items()})
+        fewest = {
+            (one.operation, one.across, one.at_once): one for one in sorted(self.measured, key=lambda one: -one.ranks)
+        }
+        fits = {key: one.fit()[0] for key, one in fewest.items() if not self._by_segment(one.operation)}
+        for across, link in ((False, self.cluster.intra), (True, self.cluster.inter)):
+            ringed = {key: one for key, one in fewest.items() if key not in fits and one.across == across}
+            if ringed:
+                fits |= dict.fromkeys(ringed, gloo.fit(list(ringed.values()), link.burst_bytes)[0])
+        object.__setattr__(self, "fits", fits)
+
+    def _by_segment(self, operation: Operation) -> bool:
+        return self.algorithm == "gloo" and operation in ALGORITHMS["gloo"]
 
     @classmethod
     def of(cls, cluster: Cluster, algorithm: str = "auto") -> Collectives:
@@ -167,42 +179,44 @@ class Collectives:
         between = "measured" if True in timed else self.cluster.inter.source
         return f"{within} within nodes" + (f", {between} between them" if self.cluster.nodes > 1 else "")
 
-    def seconds(self, operation: Operation, size: Array, group: Group) -> Array:
-        """Seconds of an operation on ``size`` bytes (a float or an array) by a group of ranks; 0 for a single rank."""
+    def seconds(self, operation: Operation, size: Array, group: Group, at_once: int = 1) -> Array:
+        """Seconds of an operation on ``size`` bytes (a float or an array) by a group of ranks; 0 for a single rank.
+
+        Of several at once, until all have ended. Where that was not measured all of them share the link, and none waits for the
+        latency of another: the longer of one alone and all the bytes.
+        """
         _known(operation)
         if group.size < 2:
             return np.zeros_like(np.asarray(size, float))
         across = group.nodes > 1
-        if (operation, across) in self.fits:
-            link = self.fits[operation, across]
-            computed = self._ring(operation, size, group, link, link)
+        link = self.fits.get((operation, across, at_once))
+        if link is not None:
+            computed = self._on(link, operation, size, group, at_once)
             for one in self.measured:
-                if (one.operation, one.across, one.ranks, one.at_once) == (operation, across, group.size, 1):
+                if (one.operation, one.across, one.ranks, one.at_once) == (operation, across, group.size, at_once):
                     found = one.at(size)
                     computed = np.where(np.isnan(found), computed, found)
             return computed
-        automatic = ALGORITHMS if operation == "all_reduce" else ("ring", "tree")
+        if self._by_segment(operation):
+            own = self.fits.get((operation, across, 1)) or (self.cluster.inter if across else self.cluster.intra)
+            return self._on(own, operation, size, group, at_once)
+        if at_once > 1:
+            alone = self.seconds(operation, size, group)
+            single = self.fits.get((operation, across, 1))
+            nothing = hops(operation, group.size) * single.alpha_s if single else self.seconds(operation, 0.0, group)
+            return np.maximum(alone, at_once * (alone - np.minimum(nothing, alone)))
+        automatic = NCCL if operation == "all_reduce" else ("ring", "tree")
         names = automatic if self.algorithm == "auto" else (self.algorithm,)
         usable = [name for name in names if operation in ALGORITHMS[name]] or ["ring"]
         intra, inter = self.cluster.intra, self.cluster.inter
         costs = [getattr(self, f"_{name}")(operation, size, group, intra, inter) for name in usable]
         return np.minimum.reduce(costs)
 
-    def at_once_s(self, operation: Operation, size: Array, group: Group, many: int) -> Array:
-        """Seconds of ``many`` such operations at a time, by what was measured of as many.
-
-        Without, all of them share the link and none waits for the latency of another: the longer of one alone and all the bytes.
-        """
-        if many == 1:
-            return self.seconds(operation, size, group)
-        together = tuple(replace(one, at_once=1) for one in self.measured if one.at_once == many)
-        timed = replace(self, measured=together)
-        if (operation, group.nodes > 1) in timed.fits:
-            return timed.seconds(operation, size, group)
-        alone = self.seconds(operation, size, group)
-        link = self.fits.get((operation, group.nodes > 1))
-        latency = hops(operation, group.size) * link.alpha_s if link else self.seconds(operation, 0.0, group)
-        return np.maximum(alone, many * (alone - np.minimum(latency, alone)))
+    def _on(self, link: Link, operation: Operation, size: Array, group: Group, at_once: int) -> Array:
+        """By the algorithm that measured links are taken to be of."""
+        if self._by_segment(operation):
+            return gloo.seconds(operation, size, group.size, link, at_once)
+        return self._ring(operation, size, group, link, link)
 
     @staticmethod
     def _hop(group: Group, intra: Link, inter: Link) -> tuple[float, float]:

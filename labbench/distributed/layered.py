@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from labbench.distributed.job import Pulse
 
 LEARNING_RATE = 1e-3
+BLOCK_S = 0.1  # of collectives: hosts may be some milliseconds apart
 
 
 class Waiting(torch.autograd.Function):
@@ -137,7 +138,7 @@ def time_layers(
     found: dict[str, Any] = {"collectives": []}
     for operation, many in (collectives or {}).items():
         name, _, count = operation.partition(" x")
-        found["collectives"] += time_collectives(pulse, [name], many, samples, int(count or 1))
+        found["collectives"] += time_collectives(pulse, [name], many, samples, int(count or 1), BLOCK_S)
     trained = {mode: spread(sizes, mode) for mode in modes}
     if single:
         own, _ = dist.new_subgroups(group_size=1)

@@ -8,8 +8,8 @@
                           (the same rate again on the way from the switch to each host)
 
 Rates are the kernel's (``tbf``). It need not be able to delay packets (``netem`` is not in every kernel): with a delay, the
-switch is a program that keeps each frame for a while (:mod:`labbench.distributed.relay`). All namespaces carry the process that made them in
-their names: what one that was killed left behind goes when the next ones are made.
+switch is a program that keeps each frame for a while (:mod:`labbench.distributed.relay`). All namespaces carry the process that
+made them in their names: what one that was killed left behind goes when the next ones are made.
 """
 
 from __future__ import annotations

@@ -147,6 +147,7 @@ def simulate(
         cluster,
         step.sources,
         slow,
+        cluster.pass_scatter if strategy.zero >= 2 and not strategy.overlap else cluster.scatter,
     )
 
 
@@ -259,7 +260,7 @@ def _through(ready: list[Any], sizes: list[Any], operation: Operation, group: Gr
     counts = range(2, collectives.channels + 1)
     if not counts:
         return schedules.overlap(ready, cost)
-    together = [[float(collectives.at_once_s(operation, size, group, many)) for size in sizes] for many in counts]
+    together = [[float(collectives.seconds(operation, size, group, many)) for size in sizes] for many in counts]
     return schedules.shared([float(one) for one in ready], [[float(one) for one in cost], *together])
 
 
@@ -291,14 +292,15 @@ def assembled(
     cluster: Cluster,
     sources: dict[str, str],
     slow: float = 1.0,
+    scatter: float | None = None,
 ) -> Simulated:
-    """Parts that add up, and the whole: the slowest of all ranks sets the pace of computing."""
+    """Parts that add up, and the whole: the slowest of all ranks sets the pace of computing (``scatter``: the cluster's)."""
     passes, gradients, update, weights = end
     compute = micro_batches * sum(one.computing_s for one in busiest)
     tensor = micro_batches * sum(one.tensor_s for one in busiest)
     gather = micro_batches * sum(one.gather_s for one in busiest)
     stages = micro_batches * 2 * len(busiest) * send_s
-    waits = slow * expected_slowest(cluster.scatter, cluster.ranks) - 1
+    waits = slow * expected_slowest(cluster.scatter if scatter is None else scatter, cluster.ranks) - 1
     parts = {
         "compute": compute,
         "tensor": tensor,
