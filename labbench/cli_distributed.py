@@ -27,7 +27,8 @@ TASKS = {  # of `labbench distributed`
     "scale": "time them at several numbers of ranks, beside one process",
     "collectives": "time all-reduce and others",
     "faults": "kill a rank, let it hang, ..., and see who is blamed and how soon",
-    "commands": "for several hosts, as text",
+    "commands": "write a job for several hosts, and what starts it on each, as text",
+    "watch": "wait for such a job, and keep its results",
 }
 
 
@@ -118,7 +119,7 @@ def _add_distributed(command: Command, store: Option, json: Option) -> None:
     sub.add_argument("--memory-gb", type=float, metavar="GB", help="10⁹ bytes that each rank may take above its start")
     sub.add_argument("--hosts", metavar="FILE", help="commands: a host on each line; without it, a Slurm script")
     sub.add_argument("--nodes", type=int, default=2, metavar="N", help="commands: nodes of the Slurm script")
-    sub.add_argument("--folder", default="FOLDER", help="commands: of the job, seen by every host")
+    sub.add_argument("--folder", default="labbench-job", help="commands, watch: of the job, seen by every host")
     store(sub)
     json(sub)
 
@@ -136,6 +137,7 @@ def _distributed(options: Any) -> int:
         "collectives": _collectives,
         "scale": _scale,
         "faults": _faults,
+        "watch": _watch,
         "run": _strategies_run,
         "correct": _strategies_run,
     }[options.what](options)
@@ -229,14 +231,30 @@ def _commands(options: Any) -> int:
     from pathlib import Path
 
     from labbench.config import ConfigError
-    from labbench.distributed.commands import for_slurm, hosts_of, over_ssh
+    from labbench.distributed.commands import for_slurm, hosts_of, over_ssh, prepare
 
+    ranks = max(options.ranks)
+    names = _strategies(options.strategy or ["ddp"])
+    folder = Path(options.folder)
+    prepare(folder, names, options.steps, options.precision, _shape(options), **_job(options))
     if not options.hosts:
-        print(for_slurm(options.folder, options.nodes, max(options.ranks)))
-        return 0
-    try:
-        hosts = hosts_of(Path(options.hosts).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the host list {options.hosts}: {error.strerror}") from None
-    print("\n".join(over_ssh(hosts, options.folder, max(options.ranks))))
+        print(for_slurm(options.folder, options.nodes, ranks))
+        nodes = options.nodes
+    else:
+        try:
+            hosts = hosts_of(Path(options.hosts).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read the host list {options.hosts}: {error.strerror}") from None
+        print("\n".join(over_ssh(hosts, options.folder, ranks)))
+        nodes = len(hosts)
+    print(f"# and, where the results are to be: labbench distributed watch --folder {folder} --ranks {nodes * ranks}")
     return 0
+
+
+def _watch(options: Any) -> tuple[list[Any], Any]:
+    from pathlib import Path
+
+    from labbench.distributed import measured
+    from labbench.distributed.ranks_report import strategy_table
+
+    return measured.watched(Path(options.folder), max(options.ranks)), strategy_table

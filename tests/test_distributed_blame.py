@@ -15,7 +15,7 @@ OWN = {"status": "failed", "reason": "ValueError: made to fail", "of_peer": Fals
 
 
 def beat(rank: int, count: int, where: str = "step 3") -> Beat:
-    return Beat(rank=rank, pid=1, count=count, attempt=0, where=where, at_s=0.0)
+    return Beat(rank=rank, pid=1, count=count, attempt=0, where=where, at_s=0.0, host="here")
 
 
 def test_a_killed_rank_is_blamed_and_not_the_peer_that_complained_first() -> None:

@@ -4,8 +4,11 @@ import shlex
 
 import pytest
 
+from labbench import cli
 from labbench.config import ConfigError
-from labbench.distributed.commands import for_slurm, hosts_of, over_ssh, torchrun
+from labbench.distributed import measured
+from labbench.distributed.commands import for_slurm, hosts_of, over_ssh, prepare, torchrun
+from labbench.distributed.job import Beat, Job, read_json, write_json
 from labbench.distributed.rank_cells import cell, checked_cell, collective_cell, fault_cell
 from labbench.distributed.sizes import Shape, shape_of
 
@@ -66,3 +69,49 @@ def test_a_model_that_ranks_do_not_train_is_refused() -> None:
         shape_of("bert")
     with pytest.raises(ConfigError, match="3 heads do not share a width of 64"):
         shape_of("decoder-2x64-3h-64v")
+
+
+def test_a_job_is_written_and_what_an_earlier_one_left_is_gone(tmp_path, capsys) -> None:
+    (tmp_path / "result0.json").write_text("[]")
+    (tmp_path / "hosts").write_text("alpha\nbeta\n")
+    words = ["--hosts", str(tmp_path / "hosts"), "--folder", str(tmp_path), "--ranks", "4", "--strategy", "fsdp"]
+    assert cli.main(["distributed", "commands", *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.startswith("ssh") for line in lines] == [True, True, False]
+    assert lines[-1].endswith(f"labbench distributed watch --folder {tmp_path} --ranks 8")
+    assert not (tmp_path / "result0.json").exists()
+    job = Job.model_validate(read_json(tmp_path / "job.json"))
+    assert (job.task, job.options["modes"], job.options["steps"]) == ("steps", ["fsdp"], 21)
+
+
+def ranks_said(step_s: float) -> list[dict[str, object]]:
+    times = {"step_s": [step_s] * 5, "backward_s": [step_s / 2] * 5, "silent_s": None, "busy_s": None}
+    return [{"mode": "ddp", "memory": {}, "hook": None, "trace": None, "bubble": None, **times}]
+
+
+def test_watching_makes_records_of_what_ranks_elsewhere_did(tmp_path) -> None:
+    prepare(tmp_path, ["ddp"], 5, "fp64", {})
+    for rank, step_s in enumerate((1.0, 2.0)):
+        write_json(tmp_path / f"result{rank}.json", ranks_said(step_s))
+    (record,) = measured.watched(tmp_path, 2)
+    assert record.status == "ok"
+    assert record.cell == cell("ddp", 2, {})
+    assert record.primary
+    assert record.primary.latency_s == 2.0
+
+
+def test_a_rank_elsewhere_that_raises_is_named_though_its_process_cannot_be_seen(tmp_path) -> None:
+    prepare(tmp_path, ["ddp"], 5, "fp64", {})
+    for rank in range(2):
+        beat = Beat(rank=rank, pid=2**22 + 1, count=3, attempt=0, where="joined", at_s=0.0, host="elsewhere")
+        (tmp_path / f"beat{rank}").write_text(beat.model_dump_json())
+    error = {"status": "failed", "reason": "ValueError: made to fail", "of_peer": False, "at_s": 1.0, "attempt": 0}
+    write_json(tmp_path / "error1.json", error)
+    (record,) = measured.watched(tmp_path, 2)
+    assert (record.status, record.metrics["failing_rank_0"]) == ("failed", 1.0)
+    assert "made to fail" in (record.reason or "")
+
+
+def test_a_folder_without_a_job_says_how_to_get_one(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="labbench distributed commands"):
+        measured.watched(tmp_path, 2)

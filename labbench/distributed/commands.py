@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from labbench.config import ConfigError
+from labbench.distributed.job import Job, write_json
 
 PORT = 29400  # torchrun's own default
+
+
+def prepare(folder: Path, modes: Sequence[str], steps: int, precision: str, shape: dict[str, int], **job: Any) -> None:
+    """Write the job that the commands do: steps of strategies, or with no steps their comparison with one process.
+
+    What an earlier job left in the folder goes, or it would be taken for results.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in ("beat", "calls", "result", "error"):
+        for path in folder.glob(f"{kind}[0-9]*"):
+            path.unlink()
+    options: dict[str, Any] = {"modes": list(modes), "shape": shape}
+    options |= {"steps": steps} if steps else {"precision": precision}
+    written = Job(task="steps" if steps else "correct", options=options, **job)
+    write_json(folder / "job.json", written.model_dump(mode="json"))
 
 
 def torchrun(folder: str, nodes: int, ranks_in_node: int, host: str, port: int = PORT) -> str:

@@ -26,7 +26,7 @@ ENDS = {
 STRATEGIES = ("ddp", "fsdp", "tensor", "pipeline-1f1b")
 SMALL = {"layers": 4, "width": 16, "vocabulary": 32, "tokens": 8}
 VICTIM, BEAT = 1, 6  # the rank, and at which sign of life: among the first steps, all connections made
-HANG_S = 5.0
+HANG_S = 10.0  # a busy machine may take as long to load a framework, without a sign of life
 MEMORY_BYTES = 2**30
 NOBODY = "192.0.2.1:29400"  # an address that no host has (RFC 5737)
 UNANSWERED_S = 10
@@ -110,8 +110,8 @@ def left_running(mark: str) -> int:
 
 
 def allowed_s(kind: str, hang_s: float = HANG_S) -> float:
-    """Within how many seconds of the fault it is to be reported."""
-    return REPORT_S + (hang_s if kind == "hang" else 0.0)
+    """Within how many seconds of the fault it is to be reported; a lack of memory begins when memory begins to be taken."""
+    return float("inf") if kind == "out_of_memory" else REPORT_S + (hang_s if kind == "hang" else 0.0)
 
 
 def fault_table(records: Sequence[Record]) -> pd.DataFrame:
@@ -148,4 +148,25 @@ def fault_table(records: Sequence[Record]) -> pd.DataFrame:
         )
         .reset_index()
         .dropna(axis="columns", how="all")
+    )
+
+
+def fault_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Of :func:`fault_table`, in units of people."""
+    from labbench import words
+
+    shown = table.copy()
+    shown["as_expected"] = shown["as_expected"].map("{:.0f}".format) + " of " + shown["trials"].astype(str)
+    names = {
+        "reported_s": "reported after",
+        "slowest_s": "at most",
+        "rejoined_s": "joined again after",
+        "lost_s": "lost",
+    }
+    for name in names:
+        if name in shown:
+            shown[name] = shown[name].map(words.seconds)
+    shown["left_running"] = shown["left_running"].astype(int)
+    return shown.drop(columns="trials").rename(
+        columns={**names, "as_expected": "as expected", "left_running": "left running"}
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,8 @@ from labbench.manifest import write_text
 Task = Literal["correct", "steps", "collectives", "layers"]
 FaultKind = Literal["kill", "hang", "exception", "out_of_memory"]
 JOINED = "joined"  # the sign of life of a rank that has all others beside it
-BEAT_BYTES = 256  # one write of so few bytes is whole or not there
+HOST = platform.node()[:64]
+BEAT_BYTES = 384  # one write of so few bytes is whole or not there
 
 
 class Fault(Frozen):
@@ -59,6 +61,7 @@ class Beat(Frozen):
     where: str = Field(description="what it was about to do")
     calls: int = Field(0, description="collectives that it has entered, as far as the process groups count them")
     at_s: float = Field(description="clock of the machine (monotonic)")
+    host: str = Field(description="name of its machine, which alone knows its pid")
 
 
 class Pulse:
@@ -91,6 +94,7 @@ class Pulse:
             attempt=self.attempt,
             where=where[:40],
             at_s=time.monotonic(),
+            host=HOST,
         )
         os.pwrite(self._file, beat.model_dump_json().encode().ljust(BEAT_BYTES), 0)
         if self.fault and self.count == self.fault.beat:

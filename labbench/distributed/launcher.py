@@ -21,10 +21,11 @@ from typing import Any
 
 import psutil
 
+from labbench.config import ConfigError
 from labbench.distributed import blame
 from labbench.distributed.blame import Ending
 from labbench.distributed.hosts import HERE, Host
-from labbench.distributed.job import Beat, Job, read_beat, read_json, write_json
+from labbench.distributed.job import HOST, Beat, Job, read_beat, read_json, write_json
 
 WATCH_S = 0.02  # between looks at the files and processes
 GATHER_S = 1.0  # after the first trouble, for the agent and the other ranks to tell their part
@@ -126,27 +127,56 @@ def launch(
         with contextlib.ExitStack() as stack:
             agents = [stack.enter_context(_agent(folder, host, index)) for index, host in enumerate(hosts)]
             ending = _watch(folder, agents, job, ranks, limits, restarts)
-        answered = time.monotonic()
-        results = [read_json(folder / f"result{rank}.json") for rank in range(ranks)]
-        fault = read_json(folder / "fault.json")
-
-        def since_fault(name: str) -> float | None:
-            then = read_json(folder / name)
-            return then["at_s"] - fault["at_s"] if then and fault else None
-
-        beats = [beat for rank in range(ranks) if (beat := read_beat(folder, rank))]
-        return Launched(
-            ending=ending,
-            results=results if ending.status == "ok" else [],
-            seconds=answered - began,
-            reported_after_s=answered - fault["at_s"] if fault else None,
-            attempts=1 + max((beat.attempt for beat in beats), default=0),
-            rejoined_after_s=since_fault("joined_again.json"),
-            lost_s=since_fault("caught_up.json"),
-            output_tail=(folder / "output.txt").read_text(errors="replace")[-TAIL_BYTES:],
-        )
+        return _answer(folder, ranks, ending, began)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def watch(folder: Path, ranks: int, limits: Limits = LIMITS) -> Launched:
+    """Wait for ranks that others start (``labbench distributed commands``), and tell how they ended; ends none of them.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the job, seen by every host.
+    ranks : int
+        On all hosts together.
+    limits : Limits
+
+    Raises
+    ------
+    ConfigError
+        If there is no job.
+    """
+    given = read_json(folder / "job.json")
+    if given is None:
+        raise ConfigError(f"no job in {folder}: `labbench distributed commands --folder {folder}` writes one")
+    began = time.monotonic()
+    return _answer(folder, ranks, _watch(folder, (), Job.model_validate(given), ranks, limits, 0), began)
+
+
+def _answer(folder: Path, ranks: int, ending: Ending, began: float) -> Launched:
+    """What the files of a job say now that it has ended."""
+    answered = time.monotonic()
+    results = [read_json(folder / f"result{rank}.json") for rank in range(ranks)]
+    fault = read_json(folder / "fault.json")
+
+    def since_fault(name: str) -> float | None:
+        then = read_json(folder / name)
+        return then["at_s"] - fault["at_s"] if then and fault else None
+
+    beats = [beat for rank in range(ranks) if (beat := read_beat(folder, rank))]
+    output = folder / "output.txt"
+    return Launched(
+        ending=ending,
+        results=results if ending.status == "ok" else [],
+        seconds=answered - began,
+        reported_after_s=answered - fault["at_s"] if fault else None,
+        attempts=1 + max((beat.attempt for beat in beats), default=0),
+        rejoined_after_s=since_fault("joined_again.json"),
+        lost_s=since_fault("caught_up.json"),
+        output_tail=output.read_text(errors="replace")[-TAIL_BYTES:] if output.exists() else "",
+    )
 
 
 @contextlib.contextmanager
@@ -194,12 +224,13 @@ def _watch(
         if signs != last:
             last, moved = signs, now
         codes = [agent.poll() for agent in agents]
-        if None not in codes or any(codes):
+        finished = not agents and all((folder / f"result{rank}.json").exists() for rank in range(ranks))
+        if finished or (agents and (None not in codes or any(codes))):
             return _ended(folder, ranks, beats)
         attempt = max((beat.attempt for beat in beats.values()), default=0)
         if attempt >= restarts and _trouble(folder, beats, attempt):
             with contextlib.suppress(subprocess.TimeoutExpired):
-                agents[0].wait(GATHER_S)
+                agents[0].wait(GATHER_S) if agents else time.sleep(GATHER_S)
             return _ended(folder, ranks, beats)
         if len(beats) < ranks and now - began > limits.start_s:
             missing = ", ".join(str(rank) for rank in range(ranks) if rank not in beats)
@@ -221,14 +252,17 @@ def _trouble(folder: Path, beats: dict[int, Beat], attempt: int) -> bool:
         error = read_json(folder / f"error{rank}.json")
         if error and error["attempt"] == attempt:
             return True
-        if beat.attempt == attempt and _gone(beat.pid) and not (folder / f"result{rank}.json").exists():
+        if beat.attempt == attempt and _gone(beat) and not (folder / f"result{rank}.json").exists():
             return True
     return False
 
 
-def _gone(pid: int) -> bool:
+def _gone(beat: Beat) -> bool:
+    """Whether a rank's process is no more; of one on another machine that cannot be seen from here."""
+    if beat.host != HOST:
+        return False
     try:
-        return psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return psutil.Process(beat.pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:
         return True
 
@@ -254,7 +288,7 @@ def _ended(folder: Path, ranks: int, beats: dict[int, Beat]) -> Ending:
         if error and error["attempt"] == attempt:
             errors[rank] = error
     codes = {int(rank): code for rank, code in said.get("codes", {}).items()}
-    silent = [rank for rank, beat in beats.items() if rank not in errors and rank not in results and _gone(beat.pid)]
+    silent = [rank for rank, beat in beats.items() if rank not in errors and rank not in results and _gone(beat)]
     if not beats:
         return Ending(status="failed", reason="no rank started; see what the agent printed")
     return blame.of_failure(errors, codes, silent)

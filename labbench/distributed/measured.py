@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from labbench.config import ConfigError
 from labbench.distributed import overhead
 from labbench.distributed.collectives_model import Measured, bandwidths, bus_factor, hops
 from labbench.distributed.hosts import HERE, Host
-from labbench.distributed.job import Job
-from labbench.distributed.launcher import Launched, Limits, launch
+from labbench.distributed.job import Job, read_json
+from labbench.distributed.launcher import Launched, Limits, launch, watch
 from labbench.distributed.rank_cells import cell, checked_cell, collective_cell
 from labbench.distributed.sizes import ONE
 from labbench.records import Check, Environment, Record, Series
@@ -94,6 +95,22 @@ def alone(steps: int = 21, shape: dict[str, int] | None = None, limits: Limits =
         Record(cell=cell(ONE, 1, sizes), status="ok", duration_s=0.0),
         timings([ONE], 1, steps, sizes, limits, **job)[ONE],
     )
+
+
+def watched(folder: Path, ranks: int, limits: Limits = LIMITS) -> list[Record]:
+    """Records of a job that others start: steps of strategies, or their comparison with one process."""
+    done = watch(folder, ranks, limits)
+    job = Job.model_validate(read_json(folder / "job.json"))
+    sizes, modes = job.options.get("shape") or {}, job.options["modes"]
+    stage, place = ("check", checked_cell) if job.task == "correct" else ("steady", cell)
+    if done.ending.status != "ok":
+        return [_lost(place(mode, ranks, sizes), done, stage) for mode in modes]
+    if job.task == "correct":
+        verdicts, precision = done.results[0], job.options["precision"]
+        return [_checked(place(one["mode"], ranks, sizes), one, precision, done.seconds) for one in verdicts]
+    parts = [replace(done, results=[rank[index] for rank in done.results]) for index in range(len(modes))]
+    empty = [Record(cell=place(mode, ranks, sizes), status="ok") for mode in modes]
+    return [_with_times(record, part) for record, part in zip(empty, parts, strict=True)]
 
 
 def timings(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from labbench.distributed.collectives_model import bus_factor
+from labbench.distributed.rank_cells import CHECK
 from labbench.records import Record
 
 
@@ -43,7 +44,7 @@ def collective_table(records: Sequence[Record]) -> pd.DataFrame:
     -------
     DataFrame
         ``operation``, ``ranks``, ``size_bytes``, ``median_s``, ``p10_s``, ``algorithm_bytes_s``, ``bus_bytes_s``, ``alpha_s``,
-        ``fit_error``, ``oversubscribed``; one row with ``status`` and ``reason`` where there are none.
+        ``beta_s_byte``, ``fit_error``, ``oversubscribed``; one row with ``status`` and ``reason`` where there are none.
     """
     rows = []
     for record in records:
@@ -60,6 +61,7 @@ def collective_table(records: Sequence[Record]) -> pd.DataFrame:
                     "algorithm_bytes_s": one.throughput,
                     "bus_bytes_s": one.throughput * factor,
                     "alpha_s": record.metrics.get("alpha_s"),
+                    "beta_s_byte": record.metrics.get("beta_s_byte"),
                     "fit_error": record.metrics.get("fit_error"),
                     "oversubscribed": bool(record.metrics["oversubscribed"]),
                 }
@@ -172,3 +174,100 @@ def scaling_shown(table: pd.DataFrame) -> pd.DataFrame:
             "pays": table["pays"].map({True: "yes", False: "no"}),
         }
     )
+
+
+def correctness_shown(records: Sequence[Record]) -> pd.DataFrame:
+    """A row for each strategy, a column for each number of ranks: the gradient's error over the norm, or why there is none."""
+
+    def told(record: Record) -> str:
+        if record.status == "ok":
+            return f"{record.metrics['gradient_error']:.1e}"
+        return "not here" if record.status == "unsupported" else record.status
+
+    rows = [
+        {
+            "strategy": record.cell.platform.runtime,
+            "ranks": f"{record.cell.platform.world_size} ranks",
+            "told": told(record),
+            "why not": record.reason or "",
+        }
+        for record in records
+        if record.cell.workload.task == CHECK
+    ]
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return table
+    wide = table.pivot_table(index="strategy", columns="ranks", values="told", aggfunc="last", sort=False)
+    why = table[table["told"] == "not here"].drop_duplicates("strategy").set_index("strategy")["why not"]
+    return wide.assign(why=why).fillna("").reset_index().rename_axis(columns=None)
+
+
+def correctness_sentence(records: Sequence[Record]) -> str:
+    """How many strategies train as one process does, and how close to what is allowed the worst comes."""
+    from labbench import words
+
+    checked = [record for record in records if record.cell.workload.task == CHECK]
+    right = [record for record in checked if record.status == "ok" and record.check]
+    wrong = [record.cell.platform.label for record in checked if record.status not in ("ok", "unsupported")]
+    modes = {record.cell.platform.runtime for record in right}
+    share = max((record.check.max_error / record.check.tolerance for record in right if record.check), default=0.0)
+    told = (
+        f"Strategies that train as one process does: {len(modes)}, in {words.count(len(right), 'case')}; "
+        f"the worst takes {words.percent(share)} of what rounding may do."
+    )
+    return told + (f" Wrong: {words.listed(wrong)}." if wrong else " None is wrong.")
+
+
+def link_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Of :func:`collective_table`, a row for each operation and number of ranks: its fit, the bus bandwidth of the largest size."""
+    from labbench import words
+
+    if "median_s" not in table:
+        return table
+    largest = table.sort_values("size_bytes").groupby(["operation", "ranks"], sort=False).last().reset_index()
+    return pd.DataFrame(
+        {
+            "operation": largest["operation"],
+            "ranks": largest["ranks"].astype(str) + largest["oversubscribed"].map({True: " (share cores)", False: ""}),
+            "latency": largest["alpha_s"].map(words.seconds),
+            "fit off by": largest["fit_error"].map(words.percent),
+            "largest": largest["size_bytes"].map(words.size),
+            "bus bandwidth": largest["bus_bytes_s"].map(lambda value: f"{words.number(value * 1e-9)} GB/s"),
+        }
+    ).sort_values(["ranks", "operation"], ignore_index=True)
+
+
+def overhead_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Of :func:`overhead_table`, in units of people."""
+    from labbench import words
+
+    names = {
+        "compute_s": "computing",
+        "hook_s": "all messages: hook",
+        "trace_s": "trace",
+        "exposed_s": "exposed: difference",
+        "exposed_same_s": "same passes",
+        "exposed_hook_s": "hook",
+        "exposed_trace_s": "trace ",
+    }
+    shown = pd.DataFrame(
+        {"strategy": table["strategy"], "ranks": table["ranks"], "step": table["step_s"].map(words.seconds)}
+    )
+    for name, title in names.items():
+        if name in table:
+            shown[title] = table[name].map(words.seconds)
+    for name, title in {"idle": "idle", "bubble_by_formula": "bubble by formula"}.items():
+        if name in table:
+            shown[title] = table[name].map(lambda value: "–" if value != value else words.percent(value))
+    return shown
+
+
+def memory_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Of :func:`memory_table`, in units of people."""
+    from labbench import words
+
+    titles = {name: name.removesuffix("_bytes") for name in table.columns if name.endswith("_bytes")}
+    shown = table.copy()
+    for name in titles:
+        shown[name] = shown[name].map(words.size)
+    return shown.rename(columns={**titles, "peak_bytes": "measured peak"})

@@ -18,6 +18,7 @@ from labbench.plots.cost import plot_one_off, plot_roofline
 from labbench.plots.history import plot_histories, plot_history
 from labbench.plots.points import plot_points
 from labbench.plots.profile import panels, plot_cold_start, plot_curve, plot_memory, plot_pareto
+from labbench.plots.ranks import plot_collectives, plot_rank_parts, plot_rank_scaling
 from labbench.plots.table import plot_matrix
 from labbench.plots.training import (
     plot_anatomy,
@@ -44,6 +45,7 @@ __all__ = [
     "plot_bottlenecks",
     "plot_cluster_scaling",
     "plot_cold_start",
+    "plot_collectives",
     "plot_curve",
     "plot_findings",
     "plot_histories",
@@ -62,6 +64,8 @@ __all__ = [
     "plot_published",
     "plot_range_test",
     "plot_rank_memory",
+    "plot_rank_parts",
+    "plot_rank_scaling",
     "plot_roofline",
     "plot_speedup",
     "plot_trials",
