@@ -1,5 +1,7 @@
 """Browser models: what is exported computes what torch computes, at every shape that it takes."""
 
+import os
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -93,6 +95,17 @@ def test_a_seed_gives_the_same_weights_and_inputs_again():
     first, second, third = (inputs_of(one, 1, 1.0, seed)["mel"] for seed in (0, 0, 1))
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
+
+
+def test_models_of_other_versions_go_when_nobody_used_them_for_long(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    old, recent = (tmp_path / "labbench" / "web-models" / name for name in ("old", "recent"))
+    for folder, age_s in ((old, exporting.UNUSED_S + 60), (recent, exporting.UNUSED_S - 60)):
+        folder.mkdir(parents=True)
+        os.utime(folder, (time.time() - age_s,) * 2)
+    assert exporting._root().exists()
+    assert recent.exists()
+    assert not old.exists()
 
 
 def test_an_unknown_model_names_the_nearest():

@@ -60,3 +60,11 @@ def test_what_npm_says_is_passed_on(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _: str(npm))
     with pytest.raises(ConfigError, match="npm error 404 Not Found"):
         parts.fetch()
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tarball):
+    left = parts.folder().parent / ".new-killed"
+    left.mkdir(parents=True)
+    (left / "half").write_text("")
+    parts.fetch(tarball)
+    assert not left.exists()

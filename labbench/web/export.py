@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock
 
 from labbench.config import ConfigError
+from labbench.web.cached import making
 from labbench.web.families import WebModel, find
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from labbench.web.server import Server
 
 TOLERANCE = 1e-4  # largest |difference| over the largest |reference|: those of the tiny models are within 6e-5 (CLAP), else 2e-6
-VERSIONS_KEPT = 2  # of what the files were made from, newest first: a published Whisper takes hundreds of megabytes
+UNUSED_S = (
+    14 * 86_400
+)  # files of other versions that nobody used for so long go: a published Whisper takes hundreds of megabytes
 PACKAGES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 SOURCES = ("web/models.py", "web/families.py", "web/export.py", "zoo/audio.py", "zoo/building.py", "zoo/generation.py",
            "runtimes/export.py")  # fmt: skip
@@ -97,12 +99,11 @@ def export(name: str, audio_s: float | None = None, seed: int = 0) -> Exported:
     seconds = audio_s or model.audio_s
     root = _root()
     folder = root / (f"{name}-{seed}" if model.any_length else f"{name}-{seed}-{seconds:g}")
-    folder.mkdir(parents=True, exist_ok=True)
     about = folder / f"{seconds:g}.json"
     if not about.exists():
-        with FileLock(folder / ".lock"):
+        with making(folder) as temporary:
             if not about.exists():
-                _make(model, seconds, seed, folder)
+                _make(model, seconds, seed, folder, temporary)
     arrays = np.load(about.with_suffix(".npz"))
     told = json.loads(about.read_text(encoding="utf-8"))
     inputs, outputs = ({key: arrays[f"{kind}.{key}"] for key in told[kind]} for kind in ("inputs", "outputs"))
@@ -111,15 +112,15 @@ def export(name: str, audio_s: float | None = None, seed: int = 0) -> Exported:
 
 
 def _root() -> Path:
-    """The folder of these versions; making it drops those of older ones."""
+    """The folder of these versions, marked as used; those of others go when nobody uses them."""
     from labbench.machine.ceilings import cache_folder
 
     root = cache_folder() / "web-models" / _versions()
-    if not root.exists():
-        root.mkdir(parents=True, exist_ok=True)
-        newest = sorted(root.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        for old in newest[VERSIONS_KEPT:]:
-            shutil.rmtree(old, ignore_errors=True)
+    root.mkdir(parents=True, exist_ok=True)
+    root.touch()
+    for other in root.parent.iterdir():
+        if other.stat().st_mtime < time.time() - UNUSED_S:
+            shutil.rmtree(other, ignore_errors=True)
     return root
 
 
@@ -141,7 +142,7 @@ def _versions() -> str:
     return content_id({**versions, **{name: sha256(package / name) for name in SOURCES}})
 
 
-def _make(model: WebModel, audio_s: float, seed: int, folder: Path) -> None:
+def _make(model: WebModel, audio_s: float, seed: int, folder: Path, temporary: Path) -> None:
     """Export if there is no graph yet, compare at two shapes, keep inputs and outputs; the .json comes last."""
     from labbench.web.models import build, inputs_of
 
@@ -149,8 +150,7 @@ def _make(model: WebModel, audio_s: float, seed: int, folder: Path) -> None:
     inputs = inputs_of(part, 1, audio_s, seed)
     graph = folder / "model.onnx"
     if not graph.exists():
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as name:
-            to_graph(part, inputs, Path(name)).rename(graph)
+        to_graph(part, inputs, temporary).rename(graph)
     try:
         run = native(graph)
         outputs, error = compared(part, inputs, run, f"{model.name}, {audio_s:g} s")
@@ -166,9 +166,9 @@ def _make(model: WebModel, audio_s: float, seed: int, folder: Path) -> None:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
     told: dict[str, Any] = {"dims": dims, "inputs": list(inputs), "outputs": list(outputs)}
     told |= {"torch_error": error, "second_shape_error": second}
-    temporary = folder / f"{audio_s:g}.new"
-    temporary.write_text(json.dumps(told), encoding="utf-8")
-    temporary.rename(folder / f"{audio_s:g}.json")
+    last = temporary / "about.json"
+    last.write_text(json.dumps(told), encoding="utf-8")
+    last.rename(folder / f"{audio_s:g}.json")
 
 
 def to_graph(part: Part, inputs: Inputs, folder: Path) -> Path:

@@ -9,13 +9,11 @@ import os
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from pathlib import Path
-
-from filelock import FileLock
 
 from labbench.config import ConfigError
 from labbench.manifest import sha256
+from labbench.web.cached import making
 
 PACKAGE = "onnxruntime-web"
 VERSION = "1.30.0"
@@ -62,11 +60,10 @@ def fetch(tarball: Path | None = None) -> Path:
     target = folder()
     if _complete(target):
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.parent / ".lock"), tempfile.TemporaryDirectory(dir=target.parent, prefix=".new-") as name:
+    with making(target.parent) as temporary:
         if not _complete(target):
-            whole = Path(name) / "whole"
-            _unpack(tarball or _pack(Path(name)), whole)
+            whole = temporary / "whole"
+            _unpack(tarball or _pack(temporary), whole)
             shutil.rmtree(target, ignore_errors=True)
             whole.rename(target)
     return target
