@@ -5,7 +5,7 @@ import pytest
 
 from labbench.config import ConfigError
 from labbench.web.live import Live, ask, live_models, record
-from labbench.web.live_run import by_browser, loaded_cores, status
+from labbench.web.live_run import loaded_cores, status
 
 WISH = Live(browser="firefox", model="kws-tiny", seconds=5)
 
@@ -90,10 +90,3 @@ def test_the_ends_of_a_browser_are_told_apart():
 def test_loads_are_none_one_or_all_cores():
     assert [loaded_cores("none"), loaded_cores("one")] == [0, 1]
     assert loaded_cores("all") >= 1
-
-
-def test_runs_of_one_browser_stand_together():
-    wishes = [
-        Live(browser=name, model="kws-tiny", hop_s=hop) for hop in (0.1, 0.05) for name in ("firefox", "chromium")
-    ]
-    assert [wish.browser for wish in by_browser(wishes)] == ["chromium", "chromium", "firefox", "firefox"]

@@ -16,6 +16,7 @@ from labbench.plots.cluster import plot_cluster_scaling, plot_parts, plot_publis
 from labbench.plots.comparison import plot_latency, plot_latency_pairs, plot_latency_shares, plot_speedup
 from labbench.plots.cost import plot_one_off, plot_roofline
 from labbench.plots.history import plot_histories, plot_history
+from labbench.plots.live_audio import plot_live_parts, plot_live_spread
 from labbench.plots.points import plot_points
 from labbench.plots.profile import panels, plot_cold_start, plot_curve, plot_memory, plot_pareto
 from labbench.plots.ranks import plot_collectives, plot_rank_parts, plot_rank_scaling
@@ -53,6 +54,8 @@ __all__ = [
     "plot_latency",
     "plot_latency_pairs",
     "plot_latency_shares",
+    "plot_live_parts",
+    "plot_live_spread",
     "plot_matrix",
     "plot_memory",
     "plot_memory_causes",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PAGE = "live.html"
 START_S = 120.0  # for a browser to load the model and end its warm-up, above the length of a run
-LOADS = ("none", "one", "all")
+LOADED = {"none": "", "one": ", one core loaded", "all": ", all cores loaded"}  # loads, as they are told
 Load = Literal["none", "one", "all"]
 
 
@@ -77,10 +77,8 @@ class Live(Frozen):
     @property
     def cell(self) -> Cell:
         """Its place among all cells; hop and load are in the task."""
-        task = (
-            f"live, hop {1e3 * self.hop_s:g} ms"
-            + {"none": "", "one": ", one core loaded", "all": ", all cores loaded"}[self.load]
-        )
+        slowed = f", slowed {self.slowdown:g} times" if self.slowdown else ""
+        task = f"live, hop {1e3 * self.hop_s:g} ms{LOADED[self.load]}{slowed}"
         return Cell.of(
             model=self.model,
             task=task,

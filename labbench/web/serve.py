@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from labbench import __version__
@@ -83,3 +86,29 @@ def _told(name: str, window_s: float, server: Server, progress: Callable[[str], 
         "outputs": {key: base64.b64encode(value.tobytes()).decode() for key, value in exported.outputs.items()},
         **about,
     }
+
+
+@contextmanager
+def receiver(path: str | Path, say: Callable[[str], None]) -> Iterator[Callable[[bytes], None]]:
+    """Takes what the page sends into a database, as :mod:`labbench.importers.web` would a file; says what came of it.
+
+    What the page sent before and sends once more is there already and changes nothing.
+    """
+    from labbench.config import ConfigError
+    from labbench.store import Store
+    from labbench.transfer import import_into
+
+    with Store(path, writable=True) as store, tempfile.TemporaryDirectory(prefix="labbench-web-results-") as folder:
+        one_at_a_time = threading.Lock()
+
+        def take(body: bytes) -> None:
+            with one_at_a_time:
+                sent = Path(folder) / "sent.json"
+                sent.write_bytes(body)
+                try:
+                    result = import_into(store, [sent], "labbench-web")
+                except ConfigError as error:
+                    raise ValueError(str(error).removeprefix(f"{sent}: ")) from None
+            say(f"{result} ({path})")
+
+        yield take
