@@ -102,6 +102,12 @@ def _add_distributed(command: Command, store: Option, json: Option) -> None:
         help="; ".join(f"{name}: {does}" for name, does in TASKS.items()),
     )
     sub.add_argument("--ranks", type=int, nargs="+", default=[2], metavar="N", help="processes (default: 2)")
+    sub.add_argument(
+        "--device",
+        choices=("cpu", "cuda", "xpu"),
+        default="cpu",
+        help="what they compute on (default: cpu, by gloo; the others by nccl and xccl, which nobody has tried yet)",
+    )
     sub.add_argument("--strategy", nargs="+", metavar="NAME", help="ddp, fsdp, tensor, ... (default: all)")
     sub.add_argument("--operation", nargs="+", metavar="NAME", help="all_reduce, ... (default: all)")
     sub.add_argument("--model", default="decoder", metavar="NAME", help="decoder, or e.g. decoder-4x128-4h-256v")
@@ -158,7 +164,7 @@ def _status(records: list[Any]) -> int:
 
 
 def _job(options: Any) -> dict[str, Any]:
-    job: dict[str, Any] = {"seconds_without_sign": options.hang_s}
+    job: dict[str, Any] = {"seconds_without_sign": options.hang_s, "device": options.device}
     if options.memory_gb is not None:
         job["memory_limit_bytes"] = int(options.memory_gb * 1e9)
     return job

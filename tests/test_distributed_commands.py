@@ -115,3 +115,20 @@ def test_a_rank_elsewhere_that_raises_is_named_though_its_process_cannot_be_seen
 def test_a_folder_without_a_job_says_how_to_get_one(tmp_path) -> None:
     with pytest.raises(ConfigError, match="labbench distributed commands"):
         measured.watched(tmp_path, 2)
+
+
+@pytest.mark.parametrize("device", ["cuda", "xpu"])
+def test_a_device_that_is_not_here_is_unsupported_and_no_rank_is_started(device, monkeypatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(measured, "launch", None)
+    records = [
+        measured.alone(device=device),
+        *measured.strategies(["ddp"], 2, device=device),
+        *measured.collectives(["all_reduce"], 2, device=device),
+    ]
+    assert {record.status for record in records} == {"unsupported"}
+    assert all(f"no {device} device here" in (record.reason or "") for record in records)
+    assert {record.cell.platform.device for record in records} == {device}
+    assert records[-1].cell.platform.runtime == {"cuda": "nccl", "xpu": "xccl"}[device]

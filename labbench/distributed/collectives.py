@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 
+from labbench.distributed.place import clock, device
 from labbench.distributed.steps import slowest
 
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ def time_collectives(
             seconds = []
             for _ in range(samples):
                 dist.barrier()
-                began = perf_counter()
+                began = clock()
                 for _ in range(calls):
                     call()
-                seconds.append((perf_counter() - began) / calls)
+                seconds.append((clock() - began) / calls)
             trips = 2 if operation == "p2p" else 1
             times = [one / trips for one in slowest(seconds)]
             found.append(
@@ -76,16 +76,16 @@ def _calls(call: Call, block_s: float) -> int:
     """Calls of a block, the same on all ranks; the first call, which makes connections, is not counted."""
     call()
     dist.barrier()
-    began = perf_counter()
+    began = clock()
     call()
-    return max(1, min(MOST_CALLS, int(block_s / slowest([perf_counter() - began])[0])))
+    return max(1, min(MOST_CALLS, int(block_s / slowest([clock() - began])[0])))
 
 
 def prepared(operation: str, size: int) -> tuple[Call, int]:
     """A call of the operation on buffers of its own, and the bytes of the whole buffer."""
     ranks, rank = dist.get_world_size(), dist.get_rank()
     each = -(-size // (WORD * ranks))
-    whole, part, other = torch.zeros(each * ranks), torch.zeros(each), torch.zeros(each * ranks)
+    whole, part, other = (torch.zeros(many, device=device()) for many in (each * ranks, each, each * ranks))
 
     def there_and_back() -> None:
         if rank == 0:
@@ -109,7 +109,7 @@ def prepared(operation: str, size: int) -> tuple[Call, int]:
 def together(size: int, many: int) -> tuple[Call, int]:
     """A call of so many all-reduces that are started together, each on a buffer of its own."""
     words = -(-size // WORD)
-    buffers = [torch.zeros(words) for _ in range(many)]
+    buffers = [torch.zeros(words, device=device()) for _ in range(many)]
 
     def call() -> None:
         for work in [dist.all_reduce(one, async_op=True) for one in buffers]:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from labbench.distributed.place import device
 from labbench.distributed.sizes import Shape
 
 
@@ -94,13 +95,14 @@ class Decoder(nn.Module):
 def decoder(shape: Shape, dtype: torch.dtype, seed: int = 0) -> Decoder:
     """A decoder with the same weights in every process."""
     torch.manual_seed(seed)
-    return Decoder(shape).to(dtype)
+    return Decoder(shape).to(device(), dtype)
 
 
 def batch(shape: Shape, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and the ids that should follow, ``(batch, tokens)`` each, the same in every process."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(shape.vocabulary, (shape.batch, shape.tokens + 1), generator=generator)
+    ids = ids.to(device())
     return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 

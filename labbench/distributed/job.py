@@ -44,6 +44,7 @@ class Job(Frozen):
     options: dict[str, Any] = Field(default_factory=dict)
     seconds_without_sign: float = Field(60, gt=0, description="a job without a sign of life for so long is ended")
     memory_limit_bytes: int | None = Field(None, gt=0, description="each rank may take so much above its start")
+    device: Literal["cpu", "cuda", "xpu"] = Field("cpu", description="what ranks compute on; backends go with it")
     pinned: bool = Field(True, description="each rank keeps to a core of its own, as far as there are enough")
     one_machine: bool = Field(
         False, description="all hosts are namespaces of one machine, whose cores its ranks share out"

@@ -21,6 +21,7 @@ from labbench.distributed.collectives_model import Measured, bandwidths, bus_fac
 from labbench.distributed.hosts import HERE, Host
 from labbench.distributed.job import Job, read_json
 from labbench.distributed.launcher import Launched, Limits, launch, watch
+from labbench.distributed.place import missing
 from labbench.distributed.rank_cells import cell, checked_cell, collective_cell
 from labbench.distributed.sizes import ONE
 from labbench.records import Check, Environment, Record, Series
@@ -69,7 +70,10 @@ def strategies(
         Further fields of :class:`~labbench.distributed.job.Job`; a fault is met while steps are timed.
     """
     sizes = shape or {}
-    where = cell if steps else checked_cell
+    device = job.get("device", "cpu")
+    cells = {mode: (cell if steps else checked_cell)(mode, ranks, sizes, device) for mode in modes}
+    if reason := missing(device, ranks):
+        return [Record(cell=one, status="unsupported", reason=reason) for one in cells.values()]
     plain = {name: value for name, value in job.items() if name != "fault"}
     compared = launch(
         Job(task="correct", options={"modes": list(modes), "precision": precision, "shape": sizes}, **plain),
@@ -77,12 +81,10 @@ def strategies(
         limits=limits,
     )
     if compared.ending.status != "ok":
-        return [_lost(where(mode, ranks, sizes), compared, "check") for mode in modes]
+        return [_lost(one, compared, "check") for one in cells.values()]
     share = compared.seconds / len(modes)
-    checked = {
-        verdict["mode"]: _checked(where(verdict["mode"], ranks, sizes), verdict, precision, share)
-        for verdict in compared.results[0]
-    }
+    verdicts = {verdict["mode"]: verdict for verdict in compared.results[0]}
+    checked = {mode: _checked(cells[mode], verdict, precision, share) for mode, verdict in verdicts.items()}
     right = [mode for mode, record in checked.items() if record.status == "ok" and steps]
     timed = timings(right, ranks, steps, sizes, limits, **job)
     return [_with_times(record, timed[mode]) if mode in timed else record for mode, record in checked.items()]
@@ -90,11 +92,12 @@ def strategies(
 
 def alone(steps: int = 21, shape: dict[str, int] | None = None, limits: Limits = LIMITS, **job: Any) -> Record:
     """Steps of a single process, which ranks are compared with; metrics also hold ``forward_s`` of each layer and the output."""
-    sizes = shape or {}
-    return _with_times(
-        Record(cell=cell(ONE, 1, sizes), status="ok", duration_s=0.0),
-        timings([ONE], 1, steps, sizes, limits, **job)[ONE],
-    )
+    sizes, device = shape or {}, job.get("device", "cpu")
+    own = cell(ONE, 1, sizes, device)
+    if reason := missing(device, 1):
+        return Record(cell=own, status="unsupported", reason=reason)
+    timed = timings([ONE], 1, steps, sizes, limits, **job)[ONE]
+    return _with_times(Record(cell=own, status="ok"), timed)
 
 
 def watched(folder: Path, ranks: int, limits: Limits = LIMITS) -> list[Record]:
@@ -103,14 +106,14 @@ def watched(folder: Path, ranks: int, limits: Limits = LIMITS) -> list[Record]:
     job = Job.model_validate(read_json(folder / "job.json"))
     sizes, modes = job.options.get("shape") or {}, job.options["modes"]
     stage, place = ("check", checked_cell) if job.task == "correct" else ("steady", cell)
+    cells = {mode: place(mode, ranks, sizes, job.device) for mode in modes}
     if done.ending.status != "ok":
-        return [_lost(place(mode, ranks, sizes), done, stage) for mode in modes]
+        return [_lost(one, done, stage) for one in cells.values()]
     if job.task == "correct":
         verdicts, precision = done.results[0], job.options["precision"]
-        return [_checked(place(one["mode"], ranks, sizes), one, precision, done.seconds) for one in verdicts]
+        return [_checked(cells[one["mode"]], one, precision, done.seconds) for one in verdicts]
     parts = [replace(done, results=[rank[index] for rank in done.results]) for index in range(len(modes))]
-    empty = [Record(cell=place(mode, ranks, sizes), status="ok") for mode in modes]
-    return [_with_times(record, part) for record, part in zip(empty, parts, strict=True)]
+    return [_with_times(Record(cell=cells[mode], status="ok"), part) for mode, part in zip(modes, parts, strict=True)]
 
 
 def timings(
@@ -168,7 +171,7 @@ def _with_times(record: Record, timed: Launched) -> Record:
     found = {
         "stage": None,
         "duration_s": (record.duration_s or 0.0) + timed.seconds,
-        "metrics": record.metrics | overhead.metrics(timed.results) | _crowd(ranks),
+        "metrics": record.metrics | overhead.metrics(timed.results) | _crowd(ranks, cell.platform.device),
         "series": [series("step", overhead.step_s(timed.results), cell.workload.batch_size, "samples")],
         "threads": ranks,
         "processes": ranks,
@@ -195,13 +198,17 @@ def collectives(
     each, left = divmod(ranks, len(hosts))
     if left or not each:
         raise ConfigError(f"{ranks} ranks on {len(hosts)} hosts: give as many ranks to each")
+    device = job.get("device", "cpu")
+    cells = {name: collective_cell(name, ranks, device) for name in operations}
+    if reason := missing(device, ranks):
+        return [Record(cell=one, status="unsupported", reason=reason) for one in cells.values()]
     done = launch(Job(task="collectives", options=options, **job), each, limits=limits, hosts=hosts)
     if done.ending.status != "ok":
-        return [_lost(collective_cell(name, ranks), done, "steady") for name in operations]
+        return [_lost(one, done, "steady") for one in cells.values()]
     found = []
     for operation in operations:
         rows = [row for row in done.results[0] if row["operation"] == operation]
-        metrics: dict[str, float] = _crowd(ranks) | fitted(operation, rows, ranks)
+        metrics: dict[str, float] = _crowd(ranks, device) | fitted(operation, rows, ranks)
         for row in rows:
             label = size_label(row["size_bytes"])
             bus = bandwidths(operation, row["size_bytes"], statistics.median(row["seconds"]), ranks)[1]  # type: ignore[arg-type]
@@ -209,7 +216,7 @@ def collectives(
             metrics[f"p10_s {label}"] = float(np.quantile(row["seconds"], 0.1))
         found.append(
             Record(
-                cell=collective_cell(operation, ranks),
+                cell=cells[operation],
                 status="ok",
                 threads=ranks,
                 processes=ranks,
@@ -282,9 +289,9 @@ def usable_cores() -> int:
     return physical_cores()
 
 
-def _crowd(ranks: int) -> dict[str, float]:
+def _crowd(ranks: int, device: str = "cpu") -> dict[str, float]:
     """Whether ranks shared cores: then times are the scheduler's, and no link should be calibrated from them."""
-    return {"oversubscribed": float(ranks > usable_cores())}
+    return {"oversubscribed": float(device == "cpu" and ranks > usable_cores())}
 
 
 def _lost(cell: Cell, done: Launched, stage: str) -> Record:

@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from labbench.distributed import place
 from labbench.distributed.job import JOINED, Job, Pulse, read_json, write_json
 from labbench.process import die_with_parent, is_out_of_memory
 
@@ -31,11 +32,14 @@ def main(folder: Path) -> int:
     pulse = Pulse(folder, rank, attempt, job.fault)
     try:
         pulse("loading")
+        os.environ[place.VARIABLE] = job.device
         if job.pinned:
             pin(rank if job.one_machine else int(os.environ["LOCAL_RANK"]))
         import torch
 
         torch.set_num_threads(1)
+        if job.device != "cpu":
+            torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
         if job.memory_limit_bytes:
             limit_memory(job.memory_limit_bytes)
         join(attempt, job.seconds_without_sign + PATIENCE_S, pulse)
@@ -85,7 +89,11 @@ def join(attempt: int, timeout_s: float, pulse: Pulse) -> None:
         timeout=wait,
     )
     dist.init_process_group(
-        "gloo", store=dist.PrefixStore(f"r{attempt}", store), rank=int(environ["RANK"]), world_size=world, timeout=wait
+        place.BACKENDS[place.kind()],
+        store=dist.PrefixStore(f"r{attempt}", store),
+        rank=int(environ["RANK"]),
+        world_size=world,
+        timeout=wait,
     )
     pulse(JOINED)
     threading.Thread(target=_count_calls, args=(pulse,), daemon=True).start()

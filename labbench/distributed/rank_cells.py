@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from labbench.cells import Cell
+from labbench.distributed.place import BACKENDS
 from labbench.distributed.sizes import MODEL, Shape
 
 CHECK = "correctness"  # the task of a comparison without times: it must not stand for a timed cell
 
 
-def cell(mode: str, ranks: int, shape: dict[str, int]) -> Cell:
+def cell(mode: str, ranks: int, shape: dict[str, int], device: str = "cpu") -> Cell:
     """Of a strategy's steps."""
     sizes = Shape(**shape)
     return Cell.of(
@@ -17,20 +18,23 @@ def cell(mode: str, ranks: int, shape: dict[str, int]) -> Cell:
         batch_size=sizes.batch,
         seq_len=sizes.tokens,
         runtime=mode,
+        device=device,
         world_size=ranks,
         threads=1,
     )
 
 
-def checked_cell(mode: str, ranks: int, shape: dict[str, int] | None = None) -> Cell:
+def checked_cell(mode: str, ranks: int, shape: dict[str, int] | None = None, device: str = "cpu") -> Cell:
     """Of a strategy that is held against one process and not timed."""
-    timed = cell(mode, ranks, shape or {})
+    timed = cell(mode, ranks, shape or {}, device)
     return timed.model_copy(update={"workload": timed.workload.model_copy(update={"task": CHECK})})
 
 
-def collective_cell(operation: str, ranks: int) -> Cell:
+def collective_cell(operation: str, ranks: int, device: str = "cpu") -> Cell:
     """Of a collective, all its sizes."""
-    return Cell.of(model=operation, task="collective", runtime="gloo", world_size=ranks, threads=1)
+    return Cell.of(
+        model=operation, task="collective", runtime=BACKENDS[device], device=device, world_size=ranks, threads=1
+    )
 
 
 def fault_cell(kind: str, mode: str, ranks: int) -> Cell:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +12,7 @@ import torch.distributed as dist
 from labbench.distributed.correct import DTYPES
 from labbench.distributed.decoder import batch, decoder
 from labbench.distributed.overlap import by_hook, by_trace
+from labbench.distributed.place import clock, device, kind
 from labbench.distributed.sizes import ONE, Shape
 from labbench.distributed.strategies import Spread, strategy
 from labbench.measure.memory import current_bytes, peak, release_garbage, return_heap
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from labbench.distributed.job import Pulse
 
 WARMUP = 3  # connections are made, buckets rebuilt (DDP does so after its first backward pass), graphs compiled
-CPU = "cpu"
 
 
 def time_steps(
@@ -50,8 +49,8 @@ def _timed(pulse: Pulse, name: str, steps: int, dtype: torch.dtype, sizes: Shape
         return mode.spread(decoder(sizes, dtype))
 
     release_garbage()
-    before = current_bytes(CPU)
-    with peak(CPU) as highest:
+    before = current_bytes(kind())
+    with peak(kind()) as highest:
         spread = make()
         for index in range(WARMUP):
             pulse(f"{name}: warm-up {index}")
@@ -67,7 +66,7 @@ def _timed(pulse: Pulse, name: str, steps: int, dtype: torch.dtype, sizes: Shape
             found |= _steps(spread, data, name, steps, pulse)
         return found
     found |= _steps(spread, data, name, steps, pulse)
-    if found["busy_s"] is None:  # of a pipeline, a trace cannot tell a message from waiting for it
+    if found["busy_s"] is None and kind() == "cpu":  # of a pipeline, a trace cannot tell a message from waiting for it
         found["trace"] = by_trace(spread, data, pulse)
         found["hook"] = by_hook(make, data, pulse)
     return found
@@ -79,21 +78,21 @@ def _steps(spread: Spread, data: Any, name: str, steps: int, pulse: Pulse) -> di
         pulse(f"{name}: step {index}")
         dist.barrier()
         spread.computing_s()
-        began = perf_counter()
+        began = clock()
         spread.backward(data)
-        middle = perf_counter()
+        middle = clock()
         spread.update()
-        ended = perf_counter()
+        ended = clock()
         computing = spread.computing_s()
         if computing is not None:
             busy.append(computing)
         quiet = spread.silent()
         if quiet is not None:
             dist.barrier()
-            started = perf_counter()
+            started = clock()
             with quiet:
                 spread.backward(data)
-            silent.append(perf_counter() - started)
+            silent.append(clock() - started)
             spread.optimizer.zero_grad(set_to_none=True)
         whole.append(ended - began)
         passes.append(middle - began)
@@ -131,11 +130,9 @@ def _forwards(model: Any) -> Iterator[list[list[float]]]:
     handles = []
     for part, seconds in zip(parts, found, strict=True):
         began: list[float] = []
-        handles.append(part.register_forward_pre_hook(lambda *_, began=began: began.append(perf_counter())))
+        handles.append(part.register_forward_pre_hook(lambda *_, began=began: began.append(clock())))
         handles.append(
-            part.register_forward_hook(
-                lambda *_, began=began, seconds=seconds: seconds.append(perf_counter() - began.pop())
-            )
+            part.register_forward_hook(lambda *_, began=began, seconds=seconds: seconds.append(clock() - began.pop()))
         )
     try:
         yield found
@@ -146,6 +143,6 @@ def _forwards(model: Any) -> Iterator[list[list[float]]]:
 
 def slowest(seconds: list[float]) -> list[float]:
     """Each the largest of all ranks."""
-    found = torch.tensor(seconds, dtype=torch.float64)
+    found = torch.tensor(seconds, dtype=torch.float64, device=device())
     dist.all_reduce(found, op=dist.ReduceOp.MAX)
     return [float(value) for value in found]

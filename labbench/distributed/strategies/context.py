@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from labbench.distributed.decoder import loss
+from labbench.distributed.place import kind
 from labbench.distributed.strategies.base import Batch, Spread, Strategy, adamw, mean_over_ranks
 
 if TYPE_CHECKING:
@@ -50,4 +51,4 @@ class Context(Strategy):
 
     def spread(self, model: Decoder) -> Spread:
         """As in the base class."""
-        return ContextSpread(model, init_device_mesh("cpu", (dist.get_world_size(),)))
+        return ContextSpread(model, init_device_mesh(kind(), (dist.get_world_size(),)))

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from labbench.config import unknown_name
 from labbench.distributed.decoder import loss
+from labbench.distributed.place import device
 from labbench.distributed.strategies.base import (
     EPSILON,
     LEARNING_RATE,
@@ -42,7 +43,7 @@ class DataSpread(Spread):
     def backward(self, batch: Batch) -> torch.Tensor:
         """As in the base class."""
         own = share(batch, dist.get_rank(), dist.get_world_size())
-        total = torch.zeros((), dtype=next(self.replica.parameters()).dtype)
+        total = torch.zeros((), dtype=next(self.replica.parameters()).dtype, device=device())
         for index in range(self.accumulation):
             ids, targets = share(own, index, self.accumulation)
             last = index == self.accumulation - 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.distributed.pipelining import PipelineStage, schedules
 
 from labbench.config import unknown_name
 from labbench.distributed.decoder import loss, stages_of
+from labbench.distributed.place import clock, device
 from labbench.distributed.strategies.base import Batch, Spread, Strategy, adamw
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ class PipelineSpread(Spread):
 
     def _timed(self, run: Any) -> Any:
         def timed(*arguments: Any, **options: Any) -> Any:
-            began = perf_counter()
+            began = clock()
             try:
                 return run(*arguments, **options)
             finally:
-                self.computing += perf_counter() - began
+                self.computing += clock() - began
 
         return timed
 
@@ -63,7 +63,7 @@ class PipelineSpread(Spread):
             self.schedule.step(*inputs, target=targets, losses=losses)
         else:
             self.schedule.step(*inputs)
-        return torch.stack(losses).mean().detach() if losses else torch.zeros((), dtype=self.dtype)
+        return torch.stack(losses).mean().detach() if losses else torch.zeros((), dtype=self.dtype, device=device())
 
     def loss(self, value: torch.Tensor) -> torch.Tensor:
         """As in the base class; the last rank has it."""
@@ -101,8 +101,7 @@ class Pipeline(Strategy):
         own = stages_of(ranks, each)[rank]
         modules = [copy.deepcopy(model).stage(index, ranks * each) for index in own]
         stages = [
-            PipelineStage(module, index, ranks * each, torch.device("cpu"))
-            for module, index in zip(modules, own, strict=True)
+            PipelineStage(module, index, ranks * each, device()) for module, index in zip(modules, own, strict=True)
         ]
         kind = getattr(schedules, name)
         schedule = kind(stages if each > 1 else stages[0], n_microbatches=self.micro_batches, loss_fn=loss)

@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
 from labbench.distributed.decoder import loss
+from labbench.distributed.place import device, kind
 from labbench.distributed.strategies.base import Batch, Spread, Strategy, adamw, mean_over_ranks, share
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class ShardedSpread(Spread):
     def backward(self, batch: Batch) -> torch.Tensor:
         """As in the base class."""
         own = share(batch, self.index, self.shares)
-        total = torch.zeros((), dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64, device=device())
         for index in range(self.accumulation):
             ids, targets = share(own, index, self.accumulation)
             if self.accumulation > 1:
@@ -85,9 +86,9 @@ class Sharded(Strategy):
         self.check_world()
         ranks = dist.get_world_size()
         mesh = (
-            init_device_mesh("cpu", (2, ranks // 2), mesh_dim_names=("replicate", "shard"))
+            init_device_mesh(kind(), (2, ranks // 2), mesh_dim_names=("replicate", "shard"))
             if self.hybrid
-            else init_device_mesh("cpu", (ranks,))
+            else init_device_mesh(kind(), (ranks,))
         )
         own = next(model.parameters()).dtype
         offload = CPUOffloadPolicy(pin_memory=False) if self.offload else OffloadPolicy()

@@ -21,6 +21,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 from labbench.distributed.decoder import loss
+from labbench.distributed.place import kind
 from labbench.distributed.strategies.base import Batch, Spread, Strategy, adamw
 from labbench.distributed.strategies.sharded import ShardedSpread
 
@@ -68,9 +69,9 @@ class Tensor(Strategy):
         self.check_world()
         ranks = dist.get_world_size()
         if not self.sharded:
-            self._slice(model, init_device_mesh("cpu", (ranks,)))
+            self._slice(model, init_device_mesh(kind(), (ranks,)))
             return TensorSpread(model, self.loss)
-        mesh = init_device_mesh("cpu", (2, ranks // 2), mesh_dim_names=("data", "tensor"))
+        mesh = init_device_mesh(kind(), (2, ranks // 2), mesh_dim_names=("data", "tensor"))
         self._slice(model, mesh["tensor"])
         for module in (*model.layers.values(), model):
             fully_shard(module, mesh=mesh["data"])
