@@ -146,6 +146,7 @@ class Server:
 
 class _Http(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64  # a page asks for all its parts at once
     owner: Server
 
     def __init__(self, *arguments: Any) -> None:
