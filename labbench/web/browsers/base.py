@@ -25,7 +25,11 @@ NEVER_S = 10**6  # time-outs of the drivers: a deadline here comes first
 # The page's side of a call: the function's value or the error that it threw, as text that every driver passes on alike. Firefox
 # starts a call again in the page that it shows instead of one whose process has ended, so a page has a mark of its own.
 # WebKitGTK says that a page is loaded before its modules have run: a call waits for the object that it goes to.
-MARK = "async (page) => { window.labbenchPage = page; }"
+# A driver under load may come back before the page's scripts have run.
+MARK = """async (page) => {
+  if (document.readyState !== 'complete') await new Promise((done) => window.addEventListener('load', done));
+  window.labbenchPage = page;
+}"""
 CALL = """async (path, text, page) => {
   if (window.labbenchPage !== page) return JSON.stringify({lost: true});
   try {
