@@ -80,6 +80,12 @@ def test_figures_come_from_the_raw_times_and_importing_twice_changes_nothing(rea
         assert import_into(store, [tmp_path / "phone.json"], "labbench-web").new == 0
 
 
+@pytest.mark.parametrize("source", ["microphone", "file", "signal"])
+def test_every_source_of_the_page_is_known(read, source):
+    (record,) = read(document(live(source=source))).records
+    assert record.protocol["live"]["source"] == source
+
+
 def test_the_browser_is_told_by_the_user_agent(read):
     assert read(document(BENCHMARK, agent=SAFARI)).records[0].cell.platform.device == "safari"
     firefox = "Mozilla/5.0 (X11; rv:153.0) Gecko/20100101 Firefox/153.0"
@@ -122,6 +128,7 @@ def spoil(path, value):
     ("bad", "why"),
     [
         (spoil(["model"], "../../etc/passwd;"), "model"),
+        (spoil(["model"], "kws-tinny"), "did you mean 'kws-tiny'"),
         (spoil(["threads"], 10**9), "threads"),
         (spoil(["surprise"], 1), "surprise"),
         (spoil(["answer", "hops", "model_s"], [1.0]), "unequal length"),

@@ -4,7 +4,7 @@ import live_answers
 import pytest
 
 from labbench.config import ConfigError
-from labbench.web.live import Live, ask, live_models, record
+from labbench.web.live import Live, hearing, live_models, record
 from labbench.web.live_run import loaded_cores, status
 
 WISH = Live(browser="firefox", model="kws-tiny", seconds=5)
@@ -70,13 +70,10 @@ def test_a_run_too_slow_to_give_results_has_failed_and_tells_what_was_dropped():
 
 
 def test_a_decoder_hears_nothing_and_is_refused_with_the_models_that_do():
-    from types import SimpleNamespace
-
-    from labbench.web import families
-
-    decoder = SimpleNamespace(model=families.find("whisper-micro-decoder"), audio_s=1.0)
-    with pytest.raises(ConfigError, match=r"hears no audio.*kws-tiny"):
-        ask(Live(browser="firefox", model="whisper-micro-decoder"), decoder, None)
+    with pytest.raises(ValueError, match=r"hears no audio.*kws-tiny"):
+        Live(browser="firefox", model="whisper-micro-decoder")
+    with pytest.raises(ConfigError, match="hears no audio"):
+        hearing("whisper-micro-decoder")
     assert "whisper-micro-decoder" not in live_models()
 
 

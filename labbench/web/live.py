@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from labbench.cells import Cell, Frozen
 from labbench.config import ConfigError
@@ -48,7 +48,7 @@ class Live(Frozen):
     seconds : float
         How long.
     source : str
-        ``signal``, made in the page, or ``microphone``.
+        ``signal``, made in the page; ``microphone``; or ``file``, which only a person at the page can choose.
     load : str
         Cores that are kept busy meanwhile: ``none``, ``one`` or ``all``.
     slack_s : float
@@ -64,10 +64,15 @@ class Live(Frozen):
     hop_s: float = Field(0.1, gt=0)
     window_s: float | None = Field(None, gt=0)
     seconds: float = Field(60.0, gt=0)
-    source: Literal["signal", "microphone"] = "signal"
+    source: Literal["signal", "microphone", "file"] = "signal"
     load: Load = "none"
     slack_s: float = Field(1.0, gt=0)
     slowdown: float | None = Field(None, gt=0)
+
+    @field_validator("model")
+    @classmethod
+    def _hears(cls, name: str) -> str:
+        return hearing(name).name
 
     @property
     def window(self) -> float:
@@ -97,14 +102,16 @@ def live_models() -> list[str]:
     return [name for name in families.models() if families.find(name).unit == "audio_s"]
 
 
-def ask(wish: Live, exported: Exported, server: Server) -> dict[str, Any]:
-    """What ``labbench.live`` in the page wants to know; puts the model on the server.
+def hearing(name: str) -> families.WebModel:
+    """A model that hears audio; raises ConfigError for another, or an unknown one."""
+    model = families.find(name)
+    if model.unit != "audio_s":
+        raise ConfigError(f"{name} hears no audio, so it cannot run live; one of {', '.join(live_models())} can")
+    return model
 
-    Raises
-    ------
-    ConfigError
-        For a model that hears no audio.
-    """
+
+def ask(wish: Live, exported: Exported, server: Server) -> dict[str, Any]:
+    """What ``labbench.live`` in the page wants to know; puts the model on the server."""
     rate = exported.model.rate
     hop, window = round(wish.hop_s * rate), heard(exported)
     return {
@@ -131,9 +138,7 @@ def heard(exported: Exported) -> int:
 
 def session(name: str, exported: Exported, server: Server, provider: str, threads: int) -> dict[str, Any]:
     """The argument of the page's ``openModel`` (page/live/model.js)."""
-    model = families.find(name)
-    if model.unit != "audio_s":
-        raise ConfigError(f"{name} hears no audio, so it cannot run live; one of {', '.join(live_models())} can")
+    model = hearing(name)
     argument = exported.argument(server)
     first = next(iter(argument["inputs"]))  # what hears
     return {

@@ -13,60 +13,74 @@
  *     source    "signal" (made in the page), "microphone", or an AudioBuffer
  *     model     for model.js: what to open
  *     rate, window, hop   frames a second, of the model's input, and from one run to the next
- *     seconds   how long (null: until the signal aborts)
+ *     seconds   how long, unless the signal aborts
  *     slack_s   seconds of audio that may wait, at most; default 1
  *     slowdown  see worker.js; for tests
- *  result: {status: "ok", source, clock, rate, window, hop, slack_s, seconds, ready, hops: {...arrays of seconds...}, counts,
+ *  result: {status: 'ok', source, clock, rate, window, hop, slack_s, seconds, ready, hops: {...arrays of seconds...}, counts,
  *           audio: {base_latency_s, output_latency_s, quantum_s}, track}
  *      or  {status: "unsupported" | "failed", reason, stage, opened}
  */
 
-import { absolute } from "../session.js";
-import { QUANTUM, RUNNING, WRITTEN, makeRing } from "./ring.js";
-import { connect, SourceError } from "./source.js";
+import { absolute } from '../session.js';
+import { QUANTUM, RUNNING, WRITTEN, makeRing } from './ring.js';
+import { connect, SourceError } from './source.js';
 
 const SETTLE_S = 1; // of audio before the first hop: browsers start their audio with stutters
 const GESTURE_MS = 4000; // a context that may not start yet never says so: after this it is told
+const LATEST = 1.25; // times as long as its audio, and so many seconds more, may a run take
+const LATEST_S = 10;
 const OPEN_MS = 90000; // to load a model and warm it up
 const END_MS = 20000; // for the hop in work
-const HOP_FIELDS = ["from_s", "complete_s", "picked_s", "done_s", "received_s", "features_s", "model_s"];
+const HOP_FIELDS = ['from_s', 'complete_s', 'picked_s', 'done_s', 'received_s', 'features_s', 'model_s'];
 const clocks = { fine: () => (performance.timeOrigin + performance.now()) / 1e3, coarse: () => Date.now() / 1e3 };
 
 /** Why there can be no live audio here, in words; null if there can. */
 export function obstacle() {
   if (!self.isSecureContext)
-    return "this page is not in a secure context (https or localhost), so the browser gives it neither microphone nor shared memory";
-  if (typeof AudioWorkletNode !== "function") return "this browser has no AudioWorklet";
-  if (typeof SharedArrayBuffer !== "function")
+    return 'this page is not in a secure context (https or localhost), so the browser gives it neither microphone nor shared memory';
+  if (typeof AudioWorkletNode !== 'function') return 'this browser has no AudioWorklet';
+  if (typeof SharedArrayBuffer !== 'function')
     return self.crossOriginIsolated
-      ? "this browser has no SharedArrayBuffer"
-      : "this page is not cross-origin isolated, so the browser gives it no SharedArrayBuffer";
+      ? 'this browser has no SharedArrayBuffer'
+      : 'this page is not cross-origin isolated, so the browser gives it no SharedArrayBuffer';
   return null;
 }
 
 export async function live(options, { onHop = () => {}, signal = null } = {}) {
   const hindered = obstacle();
-  if (hindered) return { status: "unsupported", reason: hindered, stage: "api" };
-  const { context, rate, window, hop, slack_s = 1, seconds = null } = options;
+  if (hindered) return { status: 'unsupported', reason: hindered, stage: 'api' };
+  const { context, rate, window, hop, slack_s = 1, seconds } = options;
   if (context.sampleRate !== rate)
-    return { status: "unsupported", reason: `the audio context runs at ${context.sampleRate} Hz, not ${rate}`, stage: "audio" };
+    return { status: 'unsupported', reason: `the audio context runs at ${context.sampleRate} Hz, not ${rate}`, stage: 'audio' };
   const ring = makeRing(window + hop + Math.round(slack_s * rate) + QUANTUM);
   const state = new Int32Array(ring.buffer, 0, 3);
-  const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+  const worker = new Worker(new URL('worker.js', import.meta.url), { type: 'module' });
   let input = null;
   try {
     const answers = listen(worker);
-    worker.postMessage({ open: { ...options.model, session: absolute(options.model.session) }, rate, window, hop, ring, slowdown: options.slowdown ?? null });
+    worker.postMessage({
+      open: { ...options.model, session: absolute(options.model.session) },
+      rate,
+      window,
+      hop,
+      ring,
+      slowdown: options.slowdown ?? null,
+    });
     const opened = await within(answers.opened, OPEN_MS, `the model was not ready after ${OPEN_MS / 1e3} s`, Error);
-    if (opened.error) return { status: statusOf(opened.error), reason: opened.error.message, ...opened.error, opened: opened.opened };
-    await within(context.resume(), GESTURE_MS, "the browser did not start its audio: it wants a click first, or has no audio device");
-    const module = context.audioWorklet.addModule(new URL("tap.js", import.meta.url));
-    await within(module, GESTURE_MS, "the browser did not load the audio worklet", Error);
-    const tap = new AudioWorkletNode(context, "labbench-tap", { processorOptions: { ring }, numberOfOutputs: 1 });
+    if (opened.error)
+      return { status: statusOf(opened.error), reason: opened.error.message, ...opened.error, opened: opened.opened };
+    await within(
+      context.resume(),
+      GESTURE_MS,
+      'the browser did not start its audio: it wants a click first, or has no audio device',
+    );
+    const module = context.audioWorklet.addModule(new URL('tap.js', import.meta.url));
+    await within(module, GESTURE_MS, 'the browser did not load the audio worklet', Error);
+    const tap = new AudioWorkletNode(context, 'labbench-tap', { processorOptions: { ring }, numberOfOutputs: 1 });
     const told = new Promise((resolve) => (tap.port.onmessage = ({ data }) => resolve(data.fine)));
     input = await connect(context, options.source, tap);
     await settled(context);
-    const clock = (await within(told, GESTURE_MS, "the audio worklet did not start", Error)) ? "fine" : "coarse";
+    const clock = (await within(told, GESTURE_MS, 'the audio worklet did not start', Error)) ? 'fine' : 'coarse';
     const hops = answers.collect(clocks[clock], onHop);
     Atomics.store(state, RUNNING, 1);
     worker.postMessage({ run: { clock } });
@@ -74,19 +88,23 @@ export async function live(options, { onHop = () => {}, signal = null } = {}) {
     const broken = await Promise.race([duration(state, seconds, rate, signal), answers.broken, stalled(state, context)]);
     Atomics.store(state, RUNNING, 0);
     const elapsed = clocks.fine() - began;
-    if (broken) return { status: "failed", reason: broken.message, stage: "live", opened: opened.ready.opened };
-    const ended = await within(answers.ended, END_MS, "the worker did not end", Error);
+    if (broken) return { status: 'failed', reason: broken.message, stage: 'live', opened: opened.ready.opened };
+    const ended = await within(answers.ended, END_MS, 'the worker did not end', Error);
     return {
-      status: "ok", source: input.name, clock, rate, window, hop, slack_s, slowdown: options.slowdown ?? null,
+      status: 'ok', source: input.name, clock, rate, window, hop, slack_s, slowdown: options.slowdown ?? null,
       seconds: elapsed, ready: opened.ready, hops, counts: { ...answers.counts(), ...ended },
       audio: {
         base_latency_s: context.baseLatency ?? null, output_latency_s: context.outputLatency ?? null, quantum_s: QUANTUM / rate,
       },
       track: input.track,
-    }; // prettier-ignore
+    };
   } catch (error) {
     const unsupported = error instanceof SourceError;
-    return { status: unsupported ? "unsupported" : "failed", reason: `${error.message ?? error}`, stage: unsupported ? "audio" : "live" };
+    return {
+      status: unsupported ? 'unsupported' : 'failed',
+      reason: `${error.message ?? error}`,
+      stage: unsupported ? 'audio' : 'live',
+    };
   } finally {
     Atomics.store(state, RUNNING, 0);
     input?.stop();
@@ -104,7 +122,7 @@ function listen(worker) {
   const ended = new Promise((resolve) => (settle.ended = resolve));
   const broken = new Promise((resolve) => (settle.broken = resolve));
   worker.onerror = (event) => {
-    const error = { stage: "worker", name: "Error", message: event.message || "the worker could not be loaded" };
+    const error = { stage: 'worker', name: 'Error', message: event.message || 'the worker could not be loaded' };
     settle.opened({ error });
     settle.broken(error);
   };
@@ -129,9 +147,10 @@ function listen(worker) {
   return { opened, ended, broken, collect, counts: () => counts };
 }
 
-/** Until so many seconds of audio were written, or the signal aborts. */
+/** Until so many seconds of audio were written, or the signal aborts, or audio comes so late that it would take far longer. */
 async function duration(state, seconds, rate, signal) {
-  while (!signal?.aborted && (seconds === null || Atomics.load(state, WRITTEN) < seconds * rate)) await sleep(20);
+  const late = clocks.fine() + LATEST * seconds + LATEST_S;
+  while (!signal?.aborted && Atomics.load(state, WRITTEN) < seconds * rate && clocks.fine() < late) await sleep(20);
 }
 
 /** Until the audio has run for a while. */
@@ -145,7 +164,7 @@ async function settled(context) {
 
 /** A reason as soon as no audio comes. */
 async function stalled(state, context) {
-  for (let seen = -1; ; ) {
+  for (let seen = -1; ;) {
     await sleep(GESTURE_MS);
     const written = Atomics.load(state, WRITTEN);
     if (written === seen || written === 0)
@@ -154,7 +173,7 @@ async function stalled(state, context) {
   }
 }
 
-const statusOf = (error) => (error.status ?? (error.stage === "api" ? "unsupported" : "failed"));
+const statusOf = (error) => error.status ?? (error.stage === 'api' ? 'unsupported' : 'failed');
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function within(promise, ms, message, Kind = SourceError) {

@@ -37,7 +37,7 @@ export function readWindow(ring, view, end, into) {
   if (!isWhole()) return false;
   const silent = Math.max(0, -start);
   into.fill(0, 0, silent);
-  for (let done = silent; done < into.length; ) {
+  for (let done = silent; done < into.length;) {
     const at = (start + done) % ring.capacity;
     const length = Math.min(into.length - done, ring.capacity - at);
     into.set(view.samples.subarray(at, at + length), done);

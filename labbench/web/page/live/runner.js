@@ -4,11 +4,11 @@
  * click on #gesture         makes and starts it: a browser starts audio for a user only
  * labbench.live(options)    one run (live.js), with that context
  */
-import { live } from "./live.js";
+import { live } from './live.js';
 
 const CLOSE_MS = 2000; // Firefox sometimes never says that it has closed a context
 
-const button = document.getElementById("gesture");
+const button = document.getElementById('gesture');
 let rate = 16000;
 let context = null;
 button.onclick = () => {

@@ -8,22 +8,23 @@ export async function connect(context, source, tap) {
   const silent = new GainNode(context, { gain: 0 }); // a node that leads nowhere is not run
   tap.connect(silent).connect(context.destination);
   const disconnect = (node) => (node.disconnect(), tap.disconnect(), silent.disconnect());
-  if (source === "microphone") return microphone(context, tap, disconnect);
-  const made = source === "signal";
+  if (source === 'microphone') return microphone(context, tap, disconnect);
+  const made = source === 'signal';
   const node = new AudioBufferSourceNode(context, { buffer: made ? signal(context) : source, loop: true });
   node.connect(tap);
   node.start();
-  return { name: made ? "signal" : "file", track: null, stop: () => (node.stop(), disconnect(node)) };
+  return { name: made ? 'signal' : 'file', track: null, stop: () => (node.stop(), disconnect(node)) };
 }
 
 async function microphone(context, tap, disconnect) {
-  if (!navigator.mediaDevices?.getUserMedia) throw new SourceError("this browser offers no microphone (mediaDevices.getUserMedia)");
+  if (!navigator.mediaDevices?.getUserMedia)
+    throw new SourceError('this browser offers no microphone (mediaDevices.getUserMedia)');
   const plain = { echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: 1 };
   let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ audio: plain });
   } catch (error) {
-    throw new SourceError(`the browser refuses the microphone: ${error.name}${error.message ? ` (${error.message})` : ""}`);
+    throw new SourceError(`the browser refuses the microphone: ${error.name}${error.message ? ` (${error.message})` : ''}`);
   }
   const [track] = stream.getAudioTracks();
   const release = () => stream.getTracks().forEach((one) => one.stop());
@@ -32,7 +33,7 @@ async function microphone(context, tap, disconnect) {
     node.connect(tap);
     const { sampleRate = null, latency = null } = track.getSettings();
     return {
-      name: "microphone",
+      name: 'microphone',
       track: { label: track.label, sample_rate: sampleRate, latency_s: latency },
       stop: () => (disconnect(node), release()),
     };

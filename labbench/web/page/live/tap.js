@@ -1,7 +1,7 @@
 // The audio thread's part: writes every quantum of its input into the ring, with the time at which it was complete.
 // A worklet has no performance.now in some browsers; then the stamps are Date.now's, in whole milliseconds, and `fine` says so.
 
-const fine = typeof performance === "object" && typeof performance.now === "function";
+const fine = typeof performance === 'object' && typeof performance.now === 'function';
 const now = fine ? () => (performance.timeOrigin + performance.now()) / 1e3 : () => Date.now() / 1e3;
 
 class Tap extends AudioWorkletProcessor {
@@ -38,4 +38,4 @@ class Tap extends AudioWorkletProcessor {
   }
 }
 
-registerProcessor("labbench-tap", Tap);
+registerProcessor('labbench-tap', Tap);

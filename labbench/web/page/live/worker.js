@@ -6,8 +6,8 @@
 // A hop whose window was overwritten before it was read is dropped, and so is every other one up to the newest: a backlog that
 // cannot be worked off is given up at once, and counted.
 
-import { openModel } from "./model.js";
-import { RUNNING, STARVED, WRITTEN, completeAt, readWindow, views } from "./ring.js";
+import { openModel } from './model.js';
+import { RUNNING, STARVED, WRITTEN, completeAt, readWindow, views } from './ring.js';
 
 const LOOK_MS = 50; // a wait ends after this, to see whether the run does
 const WARM_WINDOW = 5; // the rule of labbench/measure/steady.py: two windows of calls whose medians differ by at most
@@ -24,7 +24,9 @@ self.onmessage = async ({ data }) => {
     if (data.open) await open(data);
     if (data.run) await run(clocks[data.run.clock]);
   } catch (error) {
-    self.postMessage({ error: { stage: data.open ? "open" : "run", name: error.name, message: String(error.message ?? error) } });
+    self.postMessage({
+      error: { stage: data.open ? 'open' : 'run', name: error.name, message: String(error.message ?? error) },
+    });
   }
 };
 
@@ -42,7 +44,7 @@ async function warmUp() {
   const silence = new Float32Array(task.window);
   const times = [];
   const began = seconds();
-  for (let settled = false; !settled && seconds() - began < WARM_MAX_S; ) {
+  for (let settled = false; !settled && seconds() - began < WARM_MAX_S;) {
     const start = seconds();
     await model.run(model.features(silence));
     times.push(seconds() - start);
@@ -85,13 +87,15 @@ async function run(clock) {
         number: hop, from_s: from, complete_s: to, picked_s: picked, done_s: clock(),
         features_s: made - start, model_s: done - made, dropped, behind, level: level(input),
       },
-    }); // prettier-ignore
+    });
     dropped = 0;
     hop += 1;
   }
   const written = Atomics.load(view.state, WRITTEN);
   const whole = Math.floor(written / task.hop);
-  self.postMessage({ ended: { written, starved: Atomics.load(view.state, STARVED), dropped, waiting: Math.max(0, whole - hop + 1) } });
+  self.postMessage({
+    ended: { written, starved: Atomics.load(view.state, STARVED), dropped, waiting: Math.max(0, whole - hop + 1) },
+  });
   await model.close();
 }
 

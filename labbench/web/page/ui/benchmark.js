@@ -1,6 +1,6 @@
 // One model, measured in a worker as the runner does: warm-up by its rule, blocks that the clock resolves, output compared.
 
-import "../bench.js"; // gives window.labbench
+import '../bench.js'; // gives window.labbench
 
 const bench = window.labbench;
 const WARM_WINDOW = 5; // labbench/measure/steady.py
@@ -15,7 +15,7 @@ const MOST = 2000; // samples
 export async function measure(model, provider, threads, environment, say) {
   try {
     say(`Loading ${model.name}`);
-    const opened = await bench.open({ ...model.session, provider, threads, where: "worker" });
+    const opened = await bench.open({ ...model.session, provider, threads, where: 'worker' });
     if (opened.error) return { status: refused(opened.error), reason: opened.error.message, stage: opened.error.stage, opened };
     say(`Warming up ${model.name}`);
     const warm = await warmUp();
@@ -23,9 +23,9 @@ export async function measure(model, provider, threads, environment, say) {
     say(`Measuring ${model.name}`);
     const { seconds } = await bench.samples({ calls, for_s: BUDGET_S, room: MOST });
     const check = compared(await bench.outputs(), model.outputs);
-    return { status: "ok", opened, warm, calls, seconds, check };
+    return { status: 'ok', opened, warm, calls, seconds, check };
   } catch (error) {
-    return { status: "failed", reason: `${error.message ?? error}`, stage: "steady" };
+    return { status: 'failed', reason: `${error.message ?? error}`, stage: 'steady' };
   } finally {
     await bench.close();
   }
@@ -39,7 +39,8 @@ async function warmUp() {
   while (!warmed && passed() < WARM_MAX_S) {
     times.push((await bench.block({ calls: 1 })).seconds);
     if (times.length < 2 * WARM_WINDOW || passed() < WARM_MIN_S) continue;
-    warmed = Math.abs(median(times.slice(-WARM_WINDOW)) / median(times.slice(-2 * WARM_WINDOW, -WARM_WINDOW)) - 1) <= WARM_CHANGE;
+    warmed =
+      Math.abs(median(times.slice(-WARM_WINDOW)) / median(times.slice(-2 * WARM_WINDOW, -WARM_WINDOW)) - 1) <= WARM_CHANGE;
   }
   return { warmed, warmup_calls: times.length, call_s: median(times.slice(-WARM_WINDOW)) };
 }
@@ -62,7 +63,7 @@ function floats(base64) {
   return new Float32Array(Uint8Array.from(text, (letter) => letter.charCodeAt(0)).buffer);
 }
 
-export const refused = ({ stage }) => (stage === "api" || stage === "session" ? "unsupported" : "failed");
+export const refused = ({ stage }) => (stage === 'api' || stage === 'session' ? 'unsupported' : 'failed');
 
 export function median(values) {
   const sorted = [...values].sort((a, b) => a - b);

@@ -7,7 +7,7 @@ export class Chart {
     this.canvas = canvas;
     this.clear(0.1);
     new ResizeObserver(() => this.#later()).observe(canvas);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#later());
+    matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.#later());
   }
 
   clear(hop) {
@@ -35,11 +35,11 @@ export class Chart {
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
     canvas.width = width * scale;
     canvas.height = height * scale;
-    const pen = canvas.getContext("2d");
+    const pen = canvas.getContext('2d');
     pen.scale(scale, scale);
     const style = getComputedStyle(canvas);
     const probe = (name) => resolved(canvas, `var(--${name})`);
-    const [ink, line, accent, bad] = ["soft", "line", "accent", "bad"].map(probe);
+    const [ink, line, accent, bad] = ['soft', 'line', 'accent', 'bad'].map(probe);
     const most = nice(Math.max(2 * hop, ...bars.map((bar) => bar.total)) * 1.05);
     const [left, bottom, top, right] = [3.4 * 16, height - 1.5 * 16, 12, width - 12];
     const y = (seconds) => bottom - ((bottom - top) * seconds) / most;
@@ -47,19 +47,19 @@ export class Chart {
     const x = (at) => right - ((right - left) * (last - at)) / SPAN_S;
     pen.font = `12px ${style.fontFamily}`;
     pen.fillStyle = ink;
-    pen.textBaseline = "middle";
+    pen.textBaseline = 'middle';
     for (let i = 0; i <= 4; i++) {
       const value = (most * i) / 4;
-      pen.textAlign = "right";
+      pen.textAlign = 'right';
       pen.fillText(spoken(value, most), left - 8, y(value));
       pen.fillStyle = line;
       pen.fillRect(left, Math.round(y(value)), right - left, 1);
       pen.fillStyle = ink;
     }
-    pen.textAlign = "left";
+    pen.textAlign = 'left';
     pen.fillText(`${SPAN_S} s ago`, left, height - 10);
-    pen.textAlign = "right";
-    pen.fillText("now", right, height - 10);
+    pen.textAlign = 'right';
+    pen.fillText('now', right, height - 10);
     const thick = Math.max(1, ((right - left) * hop) / SPAN_S - 1);
     for (const bar of bars) {
       const at = x(bar.at) - thick;
