@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ PARTS = {  # column of the table -> what it is called, and its colour
     "delivery_s": ("to the page", "#cc78bc"),
 }
 MS = 1e3
+STYLES = ("-", "--", ":", "-.")
 MOST_ROWS = 16  # runs that a reader takes in
 
 
@@ -35,7 +37,7 @@ def plot_live_parts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     rows = table[(table["status"] == "ok") & table["end_to_end_s"].notna()].head(MOST_ROWS)
     if rows.empty:
         return nothing(ax)
-    ax = new_axes(ax, 1.3 + ROW_IN * 1.6 * len(rows))
+    ax = new_axes(ax, 1.4 + ROW_IN * len(rows))
     y = np.arange(len(rows))
     start = np.zeros(len(rows))
     for column, (name, color) in PARTS.items():
@@ -56,12 +58,13 @@ def plot_live_parts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
                 fontsize="small",
                 color="#a3271f",
             )
-    ax.set_yticks(y, [_label(row) for row in rows.itertuples()])
+    several = rows["model"].nunique() > 1
+    ax.set_yticks(y, [_label(row, several) for row in rows.itertuples()])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlim(0, most * (1.2 if rows["dropped_hops"].any() else 1.04))
     ax.set_xlabel("from a hop's first sample to its result (ms)")
     ax.grid(axis="y", visible=False)
-    legend_above(ax, columns=3)
+    legend_above(ax, columns=2, right=True)
     return ax
 
 
@@ -80,30 +83,34 @@ def plot_live_spread(store: Store, table: pd.DataFrame, *, ax: Axes | None = Non
         return nothing(ax, "no run keeps up")
     ax = new_axes(ax, 3.4)
     samples = store.samples(rows["record_id"])
+    several = rows["model"].nunique() > 1
+    names = [_run(row, several) for row in rows.itertuples()]
     colors = platform_colors(rows["browser"])
-    styles = dict(zip(dict.fromkeys(map(_run, rows.itertuples())), ("-", "--", ":", "-."), strict=False))
-    for row in rows.itertuples():
+    styles = dict(zip(dict.fromkeys(names), itertools.cycle(STYLES), strict=False))
+    for row, name in zip(rows.itertuples(), names, strict=True):
         mine = samples[(samples["record_id"] == row.record_id) & (samples["series"] == "live")]
         late = np.sort(mine["seconds"].to_numpy(float)) * MS
         share = 1 - np.arange(len(late)) / len(late)
-        name = f"{row.browser}, {_run(row)}"
-        ax.step(
-            late, share, where="post", color=colors[str(row.browser)], ls=styles.get(_run(row), "-"), lw=1.3, label=name
-        )
-    ax.set_yscale("log")
+        ax.step(late, share, where="post", color=colors[str(row.browser)], ls=styles[name], lw=1.3)
+    for browser, color in colors.items():
+        ax.plot([], [], color=color, lw=3, label=browser)
+    for name, style in styles.items():
+        ax.plot([], [], color="0.3", ls=style, label=name)
+    ax.set(xscale="log", yscale="log")
     ax.set_xlabel("from a hop's first sample to its result (ms)")
     ax.set_ylabel("share that comes later")
-    plain_ticks(ax, "x")
+    plain_ticks(ax)
     legend_above(ax, columns=2)
     return ax
 
 
-def _run(row: object) -> str:
-    """Model, hop and load of a run."""
-    beside = "" if row.load == "nothing else" else f", {row.load}"  # type: ignore[attr-defined]
-    return f"{row.model}, {row.hop_s * MS:g} ms{beside}"  # type: ignore[attr-defined]
+def _run(row: Any, with_model: bool) -> str:
+    """Hop and load of a run, and its model where there are several."""
+    model = f"{row.model}, " if with_model else ""
+    beside = "" if row.load == "nothing else" else f", {row.load}"
+    return f"{model}{row.hop_s * MS:g} ms{beside}"
 
 
-def _label(row: object) -> str:
-    provider = "" if row.provider == "wasm" else f" {row.provider}"  # type: ignore[attr-defined]
-    return f"{row.browser}{provider}\n{_run(row)}"  # type: ignore[attr-defined]
+def _label(row: Any, with_model: bool) -> str:
+    provider = "" if row.provider == "wasm" else f" {row.provider}"
+    return f"{row.browser}{provider}, {_run(row, with_model)}"

@@ -91,6 +91,7 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
             "model": table["model"],
             "beside": table["load"],
             "hop (ms)": (table["hop_s"] * SECONDS).map("{:g}".format),
+            "came of it": table["status"].astype(str).where(table["status"] != "ok", table["keeps_up"].map(_verdict)),
             "p50 (ms)": milliseconds("p50_s"),
             "p95 (ms)": milliseconds("p95_s"),
             "p99 (ms)": milliseconds("p99_s"),
@@ -99,11 +100,10 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
             "of hops": (table["hops"] + table["dropped_hops"]).astype("Int64"),
             "time used": table["real_time_factor"].map(percent, na_action="ignore"),
             "parts / end to end": table["parts_share"].map(percent, na_action="ignore"),
-            "came of it": table["status"].astype(str).where(table["status"] != "ok", table["keeps_up"].map(_verdict)),
             "reason": table["reason"],
         }
     )
-    return shown.dropna(axis="columns", how="all")
+    return shown.dropna(axis="columns", how="all").astype(object).fillna("")
 
 
 def _verdict(keeps_up: float) -> str:
@@ -111,11 +111,11 @@ def _verdict(keeps_up: float) -> str:
 
 
 def shortest(table: pd.DataFrame) -> pd.DataFrame:
-    """For each browser, provider, load and model the shortest hop that it kept up with, and the end to end with it."""
+    """For each browser, provider, load and model the run with the shortest hop that it kept up with."""
     fine = table[(table["status"] == "ok") & (table["keeps_up"] == 1)]
     keys = ["browser", "version", "provider", "load", "model"]
     best = fine.sort_values("hop_s").groupby(keys, observed=True, sort=False).head(1)
-    return best[[*keys, "hop_s", "p50_s", "p99_s", "real_time_factor"]].reset_index(drop=True)
+    return best.sort_values(keys).reset_index(drop=True)
 
 
 def live_sentence(table: pd.DataFrame) -> str:

@@ -108,7 +108,7 @@ def receiver(path: str | Path, say: Callable[[str], None]) -> Iterator[Callable[
                 try:
                     result = import_into(store, [sent], "labbench-web")
                 except ConfigError as error:
-                    raise ValueError(str(error).removeprefix(f"{sent}: ")) from None
+                    raise ValueError(str(error).replace(str(sent), "what was sent")) from None
             say(f"{result} ({path})")
 
         yield take

@@ -6,7 +6,7 @@
  */
 import { live } from './live.js';
 
-const CLOSE_MS = 2000; // Firefox sometimes never says that it has closed a context
+const CLOSE_MS = 2000; // Firefox may never say that it has closed a context
 
 const button = document.getElementById('gesture');
 let rate = 16000;
