@@ -60,7 +60,10 @@ def _straggler(ranks: Ranks, name: str) -> float:
 
 
 def _hook(ranks: Ranks) -> dict[str, float]:
-    """By the hook: all messages, what of them is exposed, and what the difference of the same passes says is exposed."""
+    """By the hook: all messages, what of them is exposed, and what the same passes take longer than silent ones.
+
+    The difference is what is exposed and what computing is slowed by messages: on a CPU these take its cores.
+    """
     hooks = [one["hook"] for one in ranks]
     if not all(hooks):
         return {}
@@ -70,6 +73,7 @@ def _hook(ranks: Ranks) -> dict[str, float]:
         "hook_communication_s": float(np.median(seen["total_s"].min(axis=0))),
         "hook_exposed_s": float(np.median(seen["exposed_s"].min(axis=0))),
         "hook_difference_s": float(np.median(difference)),
+        "hook_slowed_s": float(np.median(seen["gradients_s"].max(axis=0) - seen["silent_s"].max(axis=0))),
     }
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PASS = "labbench pass"
 SENT = ("gloo:", "nccl:", "xccl:")  # what backends call their messages in a trace
 ROUNDS = 7
+DISPATCH_S = 2e-4  # between operators that follow one another so soon, Python and autograd are at work
 TRACED = 3  # a trace of more passes takes seconds to read
 
 Interval = tuple[float, float]
@@ -50,12 +51,12 @@ class Buckets:
 
         return dist.all_reduce(values, async_op=True).get_future().then(arrived)
 
-    def taken(self) -> tuple[float, float]:
-        """Seconds of all messages and those after the last gradient was computed; forgets the pass."""
+    def taken(self) -> tuple[float, float, float]:
+        """Seconds of all messages, those after the last gradient was computed, and when that was; forgets the pass."""
         spent, last = in_turn(self.ready, self.end), max(self.ready)
         exposed = max(self.end) - last
         self.ready, self.end = [], []
-        return spent, exposed
+        return spent, exposed, last
 
 
 def in_turn(ready: Sequence[float], end: Sequence[float]) -> float:
@@ -77,15 +78,17 @@ def by_hook(make: Callable[[], Spread], data: Batch, pulse: Callable[[str], None
     Returns
     -------
     dict or None
-        ``total_s``, ``exposed_s``, ``pass_s`` and ``silent_s`` of each pass, in turns; None unless it is data parallel and has
-        no hook of its own.
+        ``total_s``, ``exposed_s``, ``pass_s``, ``gradients_s`` (until the last gradient was computed) and ``silent_s`` of each
+        pass, in turns; None unless it is data parallel and has no hook of its own.
     """
     spread = make()
     if not isinstance(spread, DataSpread) or spread.run is not spread.replica or spread.hooked:
         return None
     buckets = Buckets()
     spread.replica.register_comm_hook(None, lambda state, bucket: buckets.hook(bucket))
-    found: dict[str, list[float]] = {"total_s": [], "exposed_s": [], "pass_s": [], "silent_s": []}
+    names = ("total_s", "exposed_s", "pass_s", "gradients_s", "silent_s")
+    found: dict[str, list[float]] = {name: [] for name in names}
+    told: dict[str, float] = {}
     for index in range(-2, ROUNDS):
         pulse(f"hook: pass {index}")
         for silent in (False, True):
@@ -95,12 +98,14 @@ def by_hook(make: Callable[[], Spread], data: Batch, pulse: Callable[[str], None
                 spread.backward(data)
             taken = perf_counter() - began
             spread.optimizer.zero_grad(set_to_none=True)
-            if index >= 0:
-                found["silent_s" if silent else "pass_s"].append(taken)
-        total, exposed = buckets.taken()
+            if silent:
+                told["silent_s"] = taken
+            else:
+                total, exposed, last = buckets.taken()
+                told = {"total_s": total, "exposed_s": exposed, "pass_s": taken, "gradients_s": last - began}
         if index >= 0:
-            found["total_s"].append(total)
-            found["exposed_s"].append(exposed)
+            for name in names:
+                found[name].append(told[name])
     return found
 
 
@@ -124,9 +129,9 @@ def by_trace(spread: Spread, data: Batch, pulse: Callable[[str], None]) -> dict[
 
 
 def of_events(events: Sequence[tuple[str, float, float]]) -> dict[str, list[float]] | None:
-    """The same from names, beginnings and ends of events; operators (``aten::``) are what computes."""
+    """The same from names, beginnings and ends of events; operators (``aten::``) that follow one another are what computes."""
     sent = [(begin, end) for name, begin, end in events if name.startswith(SENT) and "barrier" not in name]
-    computing = union([(begin, end) for name, begin, end in events if name.startswith("aten::")])
+    computing = union([(begin, end) for name, begin, end in events if name.startswith("aten::")], DISPATCH_S)
     found: dict[str, list[float]] = {"total_s": [], "exposed_s": [], "pass_s": []}
     for name, begin, end in events:
         if name != PASS:
@@ -139,11 +144,11 @@ def of_events(events: Sequence[tuple[str, float, float]]) -> dict[str, list[floa
     return found if any(found["total_s"]) else None
 
 
-def union(intervals: Sequence[Interval]) -> list[Interval]:
-    """Intervals that do not touch, which cover the same."""
+def union(intervals: Sequence[Interval], gap_s: float = 0.0) -> list[Interval]:
+    """Intervals that do not touch, which cover the same, and gaps of up to ``gap_s`` between them."""
     found: list[Interval] = []
     for begin, end in sorted(intervals):
-        if found and begin <= found[-1][1]:
+        if found and begin <= found[-1][1] + gap_s:
             found[-1] = (found[-1][0], max(found[-1][1], end))
         else:
             found.append((begin, end))

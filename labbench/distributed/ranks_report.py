@@ -79,7 +79,8 @@ def overhead_table(records: Sequence[Record]) -> pd.DataFrame:
     DataFrame
         ``strategy``, ``ranks``, ``compute_s``; all messages by ``hook_s`` and ``trace_s``; their exposed part by the difference to
         silent passes (``exposed_s``), by difference and hook of the same passes (``exposed_same_s``, ``exposed_hook_s``) and by
-        trace (``exposed_trace_s``); of a pipeline ``idle`` beside ``bubble_by_formula``; ``straggler``.
+        trace (``exposed_trace_s``), and what computing was slowed by (``slowed_s``: difference without what is exposed); of a
+        pipeline ``idle`` beside ``bubble_by_formula``; ``straggler``.
     """
     names = {
         "compute_s": "compute_s",
@@ -88,6 +89,7 @@ def overhead_table(records: Sequence[Record]) -> pd.DataFrame:
         "exposed_communication_s": "exposed_s",
         "hook_difference_s": "exposed_same_s",
         "hook_exposed_s": "exposed_hook_s",
+        "hook_slowed_s": "slowed_s",
         "trace_exposed_s": "exposed_trace_s",
         "idle": "idle",
         "bubble_by_formula": "bubble_by_formula",
@@ -98,6 +100,7 @@ def overhead_table(records: Sequence[Record]) -> pd.DataFrame:
         {
             "strategy": record.cell.platform.runtime,
             "ranks": record.cell.platform.world_size,
+            "batch": record.cell.workload.batch_size,
             "step_s": record.primary.latency_s,
             **{short: record.metrics.get(name) for name, short in names.items()},
         }
@@ -108,18 +111,25 @@ def overhead_table(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def agreement_sentence(table: pd.DataFrame) -> str:
-    """How far the hook and the difference of the same passes are apart; of :func:`overhead_table`."""
+    """How far the methods are apart, where ranks had a core each; of :func:`overhead_table`."""
     from labbench import words
 
-    if "exposed_hook_s" not in table:
+    if not {"exposed_hook_s", "exposed_same_s", "slowed_s", "trace_s"} <= set(table.columns):
         return "No strategy here sends buckets that a hook could time."
-    both = table.dropna(subset=["exposed_hook_s", "exposed_same_s"])
-    apart = ((both["exposed_hook_s"] - both["exposed_same_s"]).abs() / both["step_s"]).max()
+    both = table[~table["oversubscribed"].astype(bool)].dropna(subset=["exposed_hook_s", "exposed_same_s", "trace_s"])
+    if both.empty:
+        return "All ranks shared cores: nothing tells how far the methods agree."
+
+    def apart(one: str, other: pd.Series) -> str:
+        return words.percent(float(((both[one] - other).abs() / both["step_s"]).median()))
+
+    rest = both["exposed_same_s"] - both["slowed_s"]
     within = (both["exposed_hook_s"] <= both["hook_s"] * 1.01).all()
-    bound = "is never more than all messages" if within else "is more than all messages somewhere, which cannot be"
     return (
-        f"What a hook sees as exposed and what the same passes take longer than silent ones are apart by at most "
-        f"{words.percent(float(apart))} of a step ({words.count(len(both), 'case')}); the exposed part {bound}."
+        f"In {words.count(len(both), 'case')} with a core for each rank, in the median and as shares of a step: hook and trace "
+        f"are {apart('hook_s', both['trace_s'])} apart for all messages, {apart('exposed_hook_s', both['exposed_trace_s'])} for "
+        f"what is exposed; the difference to silent passes, without what computing itself is slower, is {apart('exposed_hook_s', rest)} "
+        f"from the hook's. What is exposed is {'never' if within else 'SOMEWHERE'} more than all messages."
     )
 
 
@@ -129,12 +139,16 @@ def memory_table(records: Sequence[Record]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``strategy``, ``ranks``, ``parameters_bytes``, ``gradients_bytes``, ``optimizer_bytes``, ``peak_bytes`` (resident, above
-        what the process had before it made the model).
+        ``strategy``, ``ranks``, ``batch``, ``parameters_bytes``, ``gradients_bytes``, ``optimizer_bytes``, ``peak_bytes``
+        (resident, above what the process had before it made the model).
     """
     names = ("parameters_bytes", "gradients_bytes", "optimizer_bytes", "peak_bytes")
     rows = [
-        {"strategy": record.cell.platform.runtime, "ranks": record.cell.platform.world_size}
+        {
+            "strategy": record.cell.platform.runtime,
+            "ranks": record.cell.platform.world_size,
+            "batch": record.cell.workload.batch_size,
+        }
         | {name: record.metrics.get(name) for name in names}
         for record in records
         if record.primary and "parameters_bytes" in record.metrics
@@ -245,14 +259,12 @@ def overhead_shown(table: pd.DataFrame) -> pd.DataFrame:
         "compute_s": "computing",
         "hook_s": "all messages: hook",
         "trace_s": "trace",
-        "exposed_s": "exposed: difference",
-        "exposed_same_s": "same passes",
-        "exposed_hook_s": "hook",
+        "exposed_hook_s": "exposed: hook",
         "exposed_trace_s": "trace ",
+        "exposed_s": "longer than silent",
+        "slowed_s": "of it, computing slowed",
     }
-    shown = pd.DataFrame(
-        {"strategy": table["strategy"], "ranks": table["ranks"], "step": table["step_s"].map(words.seconds)}
-    )
+    shown = table[["strategy", "ranks", "batch"]].assign(step=table["step_s"].map(words.seconds))
     for name, title in names.items():
         if name in table:
             shown[title] = table[name].map(words.seconds)

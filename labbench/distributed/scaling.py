@@ -119,9 +119,12 @@ def _parts(told: dict[str, float], passes_s: float) -> dict[str, float]:
 
 
 def stops_paying(table: pd.DataFrame) -> dict[str, int | None]:
-    """Of each strategy, the most ranks of which the last added ones still pay; None if that is the most that were measured."""
+    """Of each strategy, the most ranks of which the last added ones still pay; None if that is the most that were measured.
+
+    Ranks that shared cores tell nothing about that.
+    """
     found: dict[str, int | None] = {}
-    for name, rows in table.groupby("strategy", sort=False):
+    for name, rows in table[~table["oversubscribed"].astype(bool)].groupby("strategy", sort=False):
         short = rows[~rows["pays"]]
         before = rows[rows["ranks"] < short["ranks"].min()] if len(short) else rows
         found[str(name)] = int(before["ranks"].max()) if len(short) else None
@@ -129,23 +132,25 @@ def stops_paying(table: pd.DataFrame) -> dict[str, int | None]:
 
 
 def scaling_sentences(table: pd.DataFrame) -> list[str]:
-    """For each strategy, how far ranks pay and what takes the rest."""
+    """For each strategy, how far ranks with a core each pay, and what takes the rest."""
     from labbench import words
 
     told = []
     stops = stops_paying(table)
     for name, rows in table.groupby("strategy", sort=False):
-        last, limit = rows.iloc[-1], stops[str(name)]
-        crowd = " (ranks shared cores: the scheduler's time, not the strategy's)" if last["oversubscribed"] else ""
-        parts = {"messages": last["communication_s"], "waiting for other stages": last["waiting_s"]}
+        own, crowded = rows[~rows["oversubscribed"].astype(bool)], rows[rows["oversubscribed"].astype(bool)]
+        last, limit = own.iloc[-1], stops[str(name)]
+        parts = {"messages that nothing hides": last["communication_s"], "waiting for other stages": last["waiting_s"]}
         most = max(parts, key=lambda part: parts[part])
-        rest = (
-            f"; {most} that nothing hides: {words.percent(parts[most] / last['step_s'])} of a step"
-            if parts[most]
-            else ""
-        )
-        pays = "added ranks pay as far as was measured" if limit is None else f"beyond {limit} they no longer pay"
-        told.append(
-            f"{name}: {int(last['ranks'])} ranks train {last['speedup']:.2f} times as fast as one process{crowd}; {pays}{rest}."
-        )
+        sentence = f"{name}: "
+        if last["ranks"] > 1:
+            pays = "added ranks pay as far as was measured" if limit is None else f"beyond {limit} they no longer pay"
+            sentence += f"{int(last['ranks'])} ranks train {last['speedup']:.2f} times as fast as one process; {pays}"
+            if parts[most] > 0:
+                sentence += f"; {most}: {words.percent(parts[most] / last['step_s'])} of a step"
+            sentence += "."
+        if len(crowded):
+            many = words.listed([str(int(ranks)) for ranks in crowded["ranks"]])
+            sentence += f" {many} ranks shared cores: their times are the scheduler's."
+        told.append(sentence.replace(":  ", ": "))
     return told

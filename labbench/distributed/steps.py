@@ -39,7 +39,16 @@ def time_steps(
     """
     return_heap()
     sizes = Shape(**(shape or {}))
+    _load(sizes, DTYPES[precision])
     return [_timed(pulse, name, steps, DTYPES[precision], sizes) for name in modes]
+
+
+def _load(sizes: Shape, dtype: torch.dtype) -> None:
+    """A step of a single process and a message: what libraries make once is no strategy's memory."""
+    spread = strategy(ONE).spread(decoder(sizes, dtype))
+    spread.backward(batch(sizes))
+    spread.update()
+    dist.all_reduce(torch.zeros(1, device=device()))
 
 
 def _timed(pulse: Pulse, name: str, steps: int, dtype: torch.dtype, sizes: Shape) -> dict[str, Any]:
