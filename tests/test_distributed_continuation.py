@@ -1,18 +1,20 @@
 """Scaling continued by the simulator, and its figures, from made records; no rank is started."""
 
+import json
+
 import matplotlib
 import pytest
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from labbench import plots
-from labbench.config import ConfigError
-from labbench.distributed import ranks_report
+from labbench import notebooks, plots
+from labbench.config import ConfigError, read
+from labbench.distributed import measured, rank_study, ranks_report
 from labbench.distributed.collectives_model import OPERATIONS
+from labbench.distributed.config import DistributedConfig
 from labbench.distributed.continuation import collectives_of, continuation_sentence, continued, segments_of
 from labbench.distributed.decoder import decoder
-from labbench.distributed.measured import series
 from labbench.distributed.rank_cells import cell, checked_cell, collective_cell
 from labbench.distributed.scaling import scaling_table
 from labbench.distributed.sizes import Shape
@@ -26,18 +28,24 @@ def one(step_s: float = 1.2) -> Record:
     """A process whose layers take 0.1 s forward and as long backward as makes 1 s, and 0.2 s to update."""
     told = {"compute_s": 1.0, "update_s": 0.2, "oversubscribed": 0.0}
     told |= {f"forward_s {index}": 0.1 if index < 4 else 0.0 for index in range(5)}
-    steps = [series("step", [step_s] * 11, 16, "samples")]
+    steps = [measured.series("step", [step_s] * 11, 16, "samples")]
     return Record(cell=cell("one", 1, SHAPE), status="ok", metrics=told, series=steps)
 
 
 def messages(beta: float, ranks: int = 2, oversubscribed: float = 0.0) -> list[Record]:
-    sizes = [2.0**power for power in range(10, 25, 2)]
+    sizes = [4**power * measured.KIB for power in range(8)]
+    labels = [measured.size_label(size) for size in sizes]
+    rows = [{"size_bytes": size, "seconds": [1e-12 + beta * size] * 5} for size in sizes]
+    told = {"oversubscribed": oversubscribed} | {f"p10_s {label}": 1e-12 for label in labels}
     return [
         Record(
             cell=collective_cell(name, ranks),
             status="ok",
-            metrics={"oversubscribed": oversubscribed},
-            series=[series(f"{name} {size:g} B", [1e-12 + beta * size] * 5, size, "bytes") for size in sizes],
+            metrics=told | measured.fitted(name, rows, ranks),
+            series=[
+                measured.series(f"{name} {label}", row["seconds"], row["size_bytes"], "bytes")
+                for label, row in zip(labels, rows, strict=True)
+            ],
         )
         for name in OPERATIONS
     ]
@@ -45,7 +53,7 @@ def messages(beta: float, ranks: int = 2, oversubscribed: float = 0.0) -> list[R
 
 def timed(mode: str, ranks: int, step_s: float, **metrics: float) -> Record:
     told = {"update_s": 0.1, "oversubscribed": 0.0, "exposed_communication_s": 0.1, **metrics}
-    steps = [series("step", [step_s] * 11, 16, "samples")]
+    steps = [measured.series("step", [step_s] * 11, 16, "samples")]
     return Record(cell=cell(mode, ranks, SHAPE), status="ok", metrics=told, series=steps)
 
 
@@ -99,24 +107,24 @@ def test_ranks_that_shared_cores_calibrate_nothing() -> None:
 
 def test_how_far_simulation_and_measurement_are_apart_is_told_of_ranks_with_a_core_each() -> None:
     records = [one(), *messages(FREE), timed("ddp", 2, 0.875), timed("ddp", 4, 5.0, oversubscribed=1.0)]
-    measured, simulated = scaling_table(records), continued(records, ["ddp"], [2, 4])
-    assert "ddp -20 %" in continuation_sentence(measured, simulated)
-    assert "No ranks" in continuation_sentence(measured[measured["ranks"] != 2], simulated)
+    real, simulated = scaling_table(records), continued(records, ["ddp"], [2, 4])
+    assert "ddp -20 %" in continuation_sentence(real, simulated)
+    assert "No ranks" in continuation_sentence(real[real["ranks"] != 2], simulated)
 
 
 def test_figures_show_measured_and_simulated_apart() -> None:
     records = [one(), *messages(1e-8), timed("ddp", 2, 0.8), timed("ddp", 4, 1.0, oversubscribed=1.0)]
-    measured, simulated = scaling_table(records), continued(records, ["ddp"], [4, 8])
-    ax = plots.plot_rank_scaling(measured, simulated)
+    real, simulated = scaling_table(records), continued(records, ["ddp"], [4, 8])
+    ax = plots.plot_rank_scaling(real, simulated)
     assert [line.get_linestyle() for line in ax.lines].count("--") == 1
-    assert [list(line.get_xdata()) for line in ax.lines if line.get_linestyle() == "--"] == [[2, 4, 8]]
-    ax = plots.plot_rank_parts(measured, simulated, "ddp")
+    assert [list(line.get_xdata()) for line in ax.lines if line.get_linestyle() == "--"] == [[4, 8]]
+    ax = plots.plot_rank_parts(real, simulated, "ddp")
     labels = [text.get_text() for text in ax.get_yticklabels()]
     assert labels == ["one process", "2 ranks", "4 ranks, share cores", "4 ranks, simulated", "8 ranks, simulated"]
     assert {bar.get_linestyle() for bar in ax.patches} == {"solid", "--"}
     for bars in zip(*ax.containers, strict=True):  # of one row
         assert sum(bar.get_width() for bar in bars) == pytest.approx(100, abs=0.5)
-    assert plots.plot_rank_parts(measured, simulated, "unheard-of").texts
+    assert plots.plot_rank_parts(real, simulated, "unheard-of").texts
     plt.close("all")
 
 
@@ -132,3 +140,51 @@ def test_tables_of_correctness_say_why_a_strategy_is_not_here() -> None:
     assert list(table["strategy"]) == ["ddp", "context"]
     assert list(table["why"]) == ["", "no kernel"]
     assert "10.0 % of what rounding may do. None is wrong." in ranks_report.correctness_sentence(records)
+
+
+def made_for(wanted) -> Record:
+    """A record of a cell, as if ranks had measured it."""
+    task, name, ranks = wanted.workload.task or "", wanted.platform.runtime, wanted.platform.world_size
+    if task == "collective":
+        return next(record for record in messages(1e-9, ranks) if record.cell.id == wanted.id)
+    if task == "correctness":
+        check = Check(passed=True, max_error=1e-16, tolerance=1e-15, reference="one process")
+        errors = {"gradient_error": 1e-16, "change_error": 2e-16}
+        return Record(cell=wanted, status="ok", check=check, metrics=errors)
+    if task.startswith("fault-"):
+        told = {"as_expected": 1.0, "left_running": 0.0, "reported_after_s": 0.5}
+        return Record(cell=wanted, status="failed", reason="rank 1 was ended by signal 9", metrics=told)
+    record = one() if name == "one" else timed(name, ranks, 0.75, **OVERHEAD)
+    return record.model_copy(update={"cell": wanted, "metrics": record.metrics | MEMORY})
+
+
+OVERHEAD = {"compute_s": 0.5, "straggler": 1.1, "hook_communication_s": 0.2, "hook_exposed_s": 0.1}
+OVERHEAD |= {"hook_difference_s": 0.15, "hook_slowed_s": 0.05, "trace_communication_s": 0.2, "trace_exposed_s": 0.1}
+MEMORY = {f"{name}_bytes": 1e6 for name in ("parameters", "gradients", "optimizer", "peak")}
+
+
+@pytest.mark.slow
+def test_the_notebook_reads_what_is_stored_and_starts_no_rank(tmp_path, monkeypatch) -> None:
+    config = {
+        "strategies": ["ddp", "fsdp"],
+        "checked": ["ddp"],
+        "ranks": [2],
+        "model": Shape(**SHAPE).name,
+        "batch": SHAPE["batch"],
+        "tokens": SHAPE["tokens"],
+        "faults": ["kill"],
+        "simulated_ranks": [2, 4],
+    }
+    (tmp_path / "config.json").write_text(json.dumps({"measured": config}))
+    asked = read(DistributedConfig, tmp_path / "config.json").measured
+    cells = [wanted for _, wanted, _ in rank_study._parts(asked, ["ddp"]) for wanted in wanted]
+    store = tmp_path / "ranks.h5"
+    measured.stored([made_for(wanted) for wanted in cells], str(store))
+    monkeypatch.setattr(measured, "launch", None)  # collecting again must not need it
+    assert [record.cell.id for record in rank_study.collect(asked, store)] == [wanted.id for wanted in cells]
+    parameters = {"config_path": tmp_path / "config.json", "store_path": store}
+    notebook = notebooks.folder() / "11_distributed.ipynb"
+    notebooks.run(notebook, tmp_path / "out.ipynb", parameters).check()
+    told = (tmp_path / "out.ipynb").read_text()
+    assert "ddp: 2 ranks train 1.60 times as fast as one process; added ranks pay as far as was measured" in told
+    assert "held against one process" not in told  # what collecting says when it measures

@@ -90,7 +90,7 @@ class MeasuredConfig(Frozen):
     samples: int = Field(11, ge=3, description="of each size of a collective")
     faults: list[str] = Field(["kill", "hang", "exception", "out_of_memory", "rendezvous", "restart"])
     fault_strategies: list[str] = Field(["ddp"])
-    simulated_ranks: list[int] = Field([4, 8, 16, 32, 64], description="to which measured scaling is continued")
+    simulated_ranks: list[int] = Field([2, 4, 8, 16, 32, 64], description="to which measured scaling is continued")
 
     @model_validator(mode="after")
     def _known(self) -> MeasuredConfig:

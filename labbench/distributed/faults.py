@@ -57,7 +57,7 @@ def trial(kind: Kind, mode: str, ranks: int = 2, hang_s: float = HANG_S) -> Reco
     fault: Any = {"kind": "kill" if kind == "restart" else kind, "rank": VICTIM, "beat": BEAT}
     job = Job(
         task="steps",
-        options={"modes": [mode], "shape": SMALL, "steps": 5},
+        options={"modes": [mode], "shape": SMALL, "steps": 5, "overlap": False},
         seconds_without_sign=hang_s if kind == "hang" else 60,
         memory_limit_bytes=MEMORY_BYTES if kind == "out_of_memory" else None,
         fault=None if kind == "rendezvous" else Fault(**fault),

@@ -52,7 +52,8 @@ def strategies(
 ) -> list[Record]:
     """Hold each mode against one process in ``precision``, and time those that are right, in fp32.
 
-    All are timed in one launch; if that is lost, each in one of its own, so that only the one to blame is lost.
+    All are timed in one launch; if that is lost, each in one of its own, so that only the one to blame is lost. A record without
+    ``trace_communication_s`` where others have it is of such a launch.
 
     Parameters
     ----------
@@ -117,17 +118,26 @@ def watched(folder: Path, ranks: int, limits: Limits = LIMITS) -> list[Record]:
 
 
 def timings(
-    modes: Sequence[str], ranks: int, steps: int, shape: dict[str, int], limits: Limits = LIMITS, **job: Any
+    modes: Sequence[str],
+    ranks: int,
+    steps: int,
+    shape: dict[str, int],
+    limits: Limits = LIMITS,
+    *,
+    overlap: bool = True,
+    **job: Any,
 ) -> dict[str, Launched]:
-    """Steps of each mode, timed; its launch holds what each rank returned of this mode alone."""
+    """Steps of each mode, timed; its launch holds what each rank returned of this mode alone.
+
+    If the launch is lost, and nobody asked for that, each mode gets one of its own, without hooks and traces.
+    """
     if not modes:
         return {}
-    options = {"modes": list(modes), "steps": steps, "shape": shape}
+    options = {"modes": list(modes), "steps": steps, "shape": shape, "overlap": overlap}
     done = launch(Job(task="steps", options=options, **job), ranks, limits=limits)
-    if done.ending.status != "ok" and len(modes) > 1:
-        return {
-            name: one for mode in modes for name, one in timings([mode], ranks, steps, shape, limits, **job).items()
-        }
+    if done.ending.status != "ok" and overlap and not job.get("fault"):
+        again = [timings([mode], ranks, steps, shape, limits, overlap=False, **job) for mode in modes]
+        return {name: one for each in again for name, one in each.items()}
     share = done.seconds / len(modes)
     return {
         mode: replace(done, results=[rank[index] for rank in done.results], seconds=share)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ PASS = "labbench pass"
 SENT = ("gloo:", "nccl:", "xccl:")  # what backends call their messages in a trace
 ROUNDS = 7
 DISPATCH_S = 2e-4  # between operators that follow one another so soon, Python and autograd are at work
+SETTLE_S = 0.1  # for threads of messages to write their ends: a trace that ended before that has crashed
 TRACED = 3  # a trace of more passes takes seconds to read
 
 Interval = tuple[float, float]
@@ -124,6 +125,7 @@ def by_trace(spread: Spread, data: Batch, pulse: Callable[[str], None]) -> dict[
             with torch.profiler.record_function(PASS):
                 spread.backward(data)
             spread.optimizer.zero_grad(set_to_none=True)
+        sleep(SETTLE_S)
     events = [(one.name, one.time_range.start * 1e-6, one.time_range.end * 1e-6) for one in profiler.events()]
     return of_events(events)
 

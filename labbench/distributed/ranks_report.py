@@ -128,8 +128,9 @@ def agreement_sentence(table: pd.DataFrame) -> str:
     return (
         f"In {words.count(len(both), 'case')} with a core for each rank, in the median and as shares of a step: hook and trace "
         f"are {apart('hook_s', both['trace_s'])} apart for all messages, {apart('exposed_hook_s', both['exposed_trace_s'])} for "
-        f"what is exposed; the difference to silent passes, without what computing itself is slower, is {apart('exposed_hook_s', rest)} "
-        f"from the hook's. What is exposed is {'never' if within else 'SOMEWHERE'} more than all messages."
+        f"what is exposed; the difference to silent passes, without what computing itself is slower, is "
+        f"{apart('exposed_hook_s', rest)} from the hook's. "
+        f"What is exposed is {'never' if within else 'SOMEWHERE'} more than all messages."
     )
 
 
@@ -264,7 +265,8 @@ def overhead_shown(table: pd.DataFrame) -> pd.DataFrame:
         "exposed_s": "longer than silent",
         "slowed_s": "of it, computing slowed",
     }
-    shown = table[["strategy", "ranks", "batch"]].assign(step=table["step_s"].map(words.seconds))
+    shown = (table["strategy"] + " ×" + table["ranks"].astype(str)).to_frame("strategy")
+    shown["step"] = table["step_s"].map(words.seconds)
     for name, title in names.items():
         if name in table:
             shown[title] = table[name].map(words.seconds)

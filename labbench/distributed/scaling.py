@@ -135,22 +135,25 @@ def scaling_sentences(table: pd.DataFrame) -> list[str]:
     """For each strategy, how far ranks with a core each pay, and what takes the rest."""
     from labbench import words
 
+    if table.empty:
+        return ["Nothing of this kind was measured beside one process."]
     told = []
     stops = stops_paying(table)
-    for name, rows in table.groupby("strategy", sort=False):
-        own, crowded = rows[~rows["oversubscribed"].astype(bool)], rows[rows["oversubscribed"].astype(bool)]
-        last, limit = own.iloc[-1], stops[str(name)]
+    crowded = table["oversubscribed"].astype(bool)
+    for name, rows in table[~crowded].groupby("strategy", sort=False):
+        last, limit = rows.iloc[-1], stops[str(name)]
+        if last["ranks"] == 1:
+            continue
         parts = {"messages that nothing hides": last["communication_s"], "waiting for other stages": last["waiting_s"]}
         most = max(parts, key=lambda part: parts[part])
-        sentence = f"{name}: "
-        if last["ranks"] > 1:
-            pays = "added ranks pay as far as was measured" if limit is None else f"beyond {limit} they no longer pay"
-            sentence += f"{int(last['ranks'])} ranks train {last['speedup']:.2f} times as fast as one process; {pays}"
-            if parts[most] > 0:
-                sentence += f"; {most}: {words.percent(parts[most] / last['step_s'])} of a step"
-            sentence += "."
-        if len(crowded):
-            many = words.listed([str(int(ranks)) for ranks in crowded["ranks"]])
-            sentence += f" {many} ranks shared cores: their times are the scheduler's."
-        told.append(sentence.replace(":  ", ": "))
+        pays = "added ranks pay as far as was measured"
+        if limit is not None:
+            pays = f"beyond {limit} they no longer pay" if limit > 1 else "added ranks do not pay"
+        rest = f"; {most}: {words.percent(parts[most] / last['step_s'])} of a step" if parts[most] > 0 else ""
+        told.append(
+            f"{name}: {int(last['ranks'])} ranks train {last['speedup']:.2f} times as fast as one process; {pays}{rest}."
+        )
+    if crowded.any():
+        many = words.listed([str(ranks) for ranks in sorted(table["ranks"][crowded].unique())])
+        told.append(f"{many} ranks shared cores: their times are the scheduler's, and nothing is concluded from them.")
     return told

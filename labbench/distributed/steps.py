@@ -24,9 +24,14 @@ WARMUP = 3  # connections are made, buckets rebuilt (DDP does so after its first
 
 
 def time_steps(
-    pulse: Pulse, modes: list[str], steps: int = 21, precision: str = "fp32", shape: dict[str, int] | None = None
+    pulse: Pulse,
+    modes: list[str],
+    steps: int = 21,
+    precision: str = "fp32",
+    shape: dict[str, int] | None = None,
+    overlap: bool = True,
 ) -> list[dict[str, Any]]:
-    """Time steps of each mode.
+    """Time steps of each mode; with ``overlap`` their messages too, by hook and trace.
 
     Returns
     -------
@@ -40,7 +45,7 @@ def time_steps(
     return_heap()
     sizes = Shape(**(shape or {}))
     _load(sizes, DTYPES[precision])
-    return [_timed(pulse, name, steps, DTYPES[precision], sizes) for name in modes]
+    return [_timed(pulse, name, steps, DTYPES[precision], sizes, overlap) for name in modes]
 
 
 def _load(sizes: Shape, dtype: torch.dtype) -> None:
@@ -51,7 +56,7 @@ def _load(sizes: Shape, dtype: torch.dtype) -> None:
     dist.all_reduce(torch.zeros(1, device=device()))
 
 
-def _timed(pulse: Pulse, name: str, steps: int, dtype: torch.dtype, sizes: Shape) -> dict[str, Any]:
+def _timed(pulse: Pulse, name: str, steps: int, dtype: torch.dtype, sizes: Shape, overlap: bool) -> dict[str, Any]:
     mode, data = strategy(name), batch(sizes)
 
     def make() -> Spread:
@@ -75,7 +80,9 @@ def _timed(pulse: Pulse, name: str, steps: int, dtype: torch.dtype, sizes: Shape
             found |= _steps(spread, data, name, steps, pulse)
         return found
     found |= _steps(spread, data, name, steps, pulse)
-    if found["busy_s"] is None and kind() == "cpu":  # of a pipeline, a trace cannot tell a message from waiting for it
+    if (
+        overlap and found["busy_s"] is None and kind() == "cpu"
+    ):  # of a pipeline, a trace cannot tell a message from waiting for it
         found["trace"] = by_trace(spread, data, pulse)
         found["hook"] = by_hook(make, data, pulse)
     return found

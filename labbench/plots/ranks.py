@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,9 +51,14 @@ def plot_rank_scaling(measured: pd.DataFrame, simulated: pd.DataFrame, *, ax: Ax
     ax = new_axes(ax, 3.8)
     most = max(measured["ranks"].max(), simulated["ranks"].max() if len(simulated) else 0)
     ax.plot([1, most], [1, most], color="0.75", lw=1, zorder=0)
-    ax.annotate(
-        "in proportion", (most, most), ha="right", va="top", color="0.5", xytext=(-4, -4), textcoords="offset points"
-    )
+    label: dict[str, Any] = {
+        "ha": "right",
+        "va": "bottom",
+        "xytext": (-10, 0),
+        "textcoords": "offset points",
+        "color": "0.5",
+    }
+    ax.annotate("in proportion", (most, most), **label)
     for name, color in platform_colors(measured["strategy"]).items():
         rows = measured[measured["strategy"] == name].sort_values("ranks")
         crowded = rows["oversubscribed"].to_numpy(bool)
@@ -62,8 +67,7 @@ def plot_rank_scaling(measured: pd.DataFrame, simulated: pd.DataFrame, *, ax: Ax
         ax.plot(rows[crowded]["ranks"], rows[crowded]["speedup"], ls="", marker="o", ms=5, mfc="white", color=color)
         more = simulated[simulated["strategy"] == name].sort_values("ranks") if len(simulated) else simulated
         if len(more):
-            ranks = np.concatenate([[own["ranks"].iloc[-1]], more["ranks"]])
-            ax.plot(ranks, np.concatenate([[own["speedup"].iloc[-1]], more["speedup"]]), color=color, ls="--", lw=1.2)
+            ax.plot(more["ranks"], more["speedup"], color=color, ls="--", lw=1.2)
     ax.set_xscale("log", base=2)
     ax.set_yscale("log", base=2)
     ax.set_xticks(sorted({*measured["ranks"], *(simulated["ranks"] if len(simulated) else ())}))
@@ -107,6 +111,6 @@ def plot_rank_parts(measured: pd.DataFrame, simulated: pd.DataFrame, strategy: s
     ax.set_yticks(range(len(both)), names)
     ax.invert_yaxis()
     ax.set_xlabel(f"% of a step of {strategy}")
-    ax.grid(axis="y", visible=False)
+    ax.grid(visible=False)
     legend_above(ax)
     return ax
