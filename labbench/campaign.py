@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -203,7 +203,7 @@ class Campaign:
         with Store(self.store_path, writable=True) as store:
             todo = self.todo(store, environment)
             summary.kept = len(self.cells) - len(todo)
-            bar = _Progress(len(todo), progress)
+            bar = Progress(len(todo), progress)
             try:
                 for record in self._measure(todo, bar):
                     where, found = (
@@ -230,21 +230,11 @@ class Campaign:
 
     def todo(self, store: Store, environment: Environment) -> list[Cell]:
         """Cells without a valid record: same cell, machine, protocol, and versions that matter to it."""
-        if self.rerun or not len(store):
+        if self.rerun:
             return self.cells
-        known = {key: env for key, env in store.environments().items() if env.machine_id == environment.machine_id}
-        table = store.frame(machine_id=environment.machine_id, protocol_id=self.protocol.id, provenance="measured")
-        stored: dict[str, set[str]] = {}
-        for row in table.drop_duplicates("record_id").itertuples():
-            if row.status == "ok" or not self.retry:
-                stored.setdefault(str(row.cell_id), set()).add(str(row.environment_id))
-        return [
-            cell
-            for cell in self.cells
-            if not any(_same_software(cell, known[e], environment) for e in stored.get(cell.id, ()) if e in known)
-        ]
+        return without_valid_record(self.cells, store, environment, self.protocol, _decisive, retry=self.retry)
 
-    def _measure(self, cells: list[Cell], bar: _Progress) -> Iterator[Record]:
+    def _measure(self, cells: list[Cell], bar: Progress) -> Iterator[Record]:
         from labbench import zoo
         from labbench.machine import physical_cores
         from labbench.measure import group
@@ -301,18 +291,52 @@ def _software_of(reference: Interpreter, own: dict[str, str]) -> dict[str, str]:
     return own | reference.software(zoo.plugins(), names)
 
 
-def _same_software(cell: Cell, then: Environment, now: Environment) -> bool:
+def without_valid_record(
+    cells: Iterable[Cell],
+    store: Store,
+    environment: Environment,
+    protocol: Protocol,
+    decisive: Callable[[Cell], Iterable[str]],
+    *,
+    retry: bool = False,
+) -> list[Cell]:
+    """Cells that the store has no record of that was taken on this machine, by this protocol, with the same versions.
+
+    Parameters
+    ----------
+    decisive : callable
+        Names of the software whose versions matter to a cell.
+    retry : bool
+        Whether a record with a status other than ``ok`` counts as none.
+    """
+    if not len(store):
+        return list(cells)
+    known = {key: env for key, env in store.environments().items() if env.machine_id == environment.machine_id}
+    table = store.frame(machine_id=environment.machine_id, protocol_id=protocol.id, provenance="measured")
+    stored: dict[str, set[str]] = {}
+    for row in table.drop_duplicates("record_id").itertuples():
+        if row.status == "ok" or not retry:
+            stored.setdefault(str(row.cell_id), set()).add(str(row.environment_id))
+
+    def valid(cell: Cell) -> bool:
+        names = set(decisive(cell))
+        taken = [known[key] for key in stored.get(cell.id, ()) if key in known]
+        return any(all(then.software.get(n) == environment.software.get(n) for n in names) for then in taken)
+
+    return [cell for cell in cells if not valid(cell)]
+
+
+def _decisive(cell: Cell) -> set[str]:
     from labbench import runtimes
 
     names = {*DECISIVE_PACKAGES, *runtimes.get(cell.platform.runtime).packages}
-    names |= {f"model {cell.workload.model}", f"runtime {cell.platform.runtime}"}
-    return all(then.software.get(name) == now.software.get(name) for name in names)
+    return names | {f"model {cell.workload.model}", f"runtime {cell.platform.runtime}"}
 
 
 PROGRESS_VARIABLE = "LABBENCH_PROGRESS"  # a terminal or file that shows the progress of a campaign inside a notebook
 
 
-class _Progress:
+class Progress:
     """A live bar with the time left where somebody may be watching; one line a record elsewhere."""
 
     def __init__(self, total: int, show: bool) -> None:
@@ -329,6 +353,13 @@ class _Progress:
         """Say what is going on."""
         if self._bar is not None:
             self._bar.set_description_str(f"{self.label}: {text}", refresh=True)
+
+    def skip(self, cells: int) -> None:
+        """So many cells need no measuring after all."""
+        self._total -= cells
+        if self._bar is not None:
+            self._bar.total = self._total
+            self._bar.refresh()
 
     def done(self, record: Record) -> None:
         """One more cell is stored, or a reference, which counts as none."""

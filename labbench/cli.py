@@ -33,6 +33,7 @@ examples:
   labbench select --max-latency-ms 20 --p99           what to run where, and why the others were excluded
   labbench switch --model bert-base --runtime eager onnxruntime --kill eager@15   requests routed under load
   labbench fleet --config fleet_config.json           many workloads on a finite fleet, and what if a device fails
+  labbench web run --browser firefox --model kws-small   audio models in real browsers, beside native onnxruntime
   labbench bottlenecks --model bert-base              what it waits for, on what evidence, and what helps
   labbench advise --model bert-base                   what would make it cheaper to run; `verify-advice` tests it
   labbench regressions --baseline v1.0 --fail-on 5%   what got slower since, and why: exit status 1, for CI
@@ -167,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         cli_store,
         cli_switching,
         cli_training,
+        cli_web,
     )
 
     cli_selection.add(command, _store, _json)
@@ -180,6 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_advice.add(command, _store, _json)
     cli_history.add(command, _store, _json)
     cli_store.add(command, _store, _json)
+    cli_web.add(command, _store, _json)
     return parser
 
 

@@ -101,6 +101,7 @@ def _model_at(model: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel] |
 
 
 def _literals(model: type[BaseModel], loc: tuple[Any, ...]) -> tuple[Any, ...]:
-    owner = _model_at(model, loc[:-1])
-    annotation = _unwrap(owner.model_fields[loc[-1]].annotation) if owner else None
+    names = [part for part in loc if not isinstance(part, int)]  # a place in a list has its field's values
+    owner = _model_at(model, tuple(names[:-1]))
+    annotation = _unwrap(owner.model_fields[names[-1]].annotation) if owner else None
     return get_args(annotation) if get_origin(annotation) is Literal else ()

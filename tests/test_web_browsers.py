@@ -48,14 +48,19 @@ def browser(request, url) -> Iterator[Browser]:
         yield one
 
 
+def soon(condition) -> bool:
+    """Whether something comes true within a moment."""
+    late = time.monotonic() + SOON_S
+    while not condition():
+        if time.monotonic() > late:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 def nothing_left(folder: Path, pids: list[int]) -> bool:
     """Whether folder and processes go within a moment."""
-    late = time.monotonic() + SOON_S
-    while time.monotonic() < late:
-        if not folder.exists() and not any(map(psutil.pid_exists, pids)):
-            return True
-        time.sleep(0.05)
-    return False
+    return soon(lambda: not folder.exists() and not any(map(psutil.pid_exists, pids)))
 
 
 def kill(browser: Browser, what: str) -> None:
@@ -75,11 +80,17 @@ def during(browser: Browser, action, function: str = "page.wait", argument=30) -
         timer.join()
 
 
-def test_a_page_is_called_and_a_page_in_an_endless_loop_is_ended_at_its_deadline(browser, tmp_path):
+def test_a_page_is_called_and_a_page_in_an_endless_loop_is_ended_at_its_deadline(browser, url, tmp_path):
     value = {"a": [1, 2.5, None], "ü": "\u2028"}
     assert browser.call("page.echo", value) == value
     with pytest.raises(PageError, match=r"^RangeError: no room left$"):
         browser.call("page.fail")
+    held = browser.call("page.hold", 200) and browser.memory()[browser.content_kind]
+    browser.renew()
+    browser.go(url)
+    assert soon(lambda: browser.memory()[browser.content_kind] < held - 100e6), (
+        "nothing is left of the last one's memory"
+    )
     browser.click("button")
     assert browser.call("page.pressed") is True, "a click is a user's gesture"
     memory = browser.memory()

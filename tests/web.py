@@ -18,6 +18,10 @@ window.page = {
   echo: async (value) => value,
   fail: async () => { throw new RangeError('no room left'); },
   wait: async (seconds) => { await pause(seconds); return seconds; },
+  hold: async (megabytes) => {
+    window.held = Array.from({length: megabytes}, (_, i) => new Uint8Array(1e6).fill(i + 1));
+    return megabytes;
+  },
   hang: async () => { for (;;); },
   shut: async () => { setTimeout(() => window.close(), 100); await pause(60); },
   pressed: async () => window.pressed ?? null,
@@ -42,6 +46,8 @@ def page() -> Iterator[str]:
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
+            self.send_header("Cross-Origin-Opener-Policy", "same-origin")  # isolated, as the pages of labbench are
+            self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
             self.end_headers()
             self.wfile.write(PAGE.encode())
 

@@ -21,6 +21,7 @@ class Report:
     energy: dict[str, str | None]
     datasheets: dict[str, Any]
     models: list[str]
+    browsers: dict[str, str | None]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in SI units."""
@@ -81,7 +82,9 @@ class Report:
     def _rest(self) -> list[str]:
         energy = [f"  {device:<6} {reason or 'counter found'}" for device, reason in self.energy.items()]
         versions = ", ".join(f"{name} {version}" for name, version in self.software.items())
-        return ["Energy", *energy, "Software", f"  {versions}", "Zoo", f"  {', '.join(self.models)}"]
+        here = ", ".join(name for name, reason in self.browsers.items() if reason is None) or "none"
+        browsers = ["Browsers", f"  {here} (more: labbench web doctor)"]
+        return ["Energy", *energy, *browsers, "Software", f"  {versions}", "Zoo", f"  {', '.join(self.models)}"]
 
 
 def _cache_size(size: int) -> str:
@@ -96,6 +99,7 @@ def examine(*, measure: bool = False) -> Report:
     from labbench.machine.ceilings import measured
     from labbench.machine.datasheet import datasheet
     from labbench.measure.energy import meter
+    from labbench.web.browsers.find import NAMES, missing
 
     fingerprint = detect(with_accelerators=True)
     devices = ["cpu", *(one["device"] for one in fingerprint["accelerators"])]
@@ -108,4 +112,5 @@ def examine(*, measure: bool = False) -> Report:
         energy={device: meter(device).reason for device in devices},
         datasheets={name: asdict(sheet) for name, sheet in sheets.items() if sheet},
         models=zoo.models(),
+        browsers={name: missing(name) for name in NAMES},
     )

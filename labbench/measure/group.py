@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from labbench.cells import Cell
 from labbench.measure import stats
 from labbench.measure.protocol import Protocol
+from labbench.measure.sampling import Sampling, by_round, sampled_series
 from labbench.measure.session import Job
 from labbench.measure.worker import Outcome, Worker, WorkerEnded, can_fork, wait_any
 from labbench.records import Energy, Estimate, Footprint, Memory, Noise, Phases, Record, Series
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 MEMORY_SHARE = 0.8  # of what is available: the limit of a worker, unless the protocol gives one
 PREPARATION = ("start", "load", "prepare")
-CHECK_GROWTH = 1.1  # the stopping rule is looked at again when a tenth more was sampled: it costs milliseconds
 
 
 @dataclass
@@ -50,13 +50,9 @@ class Trial:
     worker: Worker
     reference: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    rounds: dict[str, list[int]] = field(default_factory=dict)
+    sampling: dict[str, Sampling] = field(default_factory=dict)
     parts: list[dict[str, float]] = field(default_factory=list)
     part_rounds: list[int] = field(default_factory=list)
-    converged: dict[str, bool] = field(default_factory=dict)
-    spent_s: dict[str, float] = field(default_factory=dict)
-    check_at_s: dict[str, float] = field(default_factory=dict)
     evidence: Evidence | None = None
     joules: float | None = None
     busy_s: float = 0.0
@@ -70,28 +66,12 @@ class Trial:
 
     def room(self) -> dict[str, int]:
         """Series that still need samples, and how many more each may keep."""
-        protocol = self.job.protocol
-        return {
-            name: protocol.max_samples - len(self.seconds[name])
-            for name in self.seconds
-            if not self.converged[name]
-            and self.spent_s[name] < protocol.max_time_s
-            and len(self.seconds[name]) < protocol.max_samples
-        }
+        return {name: one.room for name, one in self.sampling.items() if one.room}
 
     def add_round(self, index: int, samples: dict[str, list[float]]) -> None:
         """Keep a round's samples, and see whether the stopping rule holds now."""
-        protocol = self.job.protocol
         for name, values in samples.items():
-            self.seconds[name] += values
-            self.rounds[name] += [index] * len(values)
-            self.spent_s[name] += sum(values) * self.facts["steady"][name]["calls_per_sample"]
-            enough = len(self.seconds[name]) >= protocol.min_samples and self.spent_s[name] >= protocol.min_time_s
-            last = self.spent_s[name] >= protocol.max_time_s or len(self.seconds[name]) >= protocol.max_samples
-            if enough and (last or self.spent_s[name] >= self.check_at_s.get(name, 0.0)):
-                width = stats.median_half_width(self.seconds[name], self.rounds[name])
-                self.converged[name] = width <= protocol.target_ci
-                self.check_at_s[name] = CHECK_GROWTH * self.spent_s[name]
+            self.sampling[name].add(index, values, self.facts["steady"][name]["calls_per_sample"])
 
 
 def measure(
@@ -266,9 +246,7 @@ class _Pass:
     def _first(self, trial: Trial) -> None:
         self.on_stage(f"first run of {trial.label}")
         trial.facts.update(self._call(trial, "first"))
-        for name, _, _ in trial.facts["series"]:
-            trial.seconds[name], trial.rounds[name] = [], []
-            trial.converged[name], trial.spent_s[name] = False, 0.0
+        trial.sampling = {name: Sampling(self.protocol) for name, _, _ in trial.facts["series"]}
 
     def _rounds(self, trials: list[Trial]) -> Iterator[Trial]:
         """Interleaved rounds until every trial has met its stopping rule."""
@@ -402,10 +380,10 @@ def _memory(trials: list[Trial]) -> Memory:
 def _energy(trials: list[Trial]) -> Energy:
     meter = trials[-1].facts["energy"]
     calls = sum(
-        len(trial.seconds[name]) * trial.facts["steady"][name]["calls_per_sample"]
+        len(trial.sampling[name].seconds) * trial.facts["steady"][name]["calls_per_sample"]
         + trial.facts["steady"][name]["warmup_calls"]
         for trial in trials
-        for name in trial.seconds
+        for name in trial.sampling
     ) + sum(len(trial.parts) for trial in trials)
     joules = [trial.joules for trial in trials]
     if any(value is None for value in joules):
@@ -425,23 +403,15 @@ def _noise(trials: list[Trial], series: list[Series]) -> Noise:
 
 
 def _series(trials: list[Trial], name: str, items: float, unit: str) -> Series:
-    seconds = [value for trial in trials for value in trial.seconds[name]]
-    rounds = [index for trial in trials for index in trial.rounds[name]]
-    process = [p for p, trial in enumerate(trials) for _ in trial.seconds[name]]
-    converged = all(trial.converged[name] for trial in trials)
-    full = any(len(trial.seconds[name]) >= trial.job.protocol.max_samples for trial in trials)
     steady = [trial.facts["steady"][name] for trial in trials]
-    found = stats.series(
+    found = sampled_series(
         name,
-        seconds,
-        process,
-        rounds,
+        [trial.sampling[name] for trial in trials],
         items=items,
         unit=unit,
         calls_per_sample=max(one["calls_per_sample"] for one in steady),
         warmup_calls=sum(one["warmup_calls"] for one in steady),
         warmed=all(one["warmed"] for one in steady),
-        stop_reason="converged" if converged else "max_samples" if full else "time_budget",
         footprint=trials[-1].facts["footprints"].get(name),
         profile=trials[-1].facts.get("profiles", {}).get(name),
     )
@@ -459,7 +429,7 @@ def _parts(trials: list[Trial], whole: Estimate) -> dict[str, Estimate] | None:
     rounds: list[int] = []
     process: list[int] = []
     for p, trial in enumerate(trials):
-        steps = _by_round(trial.rounds["step"], trial.seconds["step"])
+        steps = by_round(trial.sampling["step"].rounds, trial.sampling["step"].seconds)
         for index, parts in zip(trial.part_rounds, trial.parts, strict=True):
             shares.append({name: seconds / steps[index] for name, seconds in parts.items()})
             rounds.append(index)
@@ -472,11 +442,3 @@ def _parts(trials: list[Trial], whole: Estimate) -> dict[str, Estimate] | None:
         ends = {end: getattr(share, end) * whole.value for end in ("value", "ci_low", "ci_high")}
         found[name] = Estimate(**ends)
     return found
-
-
-def _by_round(rounds: list[int], seconds: list[float]) -> dict[int, float]:
-    """Median time of the samples of each round."""
-    taken: dict[int, list[float]] = {}
-    for index, value in zip(rounds, seconds, strict=True):
-        taken.setdefault(index, []).append(value)
-    return {index: statistics.median(values) for index, values in taken.items()}

@@ -89,7 +89,7 @@ class Steady:
         deadline = perf_counter_ns() + self.protocol.warmup_max_s / NS
         while not self.warmed and (perf_counter_ns() < deadline or len(times) < self.protocol.warmup_min_calls):
             times.append(time_block(self.prepared, self.prepared.synchronize, 1))
-            self.warmed = len(times) >= self.protocol.warmup_min_calls and _settled(times)
+            self.warmed = len(times) >= self.protocol.warmup_min_calls and settled(times)
         self.warmup_calls += len(times)
         shortest_block = timer_cost_s(self.prepared.synchronize) / self.protocol.timer_overhead
         call_s = statistics.median(times[-WARM_WINDOW:])
@@ -109,7 +109,7 @@ class Steady:
             return samples
 
 
-def _settled(times: list[float]) -> bool:
+def settled(times: list[float]) -> bool:
     """Whether the last window of calls is no faster than the one before it, within WARM_CHANGE."""
     if len(times) < 2 * WARM_WINDOW:
         return False

@@ -29,6 +29,7 @@ from labbench.plots.training import (
     plot_variants,
 )
 from labbench.plots.tuning import plot_batches, plot_probes, plot_range_test, plot_trials
+from labbench.plots.web import plot_compatibility, plot_slowdown
 
 __all__ = [
     "MARKERS",
@@ -47,6 +48,7 @@ __all__ = [
     "plot_cluster_scaling",
     "plot_cold_start",
     "plot_collectives",
+    "plot_compatibility",
     "plot_curve",
     "plot_findings",
     "plot_histories",
@@ -70,6 +72,7 @@ __all__ = [
     "plot_rank_parts",
     "plot_rank_scaling",
     "plot_roofline",
+    "plot_slowdown",
     "plot_speedup",
     "plot_trials",
     "plot_variants",

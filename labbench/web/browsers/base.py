@@ -111,6 +111,10 @@ class Browser(ABC):
         """Await a JavaScript function of text arguments."""
 
     @abstractmethod
+    def _replace_window(self) -> None:
+        """Open another window and close the present one."""
+
+    @abstractmethod
     def _press(self, css: str) -> None:
         """Click on an element, as a person would."""
 
@@ -160,6 +164,18 @@ class Browser(ABC):
         if "error" in found:
             raise PageError(found["error"])
         return found.get("value")
+
+    def renew(self, deadline_s: float = START_S) -> None:
+        """Another window instead of the present one. Its page gets a process of its own, with nothing left of the last page's
+        memory, which loading a page anew in the same window does not give back. The old process ends in a moment; WebKitGTK
+        keeps that of a page that is not cross-origin isolated.
+        """
+        self._within(self._replace_window, deadline_s, "opening another window")
+        late = time.monotonic() + SETTLE_S
+        while self._page_processes and self._page_processes <= self._processes(self.content_kind):
+            if time.monotonic() > late:
+                return  # a memory figure that is taken now may be too low, and then has no value rather than a wrong one
+            time.sleep(LOOK_S / 10)
 
     def click(self, css: str, deadline_s: float = START_S) -> None:
         """Click on the first element that a CSS selector finds; counts as the user's gesture."""

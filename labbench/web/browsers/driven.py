@@ -44,6 +44,15 @@ class Driven(Browser):
     def _evaluate(self, function: str, arguments: list[str]) -> Any:
         return self._driver.execute_async_script(ASYNC.replace("{}", function), *arguments)
 
+    def _replace_window(self) -> None:
+        to = self._driver.switch_to
+        to.new_window("tab")
+        new = self._driver.current_window_handle
+        to.window(self._window)
+        self._driver.close()
+        to.window(new)
+        self._window = new
+
     def _press(self, css: str) -> None:
         self._driver.find_element("css selector", css).click()
 

@@ -56,6 +56,11 @@ def missing(name: str) -> str | None:
     return None
 
 
+def examined(name: str) -> str:
+    """For people: ``ready``, and where it is, or why it cannot be used."""
+    return missing(name) or f"ready: {programs(name)['browser']}"
+
+
 def _where(names: tuple[str, ...]) -> Path | None:
     for name in names:
         found = sorted(glob.glob(name)) if "/" in name else [path for path in [shutil.which(name)] if path]

@@ -121,6 +121,10 @@ class Firefox(Browser):
         )
         return answer.get("result", {}).get("value")
 
+    def _replace_window(self) -> None:
+        old, self._window = self._window, self._command("browsingContext.create", type="tab")["context"]
+        self._command("browsingContext.close", context=old)
+
     def _press(self, css: str) -> None:
         place = self._evaluate(VIEWPORT_SCRIPT, [css])
         if place is None:
