@@ -133,9 +133,9 @@ def test_operators_that_would_be_left_for_the_cpu_are_counted_and_named(browser,
 
 
 def test_out_of_memory_is_told_from_other_failures(browser, server):
-    """A graph of a few bytes that wants 4 GiB less 12 MB: WebAssembly has no more than 4, and the runtime takes its share."""
+    """A graph of a few bytes that wants 4 GiB less 0.3 MB: WebAssembly has no more than 4, and the runtime takes its share."""
     huge = {"value": onnx.helper.make_tensor("value", 1, [1], [1.0])}
-    graph = _graph(server, "huge", [("ConstantOfShape", huge), ("Sqrt", {})], [32_720, 32_720], "int64")
+    graph = _graph(server, "huge", [("ConstantOfShape", huge), ("Sqrt", {})], [32_767, 32_767], "int64")
     verdict = judge(opened(browser, server, graph), "wasm")
     assert verdict.status == "out_of_memory", verdict
     assert verdict.stage in ("session", "first run")

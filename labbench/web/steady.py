@@ -14,7 +14,6 @@ meanwhile compile it a second time, better.
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,8 +59,8 @@ class Stream:
         while True:
             window = self.take(self.calls_per_sample, protocol.warmup_max_s, WARM_WINDOW)
             self.warmup_calls += 1 + self.calls_per_sample * len(window)
-            times += [max(value, NS) for value in window]
-            self.calls_per_sample = self._block(statistics.median(window))
+            times += [max(value, self.step_s / self.calls_per_sample, NS) for value in window]  # the clock sees no less
+            self.calls_per_sample = self._block(min(times))  # the fastest: a busy machine is quiet again later
             passed = time.monotonic() - began
             enough = passed >= self.warm_min_s and self.warmup_calls >= protocol.warmup_min_calls
             self.warmed = enough and settled(times)
@@ -69,8 +68,7 @@ class Stream:
                 return
 
     def _block(self, call_s: float) -> int:
-        shortest = self.step_s / CLOCK_SHARE
-        return min(max(1, math.ceil(shortest / max(call_s, CLOCK_SHARE * self.step_s, NS))), MAX_BLOCK)
+        return min(max(1, math.ceil(self.step_s / CLOCK_SHARE / call_s)), MAX_BLOCK)
 
     def round(self, index: int) -> None:
         """Take the samples of one round."""
