@@ -59,6 +59,8 @@ def test_an_answer_about_another_provider_is_a_mistake():
         ("session", "no available backend found. ERR: [webgpu] Error: Failed to get GPU adapter.", "unsupported"),
         ("download", "Array buffer allocation failed", "out_of_memory"),
         ("session", "Aborted(OOM)", "out_of_memory"),
+        ("session", "GPUOutOfMemoryError: Failed to allocate memory for buffer mapping", "out_of_memory"),
+        ("session", "the input 'classroom' has the wrong shape", "failed"),
         ("first run", "std::bad_alloc", "out_of_memory"),
         ("session", "Can't create a session. ERROR_CODE: 7, ERROR_MESSAGE: Failed to load model", "failed"),
         ("download", "model.onnx: the server says 404", "failed"),

@@ -16,8 +16,8 @@ from labbench.records import Status
 
 # What engines, Emscripten, the runtime and Dawn say when memory ends.
 OUT_OF_MEMORY = re.compile(
-    r"out of memory|allocation failed|bad_alloc|aborted\(oom\)|cannot enlarge memory|could not allocate|"
-    r"failed to allocate|invalid (typed )?array (buffer )?length|memory\.grow|GPUOutOfMemoryError|OOM",
+    r"out of ?memory|allocation failed|bad_alloc|aborted\(oom\)|cannot enlarge memory|could not allocate|"
+    r"failed to allocate|invalid (typed )?array (buffer )?length|memory\.grow|allocation size overflow|\boom\b",
     re.IGNORECASE,
 )
 NO_CPU = "fallback to CPU EP has been explicitly disabled"  # the runtime, where a node would be left for the CPU
