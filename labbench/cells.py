@@ -21,6 +21,8 @@ MemoryFormat = Literal["channels_last"]
 Optimizer = Literal["sgd", "adamw", "adamw_foreach", "adamw_fused", "adafactor"]
 Trained = Literal["head", "lora"]
 
+BROWSERS = ("chromium", "firefox", "webkitgtk")  # devices that labbench.web drives
+
 ID_LENGTH = 16  # hex digits: 64 bits, a collision among a million cells has probability 3e-8
 
 
@@ -163,14 +165,25 @@ class Cell(Frozen):
         """The command line that measures it; values that are the default are left out."""
         import shlex
 
-        if of_ranks := self._command_of_ranks():
-            return shlex.join(of_ranks)
+        if elsewhere := self._command_of_ranks() or self._command_of_browser():
+            return shlex.join(elsewhere)
         words = ["labbench", "run"]
         for name, value in self.flat().items():
             part = Workload if name in Workload.model_fields else Platform
             if value is not None and name not in ("task", "world_size") and value != part.model_fields[name].default:
                 words += [f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else str(value)]
         return shlex.join(words)
+
+    def _command_of_browser(self) -> list[str]:
+        """Words of the command, if a browser measures it; else none."""
+        work, platform = self.workload, self.platform
+        if platform.device not in BROWSERS:
+            return []
+        live = work.task is not None and work.task.startswith("live")
+        words = ["labbench", "web", "live" if live else "run", "--browser", platform.device]
+        words += ["--provider", platform.runtime, "--model", work.model]
+        words += ["--audio-s", f"{work.audio_s:g}"] if work.audio_s and not live else []
+        return words + (["--threads", str(platform.threads)] if platform.threads else [])
 
     def _command_of_ranks(self) -> list[str]:
         """Words of the command, if ranks measure it together; else none."""

@@ -187,6 +187,9 @@ def test_configurations_are_refused_with_the_nearest_name():
     cells = shipped.cells()
     assert len({cell.id for cell in cells}) == len(cells)
     assert all(cell.platform.threads for cell in cells if cell.platform.runtime == "wasm")
+    assert cells[0].command == (
+        "labbench web run --browser chromium --provider wasm --model kws-small --audio-s 1 --threads 1"
+    )
     for wrong, nearest in (
         ({"browser": ["firefox"]}, "browsers"),
         ({"browsers": ["firefix"]}, "firefox"),

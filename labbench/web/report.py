@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from labbench.web.browsers.find import NAMES
+from labbench.web.live_report import TASK
 from labbench.words import digits, listed
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ NOT_RUN = "not run"
 
 
 def table(store: Store) -> pd.DataFrame:
-    """A row for each cell of a browser: the newest record of each.
+    """A row for each cell of a browser, the newest record of each; live ones are in :mod:`labbench.web.live_report`.
 
     Returns
     -------
@@ -54,7 +55,8 @@ def table(store: Store) -> pd.DataFrame:
     import pandas as pd
 
     frame = store.latest()
-    rows = frame[frame["primary"] & frame["device"].isin(NAMES)]
+    live = frame["task"].astype(str).str.startswith(TASK)
+    rows = frame[frame["primary"] & frame["device"].isin(NAMES) & ~live]
     found = rows.reindex(columns=[*PLAIN, *METRICS]).rename(columns={**PLAIN, **METRICS})
     software = {key: environment.software for key, environment in store.environments().items()}
     versions = [

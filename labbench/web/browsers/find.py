@@ -6,9 +6,10 @@ import glob
 import shutil
 from pathlib import Path
 
+from labbench.cells import BROWSERS
 from labbench.web.browsers.base import Unavailable
 
-NAMES = ("chromium", "firefox", "webkitgtk")
+NAMES = BROWSERS
 # Browser -> role -> (programs or patterns of their paths, Debian package)
 PROGRAMS: dict[str, dict[str, tuple[tuple[str, ...], str]]] = {
     "chromium": {
