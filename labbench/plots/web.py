@@ -26,7 +26,9 @@ def plot_compatibility(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """
     from labbench.web.report import compatibility
 
-    return plot_matrix(compatibility(table), ax=ax)
+    ax = plot_matrix(compatibility(table), ax=ax)
+    ax.set_xlabel("milliseconds of a call (median)")
+    return ax
 
 
 def plot_slowdown(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -60,6 +62,6 @@ def plot_slowdown(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.axvline(1, color="0.5", lw=1, zorder=0)
     ax.set_yticks(range(len(models)), models)
     ax.set_ylim(len(models) - 0.5, -0.5)
-    ax.set_xlabel("times as long as native onnxruntime, 95 % interval")
-    legend_above(ax, columns=2)
+    ax.set_xlabel("times as long as native (95 % interval)")
+    legend_above(ax, columns=2, right=True)
     return ax
