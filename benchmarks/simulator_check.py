@@ -64,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("data/simulator_check"))
     parser.add_argument("--csv", type=Path, help="write all cells there")
+    parser.add_argument("--table", type=Path, help="write them there as a table in Markdown")
     parser.add_argument("--links", type=int, nargs="+", help="only these, counted from 0")
     parser.add_argument("--report", action="store_true", help="measure nothing, only report what is there")
     options = parser.parse_args()
@@ -77,6 +78,8 @@ def main() -> None:
             measure(setting, chosen, options.folder)
     cells = pd.DataFrame([cell for setting in settings for cell in compared(setting, chosen, options.folder)])
     report(cells, options.folder)
+    if options.table:
+        options.table.write_text(table(cells))
     if options.csv:
         cells.round(5).to_csv(options.csv, index=False)
 
@@ -209,6 +212,27 @@ def report(cells: pd.DataFrame, folder: Path) -> None:
                 f"{name.replace('_', ' ')} {100 * mine[f'{name}_off'].abs().mean():.1f}" for name in PREDICTORS
             )
             print(f"      {mode}: {each}")
+
+
+def table(cells: pd.DataFrame) -> str:
+    """A line for each link and strategy: measured steps in ms, simulated and nominal off in %, by number of ranks."""
+    counts = sorted(cells["ranks"].unique())
+    heads = ["compute", "Mbit/s", "delay, ms", "strategy"]
+    heads += [f"{count} ranks: {what}" for count in counts for what in ("ms", "simulated", "nominal")]
+    lines = [heads, ["---"] * len(heads)]
+    for key, own in cells.groupby(["compute", "mbit_s", "delay_ms", "mode"], sort=False):
+        line = [f"{one:g}" if isinstance(one, float) else str(one) for one in key]
+        for count in counts:
+            row = own[own["ranks"] == count]
+            if row.empty:
+                line += ["", "", ""]
+                continue
+            one = row.iloc[0]
+            refused = "" if one["accepted"] else " (refused)"
+            line += [f"{1e3 * one['measured_s']:.0f}{refused}"]
+            line += [f"{100 * one[f'{name}_off']:+.1f}" for name in ("simulated", "nominal")]
+        lines.append(line)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _read(path: Path) -> Any:

@@ -41,7 +41,8 @@ class Calibration:
     burst_bytes : float
         Of the shapers of the link.
     overhead_s : mapping of str to float
-        What a step of a mode takes longer on one rank than the bare layers do: hooks, copies into buckets and shards.
+        What the fastest step of a mode on one rank takes longer than that of the bare layers: hooks, copies into buckets and
+        shards. What disturbs steps disturbs the difference of two medians more.
     """
 
     ranks: int
@@ -72,12 +73,14 @@ class Calibration:
         passes = np.concatenate([forward, backward], axis=2)
         links = tables(results[0]["collectives"], len(results))
         found = cls(len(results), step, links, _scatter(whole), _scatter(passes), burst_bytes)
-        single = {
-            mode.removesuffix(f" {ALONE}"): float(np.mean([np.median(one["step_s"][mode]) for one in results]))
+        fastest = np.array([min(whole[index] + np.array(one["update_s"])) for index, one in enumerate(results)])
+        overhead = {
+            mode.removesuffix(f" {ALONE}"): max(
+                float(np.mean([min(one["step_s"][mode]) for one in results] - fastest)), 0.0
+            )
             for mode in results[0]["step_s"]
             if mode.endswith(f" {ALONE}")
         }
-        overhead = {mode: max(seconds - found.computing_s, 0.0) for mode, seconds in single.items()}
         return replace(found, overhead_s=overhead)
 
     def collectives(self, ranks: int, link: Link | None = None) -> Collectives:

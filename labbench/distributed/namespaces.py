@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import itertools
 import re
 import shutil
 import subprocess
@@ -38,6 +39,7 @@ BURST_BYTES = 128 * 1024
 QUEUE_S = 0.05  # a shaper holds back so much before it drops
 FRAME, PAYLOAD = 1514, 1448  # bytes of a full Ethernet frame, and of them TCP's (IPv4, time stamps)
 ENOUGH_S = 30.0  # for any command here
+_SERIAL = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,7 @@ def hosts(count: int, wire: Wire) -> Iterator[list[Host]]:
     if count < 1 or count > SUBNET.num_addresses - 2:
         raise ConfigError(f"{count} hosts: give 1 to {SUBNET.num_addresses - 2}")
     sweep()
-    owner = _owner(psutil.Process())
-    taken = sum(name.startswith(owner) for name in _names())
-    own = f"{owner}-{taken}"
+    own = f"{_owner(psutil.Process())}-{next(_SERIAL)}"
     switch = f"{own}-{SWITCH}"
     relay: subprocess.Popen[bytes] | None = None
     try:
