@@ -139,22 +139,27 @@ def measure(setting: Setting, chosen: dict[str, Any], folder: Path) -> None:
 
 
 def compared(setting: Setting, chosen: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """A row for each number of ranks and strategy."""
+    """A row for each number of ranks and strategy; with NaN, and not accepted, where nothing was measured."""
     runs = {ranks: _read(folder / f"{setting.name}_{ranks}.json") for ranks in worlds(setting, chosen)}
     where = {
         "compute": setting.compute,
         "mbit_s": setting.wire.bit_s / 1e6,
         "delay_ms": setting.wire.delay_s * 1e3,
     }
+    names = [*(f"{name}_off" for name in PREDICTORS), "gate_off"]
+    missing = where | {"measured_s": np.nan} | dict.fromkeys(names, np.nan) | {"accepted": False}
     if runs[2] is None:
-        return []
+        return [missing | {"ranks": ranks, "mode": mode} for ranks in runs for mode in chosen["modes"]]
     made = Calibration.of(runs[2]["ranks"], Layers(**chosen[setting.compute]), BURST_BYTES)
     made.overhead_s.update({mode: made.overhead_s["ddp-25"] for mode in chosen["modes"] if mode.startswith("ddp-")})
     nominal = Link(HOP_S + setting.wire.delay_s, setting.wire.payload_bytes_s, "nominal", BURST_BYTES)
     rates = {ranks: bus_rate(run["ranks"][0]["collectives"], ranks, setting) for ranks, run in runs.items() if run}
     rows = []
     for ranks, run in runs.items():
-        for mode in chosen["modes"] if run else []:
+        for mode in chosen["modes"]:
+            if run is None:
+                rows.append(missing | {"ranks": ranks, "mode": mode})
+                continue
             measured = np.median(np.mean([one["step_s"][mode] for one in run["ranks"]], axis=0))
             seconds = {
                 "simulated": made.simulated(mode, ranks).step_s,

@@ -70,6 +70,10 @@ def test_every_cell_is_compared_and_a_link_that_changes_with_ranks_is_refused(ch
     assert bad["accepted"].tolist() == (bad["ranks"] == 2).tolist()
     assert bad["gate_off"].max() == pytest.approx(0, abs=1e-12)
     assert bad["gate_off"].min() == pytest.approx(-0.1, abs=0.01)
+    (tmp_path / "good" / f"{setting.name}_4.json").unlink()
+    gone = pd.DataFrame(check.compared(setting, chosen, tmp_path / "good"))  # a run that failed is reported, too
+    assert gone["accepted"].tolist() == gone["measured_s"].notna().tolist() == (gone["ranks"] == 2).tolist()
+    assert len(check.compared(setting, chosen, tmp_path)) == len(gone) == len(good)
     lines = check.table(bad).splitlines()
     assert len(lines) == 2 + len(chosen["modes"])
     assert lines[2].startswith("| emulated | 100 | 0 | ddp-1 | ")
