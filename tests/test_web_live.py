@@ -30,13 +30,25 @@ def test_series_hold_the_raw_times_of_every_hop():
     assert inference.throughput == pytest.approx(0.1 / 0.008)  # seconds of audio a second
 
 
-@pytest.mark.parametrize(("dropped", "waiting", "keeps_up"), [(0, 0, 1), (0, 1, 1), (0, 2, 0), (3, 0, 0)])
-def test_a_run_keeps_up_if_nothing_was_dropped_and_no_backlog_is_left(dropped, waiting, keeps_up):
-    told = live_answers.answer(dropped=dropped)
+@pytest.mark.parametrize(
+    ("dropped", "waiting", "hop_s", "keeps_up"),
+    [
+        (0, 0, 0.1, 1),
+        (0, 1, 0.1, 1),
+        (0, 2, 0.1, 0),
+        (3, 0, 0.1, 0),
+        (0, 1, 0.5, 1),
+        (0, 2, 0.5, 0),
+        (0, 9, 0.01, 1),
+        (0, 11, 0.01, 0),
+    ],
+)
+def test_a_run_keeps_up_if_nothing_was_dropped_and_no_backlog_is_left(dropped, waiting, hop_s, keeps_up):
+    told = live_answers.answer(dropped=dropped, hop_s=hop_s)
     told["counts"]["waiting"] = waiting
     metrics = record(WISH, told).metrics
     assert metrics["keeps_up"] == keeps_up
-    assert metrics["dropped_s"] == pytest.approx(0.1 * dropped)
+    assert metrics["dropped_s"] == pytest.approx(hop_s * dropped)
 
 
 def test_hop_and_load_tell_cells_apart_from_each_other_and_from_the_matrix():

@@ -202,6 +202,7 @@ def record(wish: Live, answer: Mapping[str, Any], **more: Any) -> Record:
     )
 
 
+BURST_S = 0.1  # of audio that a browser may bring at once
 FEWEST_HOPS = 6  # an interval of the median needs as many (binomial)
 
 
@@ -275,7 +276,7 @@ def _counted(wish: Live, answer: Mapping[str, Any]) -> dict[str, float]:
         "starved_s": counts["starved"] / rate,
         "late_audio_s": answer["seconds"] - counts["written"] / rate,
         "clock_step_s": 0.001 if answer["clock"] == "coarse" else 0.0,
-        "keeps_up": float(keeps_up(counts)),
+        "keeps_up": float(keeps_up(counts, hop_s)),
     }
     audio = {name: answer["audio"].get(name) for name in ("base_latency_s", "output_latency_s", "quantum_s")}
     return {
@@ -283,6 +284,6 @@ def _counted(wish: Live, answer: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def keeps_up(counts: Mapping[str, Any]) -> bool:
-    """Whether nothing was dropped and no backlog is left: at the end at most one whole hop waits."""
-    return counts["hops"] > 0 and counts["dropped"] == 0 and counts["waiting"] <= 1
+def keeps_up(counts: Mapping[str, Any], hop_s: float) -> bool:
+    """Whether nothing was dropped and no backlog is left at the end: at most one whole hop, or one burst of the browser's audio."""
+    return counts["hops"] > 0 and counts["dropped"] == 0 and counts["waiting"] * hop_s <= max(hop_s, BURST_S)
