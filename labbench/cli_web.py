@@ -1,4 +1,4 @@
-"""Commands for models in browsers: ``labbench web run``, ``labbench web doctor``."""
+"""Commands for models in browsers: ``labbench web run`` and ``doctor``; for live audio see :mod:`labbench.cli_web_live`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ def add(command: Command, store: Option, json: Option) -> None:
     doctor = parts.add_parser("doctor", help="which browsers are here, and how to get those that are not")
     doctor.set_defaults(action=_doctor)
     json(doctor)
+    from labbench import cli_web_live
+
+    cli_web_live.add(parts, store, json)
 
 
 def _add_run(parts: Any, store: Option, json: Option) -> None:

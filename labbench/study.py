@@ -23,6 +23,7 @@ NOTEBOOKS = (
 TRAINING_NOTEBOOKS = ("07_training", "08_tune_training")  # measure much more: only if asked for
 CLOSING_NOTEBOOKS = ("09_measure_next", "10_load_switching", "14_fleet")
 CLUSTER_NOTEBOOKS = ("11_distributed", "12_cluster_plan")  # of training on many devices: run by hand
+BROWSER_NOTEBOOKS = ("13_web_audio",)  # in browsers, which are not everywhere: run by hand
 
 PROCESS_STDERR = Path(f"/proc/{os.getpid()}/fd/2")
 

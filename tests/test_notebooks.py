@@ -23,7 +23,7 @@ from labbench import kernels, notebooks
 from labbench.config import ConfigError
 from labbench.manifest import read_manifest, sha256
 from labbench.notebooks import NotebookError, Step, chain, json_value, run
-from labbench.study import CLOSING_NOTEBOOKS, CLUSTER_NOTEBOOKS, NOTEBOOKS, TRAINING_NOTEBOOKS
+from labbench.study import BROWSER_NOTEBOOKS, CLOSING_NOTEBOOKS, CLUSTER_NOTEBOOKS, NOTEBOOKS, TRAINING_NOTEBOOKS
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 MOST_CODE_LINES = 100
@@ -451,7 +451,7 @@ def test_the_folder_is_found_or_the_error_says_how(tmp_path, monkeypatch):
 
 
 def test_every_notebook_of_the_folder_is_known_in_the_order_of_names():
-    groups = (NOTEBOOKS, TRAINING_NOTEBOOKS, CLOSING_NOTEBOOKS, CLUSTER_NOTEBOOKS)
+    groups = (NOTEBOOKS, TRAINING_NOTEBOOKS, CLOSING_NOTEBOOKS, CLUSTER_NOTEBOOKS, BROWSER_NOTEBOOKS)
     assert all(list(group) == sorted(group) for group in groups)
     assert sorted(name for group in groups for name in group) == sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 

@@ -5,7 +5,8 @@ import pytest
 
 from labbench.config import ConfigError
 from labbench.web.live import Live, hearing, live_models, record
-from labbench.web.live_run import loaded_cores, status
+from labbench.web.live_run import loaded_cores
+from labbench.web.server import Server
 
 WISH = Live(browser="firefox", model="kws-tiny", seconds=5)
 
@@ -89,11 +90,25 @@ def test_a_decoder_hears_nothing_and_is_refused_with_the_models_that_do():
     assert "whisper-micro-decoder" not in live_models()
 
 
-def test_the_ends_of_a_browser_are_told_apart():
-    from labbench.web.browsers import Closed, Hung, TooMuchMemory, Unavailable
+def test_a_browser_that_is_not_there_is_unsupported_and_one_that_hangs_a_timeout():
+    from labbench.web.browsers import Hung, Unavailable
+    from labbench.web.live_run import run
 
-    told = [status(kind("why")) for kind in (Unavailable, Hung, TooMuchMemory, Closed)]
-    assert told == ["unsupported", "timeout", "out_of_memory", "failed"]
+    class Browsers:
+        def __init__(self, error):
+            self.error, self.closed = error, False
+
+        def get(self, name):
+            raise self.error
+
+        def close(self):
+            self.closed = True
+
+    with Server({}) as server:
+        absent, hung = Browsers(Unavailable("firefox is not installed")), Browsers(Hung("no answer for 5 s"))
+        assert [run(WISH, one, server).status for one in (absent, hung)] == ["unsupported", "timeout"]
+    assert not absent.closed
+    assert hung.closed
 
 
 def test_loads_are_none_one_or_all_cores():

@@ -117,7 +117,7 @@ class _Measurement:
         except CellEnded as ended:
             status, reason, stage = ended.status, ended.reason, ended.stage or self.stage
         except BrowserError as error:
-            status, reason, stage = _status(error), str(error), self.stage
+            status, reason, stage = status_of(error), str(error), self.stage
         common: dict[str, Any] = {
             "started_at": started_at,
             "duration_s": time.monotonic() - began,
@@ -372,7 +372,7 @@ def _series(name: str, streams: list[Stream], items: float, unit: str) -> Series
     )
 
 
-def _status(error: BrowserError) -> Status:
+def status_of(error: BrowserError) -> Status:
     """What a browser's end or a page's words make of a cell."""
     from labbench.web.labels import out_of_memory
 

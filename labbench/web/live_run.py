@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from labbench.records import Environment, Record
-from labbench.web.browsers import Browser, BrowserError, Ended, Hung, TooMuchMemory, Unavailable, open_browser
+from labbench.web.bench import status_of
+from labbench.web.browsers import Browser, BrowserError, Ended, Unavailable, open_browser
 from labbench.web.live import LOADED, PAGE, START_S, Live, ask, record
 from labbench.web.live_search import largest, shortest_hop
 from labbench.web.load import busy
@@ -65,6 +66,8 @@ class LiveRuns:
         """Run a wish; its record is stored and handed on."""
         record = run(wish, self._browsers, self._server)
         if self._store is not None:
+            from labbench.web.run import environment_of
+
             environment = environment_of(wish.browser, self._browsers.version)
             record = signed(record, environment)
             self._store.append(record, environment)
@@ -91,15 +94,6 @@ class LiveRuns:
                     f"largest that keeps up in {key[0]}{LOADED[key[1]]}: {best.wish.model}, hop {1e3 * best.wish.hop_s:g} ms"
                 )
         return said
-
-
-def environment_of(browser: str, version: str) -> Environment:
-    """This machine with its browser and onnxruntime-web."""
-    from labbench import machine
-    from labbench.web.parts import PACKAGE, VERSION
-
-    environment = machine.environment()
-    return environment.model_copy(update={"software": environment.software | {PACKAGE: VERSION, browser: version}})
 
 
 def signed(record: Record, environment: Environment) -> Record:
@@ -156,15 +150,13 @@ def run(wish: Live, browsers: Open, server: Server) -> Record:
     except BrowserError as error:
         if isinstance(error, Ended):
             browsers.close()
-        answer = {"status": status(error), "reason": str(error), "stage": "live"}
+        answer = {
+            "status": "unsupported" if isinstance(error, Unavailable) else status_of(error),
+            "reason": str(error),
+            "stage": "live",
+        }
         more["duration_s"] = time.monotonic() - began
     return record(wish, answer, **more)
-
-
-def status(error: BrowserError) -> str:
-    """What a lost browser makes of a record."""
-    kinds = {Unavailable: "unsupported", Hung: "timeout", TooMuchMemory: "out_of_memory"}
-    return next((name for kind, name in kinds.items() if isinstance(error, kind)), "failed")
 
 
 def loaded_cores(load: str) -> int:

@@ -102,7 +102,7 @@ class WebCampaign:
         """All cells of one browser."""
         browser, why = self._started(name)
         try:
-            environment = self._environment(name, browser.version if browser else "absent")
+            environment = environment_of(name, browser.version if browser else "absent")
             todo = cells if self.rerun else self._todo(cells, store, environment)
             known = set() if self.rerun else self._stored_native(cells, store, environment)
             summary.kept += len(cells) - len(todo)
@@ -155,13 +155,6 @@ class WebCampaign:
         )
         return measure(subject, browser, server.url(PAGE), self.protocol, bar.stage)
 
-    def _environment(self, name: str, version: str) -> Environment:
-        from labbench import machine
-        from labbench.web.parts import PACKAGE, VERSION
-
-        environment = machine.environment()
-        return environment.model_copy(update={"software": environment.software | {PACKAGE: VERSION, name: version}})
-
     def _todo(self, cells: list[Cell], store: Store, environment: Environment) -> list[Cell]:
         from labbench.campaign import DECISIVE_PACKAGES
         from labbench.web.parts import PACKAGE
@@ -184,6 +177,15 @@ class WebCampaign:
                 "machine_id": environment.machine_id,
             }
         )
+
+
+def environment_of(browser: str, version: str) -> Environment:
+    """This machine with its browser and onnxruntime-web."""
+    from labbench import machine
+    from labbench.web.parts import PACKAGE, VERSION
+
+    environment = machine.environment()
+    return environment.model_copy(update={"software": environment.software | {PACKAGE: VERSION, browser: version}})
 
 
 def _not_started(cell: Cell, why: BrowserError | None) -> Record:
