@@ -3,7 +3,7 @@
 The loop below is what one would write by hand: barrier, clock, calls, clock, and the slowest rank counts. It and
 ``labbench.distributed.collectives`` run in the same ranks, in turns, size by size, on buffers of their own.
 
-    torchrun --nproc-per-node 2 benchmarks/collectives_loop.py [--max-mib 64] [--rounds 5]
+    torchrun --nproc-per-node 2 benchmarks/collectives_loop.py [--max-mib 64] [--rounds 15]
 
 On a machine with other work the medians of two runs of the *same* loop differ too; that is the last column.
 """
@@ -28,7 +28,7 @@ from labbench.distributed.measured import SIZES, size_label
 from labbench.distributed.rank import pin
 
 GOAL = 0.10
-SAMPLES = 11
+SAMPLES = 3  # of a turn: short turns, so that both meet the same neighbours on a shared machine
 
 
 def by_hand(operation: str, size: int, calls: int) -> list[float]:
@@ -83,7 +83,7 @@ def main() -> int:
     """On each rank; the first prints and judges."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--max-mib", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each, at each size")
+    parser.add_argument("--rounds", type=int, default=15, help="turns of each, at each size")
     parser.add_argument("--operation", nargs="+", default=list(OPERATIONS), choices=OPERATIONS)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -127,6 +127,7 @@ def _add_distributed(command: Command, store: Option, json: Option) -> None:
     sub.add_argument("--nodes", type=int, default=2, metavar="N", help="commands: nodes of the Slurm script")
     sub.add_argument("--folder", default="labbench-job", help="commands, watch: of the job, seen by every host")
     store(sub)
+    sub.set_defaults(store="data/ranks.h5")  # notebook 11's; faults are failures that nobody else should count
     json(sub)
 
 
