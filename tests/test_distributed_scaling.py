@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbench.cells import Cell
-from labbench.distributed import overhead
+from labbench.distributed import measured, overhead
+from labbench.distributed.blame import Ending
 from labbench.distributed.faults import KINDS, allowed_s, fault_table
-from labbench.distributed.measured import series
+from labbench.distributed.job import Fault
+from labbench.distributed.launcher import Launched
 from labbench.distributed.overlap import PASS, in_turn, of_events, overlap, union
 from labbench.distributed.scaling import gustafson, karp_flatt, scaling_sentences, scaling_table, stops_paying
 from labbench.records import Record
@@ -20,7 +22,7 @@ def timed(mode: str, ranks: int, step_s: float, batch: int = 8, **metrics: float
         cell=Cell.of(model="decoder", mode="training", batch_size=batch, seq_len=16, runtime=mode, world_size=ranks),
         status="ok",
         metrics={"update_s": 0.0, "oversubscribed": 0.0, **metrics},
-        series=[series("step", [step_s] * 11, batch, "samples")],
+        series=[measured.series("step", [step_s] * 11, batch, "samples")],
     )
 
 
@@ -173,3 +175,40 @@ def test_a_table_of_faults_counts_what_came_as_expected() -> None:
     assert list(table["slowest_s"]) == [1.5, 6.0]
     assert {kind: allowed_s(kind, 5) for kind in KINDS}["hang"] == 7
     assert fault_table([]).empty
+
+
+def launching(lost: set[str]):
+    """A launcher that loses each job with one of these modes in it, and notes what it was asked."""
+    asked: list[tuple[list[str], bool]] = []
+
+    def launch(job, ranks, limits):
+        modes = job.options["modes"]
+        asked.append((modes, job.options["overlap"]))
+        if lost & set(modes) and (len(modes) > 1 or "always" in lost):
+            return Launched(Ending(status="failed", reason="rank 0 was ended by signal 11", ranks=[0]))
+        return Launched(Ending(status="ok"), results=[[rank(mode=mode) for mode in modes] for _ in range(ranks)])
+
+    return launch, asked
+
+
+def test_a_lost_launch_is_repeated_mode_by_mode_without_hooks_and_traces(monkeypatch) -> None:
+    launch, asked = launching({"fsdp"})
+    monkeypatch.setattr(measured, "launch", launch)
+    done = measured.timings(["ddp", "fsdp"], 2, 5, {})
+    assert asked == [(["ddp", "fsdp"], True), (["ddp"], False), (["fsdp"], False)]
+    assert {mode: one.ending.status for mode, one in done.items()} == {"ddp": "ok", "fsdp": "ok"}
+    assert [each["mode"] for each in done["fsdp"].results] == ["fsdp", "fsdp"]
+
+
+def test_a_mode_that_is_lost_again_is_lost_alone(monkeypatch) -> None:
+    launch, _ = launching({"fsdp", "always"})
+    monkeypatch.setattr(measured, "launch", launch)
+    done = measured.timings(["ddp", "fsdp"], 2, 5, {})
+    assert {mode: one.ending.status for mode, one in done.items()} == {"ddp": "ok", "fsdp": "failed"}
+
+
+def test_a_fault_that_was_asked_for_is_not_tried_again(monkeypatch) -> None:
+    launch, asked = launching({"ddp", "always"})
+    monkeypatch.setattr(measured, "launch", launch)
+    measured.timings(["ddp"], 2, 5, {}, fault=Fault(kind="kill", rank=1))
+    assert len(asked) == 1

@@ -6,5 +6,6 @@
 
 Everything that comes out of that carries the provenance ``simulated``; every figure that goes in says where it comes from.
 
-    Job ── launch ──> agent (torchrun) ──> ranks: correct, steps, collectives ──> measured ──> Records
+    Job ── launch ──> agent (torchrun) ──> ranks: correct, steps and their overlap, collectives ──> measured, faults ──> Records
+    Records ──> scaling, overhead: what more ranks bring ── continuation ──> simulate
 """
