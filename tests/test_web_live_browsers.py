@@ -1,15 +1,17 @@
 """Live audio in real browsers: what is dropped is counted, the parts add up, and the page works for a person."""
 
 import json
+import os
+import shutil
 import time
 from collections.abc import Iterator
 
 import pytest
 import web
 
-from labbench.web.browsers import NAMES, open_browser
+from labbench.web.browsers import NAMES, open_browser, sound
 from labbench.web.live import Live
-from labbench.web.live_run import Open, run
+from labbench.web.live_run import SILENT, Open, run
 from labbench.web.parts import served
 from labbench.web.serve import serve
 from labbench.web.server import Server, page_files
@@ -28,8 +30,11 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(params=NAMES, scope="module")
 def browsers(request) -> Iterator[tuple[str, Open]]:
+    name = web.need(request.param)
+    if name not in SILENT and shutil.which(sound.PROGRAM) is None and os.environ.get("CI") != "true":
+        pytest.skip(f"{sound.PROGRAM} is not installed; get it with {sound.INSTALL}")
     with Open() as one:
-        yield web.need(request.param), one
+        yield name, one
 
 
 def counted(record) -> float:

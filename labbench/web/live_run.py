@@ -19,6 +19,7 @@ from labbench.web.server import Server, page_files
 BUTTON = "#gesture"
 # A second audio context in the same Firefox 153 may block its page for good: its audio server waits for PulseAudio's lock.
 FRESH = ("firefox",)
+SILENT = ("chromium",)  # starts its audio without a sound server
 
 
 class LiveRuns:
@@ -114,7 +115,7 @@ class Open:
         if self._browser is None or self._browser.name != name or name in FRESH:
             self.close()
             self.version = "absent"
-            self._browser = open_browser(name, sound=True, audio_file=self.audio_file)
+            self._browser = open_browser(name, sound=name not in SILENT, audio_file=self.audio_file)
             self.version = self._browser.version
         return self._browser
 
