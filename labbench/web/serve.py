@@ -98,11 +98,11 @@ def receiver(path: str | Path, say: Callable[[str], None]) -> Iterator[Callable[
     from labbench.store import Store
     from labbench.transfer import import_into
 
-    with Store(path, writable=True) as store, tempfile.TemporaryDirectory(prefix="labbench-web-results-") as folder:
+    with Store(path, writable=True) as store:
         one_at_a_time = threading.Lock()
 
         def take(body: bytes) -> None:
-            with one_at_a_time:
+            with one_at_a_time, tempfile.TemporaryDirectory() as folder:
                 sent = Path(folder) / "sent.json"
                 sent.write_bytes(body)
                 try:
