@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from labbench.records import Record
-from labbench.web.live import Live
+from labbench.web.live import LOADED, Live
 
 RUNGS_S = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)  # hops that are tried
 LOOK_S = 5.0  # of audio, at the longest hop, to see how long a hop computes
@@ -42,7 +42,7 @@ class Search:
     reason: str | None = None
 
     def __str__(self) -> str:
-        what = f"{self.wish.model} on {self.wish.browser}/{self.wish.provider}"
+        what = f"{self.wish.model} on {self.wish.browser}/{self.wish.provider}{LOADED[self.wish.load]}"
         if self.hop_s is None:
             return f"{what}: no hop keeps up ({self.reason})"
         return f"{what}: keeps up with hops of {1e3 * self.hop_s:g} ms"
