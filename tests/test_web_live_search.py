@@ -38,7 +38,9 @@ def test_a_model_too_slow_for_every_hop_says_what_was_dropped():
     found = shortest_hop(WISH, run)
     assert found.hop_s is None
     assert "12 s of 60 s were dropped" in str(found)
-    assert "on firefox/wasm, all cores loaded: no hop" in str(shortest_hop(WISH.model_copy(update={"load": "all"}), run))
+    assert "on firefox/wasm, all cores loaded: no hop" in str(
+        shortest_hop(WISH.model_copy(update={"load": "all"}), run)
+    )
 
 
 def test_a_model_that_does_not_run_is_not_run_again():
