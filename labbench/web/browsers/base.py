@@ -92,6 +92,7 @@ class Browser(ABC):
     name: str
     version: str
     content_kind: str  # kind of the process that runs the page
+    window_gone: str  # what its driver says of a window that is no more
     memory_limit_bytes: int | None = None
 
     def __init__(self, group: Group) -> None:
@@ -240,6 +241,8 @@ class Browser(ABC):
         settled = time.monotonic() + SETTLE_S
         while time.monotonic() < settled:
             if not self._processes("browser"):
+                if self.window_gone in told:  # Firefox ends with its last window
+                    return Closed(f"the window was closed ({told})")
                 return Crashed(f"the browser's process has ended ({told})")
             time.sleep(SETTLE_S / 20)
         answers = _started(lambda: self._is_closed(told))

@@ -18,6 +18,8 @@ ASYNC = "const done = arguments[arguments.length - 1]; ({})(...Array.prototype.s
 class Driven(Browser):
     """Driven through a server at ``url``, which runs in the group."""
 
+    window_gone = "no such window"
+
     def __init__(self, group: Group, url: str, options: ArgOptions) -> None:
         from selenium.common.exceptions import WebDriverException
         from selenium.webdriver import Remote
@@ -57,7 +59,7 @@ class Driven(Browser):
         self._driver.find_element("css selector", css).click()
 
     def _is_closed(self, told: str) -> bool:
-        return "no such window" in told or self._window not in self._driver.window_handles
+        return self.window_gone in told or self._window not in self._driver.window_handles
 
     def _picture(self, width: int, height: int, dark: bool) -> bytes:
         if dark:

@@ -51,6 +51,7 @@ class Firefox(Browser):
 
     name = "firefox"
     content_kind = "tab"
+    window_gone = "no such frame"
 
     def __init__(self, group: Group, url: str) -> None:
         import websocket
@@ -142,7 +143,7 @@ class Firefox(Browser):
         )
 
     def _is_closed(self, told: str) -> bool:
-        return "no such frame" in told  # BiDi's word for a window that is no more
+        return self.window_gone in told
 
     def _picture(self, width: int, height: int, dark: bool) -> bytes:
         if dark:
