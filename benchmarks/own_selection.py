@@ -6,7 +6,8 @@ STORE is what ``labbench run`` leaves on one machine, as idle as can be; made ne
     python benchmarks/own_selection.py STORE
 
 A pick is the option of the least predicted time an item (throughput) or a call of batch 1 (latency); what it gives away is told by
-what the options then measured. Beside it the best choice that is the same for all models, and eager in fp32.
+what the options then measured. Learnt from is what was measured on a machine quiet enough, asked about is every option that ran.
+Beside it the best choice that is the same for all models, which the answers tell, and eager in fp32.
 """
 
 from __future__ import annotations
@@ -16,18 +17,30 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from own_store import unseen_families
+from own_store import predicted
+from tqdm import tqdm
 
-from labbench.prediction import PredictionConfig, ZooGraphs
+from labbench.prediction import PredictionConfig, Predictor, ZooGraphs
 from labbench.prediction.features import MADE
 from labbench.prediction.predictor import learnt_from
 from labbench.prediction.regret import regret
+from labbench.prediction.splits import folds
 from labbench.store import Store
 
 NEAR = 0.05
 OPTION = ["platform", "precision", "batch_size"]
 PLAIN = ("cpu/eager", "fp32", 1)
 WAYS = {"picked by prediction": "predicted", "the same for all models": "fixed", "eager fp32, batch 1": "plain"}
+
+
+def unseen_families(table: pd.DataFrame, ceilings: dict, graphs: ZooGraphs | None) -> pd.DataFrame:
+    """Predictions of every row by a predictor that never saw its family, and nothing measured on an unstable machine."""
+    config, parts = PredictionConfig(), []
+    for train, test in tqdm(folds("family", table, {}, config), "families", smoothing=0):
+        seen, unseen = (table.iloc[rows].reset_index(drop=True) for rows in (train, test))
+        seen = seen[~seen["noise"].isin(config.ignore)].reset_index(drop=True)
+        parts.append(predicted(Predictor(config).fit_rows(seen, ceilings, graphs), unseen))
+    return pd.concat(parts, ignore_index=True)
 
 
 def asked_for(found: pd.DataFrame) -> pd.DataFrame:
@@ -73,15 +86,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path)
     parser.add_argument("--graphs", action="store_true", help="models are traced, operator by operator")
-    parser.add_argument(
-        "--any-noise", action="store_true", help="learn from, and score, what was measured on a busy machine, too"
-    )
     options = parser.parse_args()
-    config = PredictionConfig(ignore=[]) if options.any_noise else PredictionConfig()
     store = Store(options.store)
     graphs = ZooGraphs() if options.graphs else None
-    table, ceilings = learnt_from(store.latest(), store.environments(), config, graphs)
-    rows = asked_for(unseen_families(table, ceilings, graphs, config))
+    table, ceilings = learnt_from(store.latest(), store.environments(), PredictionConfig(ignore=[]), graphs)
+    rows = asked_for(unseen_families(table, ceilings, graphs))
     for aim, asked in (("throughput", rows), ("latency", rows[rows["batch_size"] == 1])):
         print(
             f"\n{aim}: {len(asked)} options\n{given_away(asked).to_string()}\n\n{picks(asked).to_string(index=False)}"
