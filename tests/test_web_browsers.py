@@ -60,7 +60,16 @@ def soon(condition) -> bool:
 
 def nothing_left(folder: Path, pids: list[int]) -> bool:
     """Whether folder and processes go within a moment."""
-    return soon(lambda: not folder.exists() and not any(map(psutil.pid_exists, pids)))
+    return soon(lambda: not folder.exists() and not any(map(_lives, pids)))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return (
+            psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        )  # those wait for the system's first process, not for labbench
+    except psutil.NoSuchProcess:
+        return False
 
 
 def kill(browser: Browser, what: str) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 PREFIX = "labbench-web-"
 MARK = "LABBENCH_BROWSER_FOLDER"  # environment variable of everything that runs for a folder
+
+END_S = 10.0  # for all that runs for a folder to end
 
 
 def make() -> Path:
@@ -50,9 +54,27 @@ def _abandoned(folder: Path) -> bool:
 
 
 def _end_marked(folders: set[str]) -> None:
+    """Kill what runs for a folder until nothing does: what is killed may just have started something."""
     import psutil
 
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(MARK) in folders:
+    late = time.monotonic() + END_S
+    while time.monotonic() < late:
+        found = [process for process in psutil.process_iter() if _runs_for(process, folders)]
+        if not found:
+            return
+        for process in found:
+            with contextlib.suppress(psutil.Error):
                 process.kill()
+        psutil.wait_procs(found, timeout=1)
+
+
+def _runs_for(process: Any, folders: set[str]) -> bool:
+    """Whether its environment or its command names a folder; processes of Chromium write their titles over the former."""
+    import psutil
+
+    try:
+        if process.environ().get(MARK) in folders:
+            return True
+        return any(folder in word for word in process.cmdline() for folder in folders)
+    except (psutil.Error, OSError):
+        return False
