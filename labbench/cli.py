@@ -86,17 +86,8 @@ def _known_errors() -> tuple[type[Exception], ...]:
     return tuple(error for error in found if error is not None)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="labbench",
-        description="Which hardware, in which configuration, should this model run or train on, and what will it cost?",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    from labbench import __version__
-
-    parser.add_argument("--version", action="version", version=f"labbench {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+def adder(commands: Any) -> Callable[..., argparse.ArgumentParser]:
+    """What adds a command to a parser's: by its name, action, text and an example."""
 
     def command(name: str, action: Callable[[Any], int], text: str, example: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(
@@ -108,6 +99,21 @@ def _parser() -> argparse.ArgumentParser:
         )
         sub.set_defaults(action=action)
         return sub
+
+    return command
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="labbench",
+        description="Which hardware, in which configuration, should this model run or train on, and what will it cost?",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    from labbench import __version__
+
+    parser.add_argument("--version", action="version", version=f"labbench {__version__}")
+    command = adder(parser.add_subparsers(title="commands", metavar="COMMAND"))
 
     doctor = command(
         "doctor", _doctor, "what this machine is, what it can run, what is missing", "labbench doctor --json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,28 +13,26 @@ EXAMPLE = "labbench web run --browser firefox --provider wasm --model kws-small"
 
 def add(command: Command, store: Option, json: Option) -> None:
     """Add the commands to the parser."""
+    from labbench import cli_web_live
+    from labbench.cli import adder
+
     web = command(
         "web", _help, "audio models in real browsers: measured, checked, held against native onnxruntime", EXAMPLE
     )
     web.set_defaults(parser=web)
-    parts = web.add_subparsers(title="commands", metavar="COMMAND")
-    _add_run(parts, store, json)
-    doctor = parts.add_parser("doctor", help="which browsers are here, and how to get those that are not")
-    doctor.set_defaults(action=_doctor)
-    json(doctor)
-    from labbench import cli_web_live
-
-    cli_web_live.add(parts, store, json)
+    part = adder(web.add_subparsers(title="commands", metavar="COMMAND"))
+    _add_run(part, store, json)
+    json(part("doctor", _doctor, "which browsers are here, and how to get those that are not", "labbench web doctor"))
+    cli_web_live.add(part, store, json)
 
 
-def _add_run(parts: Any, store: Option, json: Option) -> None:
-    run = parts.add_parser(
+def _add_run(command: Command, store: Option, json: Option) -> None:
+    run = command(
         "run",
-        help="browsers x providers x models x chunk lengths into a store; what is stored and valid is skipped",
-        epilog=f"example:\n  {EXAMPLE}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        _run,
+        "browsers x providers x models x chunk lengths into a store; what is stored and valid is skipped",
+        EXAMPLE,
     )
-    run.set_defaults(action=_run)
     run.add_argument("--config", metavar="FILE", help="a web_audio_config.json; options below go before it")
     run.add_argument("--browser", nargs="+", metavar="NAME", help="chromium, firefox, webkitgtk (default: all)")
     run.add_argument(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labbench.cli_store import Option
+    from labbench.cli_store import Command, Option
     from labbench.records import Record
 
 # Written out, not read from labbench.web: --help must not wait for pydantic. A test holds them together.
@@ -18,11 +17,10 @@ To measure a phone, lend it the port: `adb reverse tcp:{port} tcp:{port}` (Andro
 `ssh -L {port}:127.0.0.1:{port} THIS_MACHINE`; then open the same address there."""
 
 
-def add(parts: Any, store: Option, json: Option) -> None:
+def add(command: Command, store: Option, json: Option) -> None:
     """Add the commands beside those of :mod:`labbench.cli_web`."""
-    _add_live(parts, store, json)
-    serve = _command(
-        parts,
+    _add_live(command, store, json)
+    serve = command(
         "serve",
         _serve,
         "the page for people: their browser, their microphone, their phone",
@@ -34,8 +32,7 @@ def add(parts: Any, store: Option, json: Option) -> None:
     )
     serve.add_argument("--port", type=int, default=0, help="default: any free one")
     serve.add_argument("--store", metavar="FILE", help="a database that takes what the page sends (default: none)")
-    imported = _command(
-        parts,
+    imported = command(
         "import",
         _import,
         "results that a person saved from the page",
@@ -45,9 +42,9 @@ def add(parts: Any, store: Option, json: Option) -> None:
     store(imported)
 
 
-def _add_live(parts: Any, store: Option, json: Option) -> None:
-    live = _command(
-        parts, "live", _live, "live audio through a model: end-to-end latency, drop-outs, what keeps up",
+def _add_live(command: Command, store: Option, json: Option) -> None:
+    live = command(
+        "live", _live, "live audio through a model: end-to-end latency, drop-outs, what keeps up",
         "labbench web live --browser firefox --model kws-small --hop-ms 100 50 --load none all",
     )  # fmt: skip
     live.add_argument("--browser", nargs="+", default=list(BROWSERS), choices=BROWSERS, help="default: all")
@@ -69,18 +66,6 @@ def _add_live(parts: Any, store: Option, json: Option) -> None:
     live.add_argument("--audio", metavar="WAV", help="what Chromium's microphone hears (with --source microphone)")
     store(live)
     json(live)
-
-
-def _command(parts: Any, name: str, action: Any, text: str, example: str) -> argparse.ArgumentParser:
-    sub: argparse.ArgumentParser = parts.add_parser(
-        name,
-        help=text,
-        description=text[0].upper() + text[1:] + ".",
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    sub.set_defaults(action=action)
-    return sub
 
 
 def _live(options: Any) -> int:

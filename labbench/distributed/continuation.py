@@ -123,8 +123,9 @@ def continued(
             sizes = first if kind == "strong" else replace(first, batch=first.batch * many)
             if mode not in SIMULATED or not _shared(mode, many, sizes):
                 continue
-            step, strategy, micro = _spread(mode, many, sizes, segments, sizes.batch / first.batch, records)
-            found = simulate(step, strategy, collectives_of(records, many), micro)
+            prices = collectives_of(records, many)
+            step, strategy, micro = _spread(mode, many, sizes, segments, sizes.batch / first.batch, prices)
+            found = simulate(step, strategy, prices, micro)
             parts = {name: float(value) for name, value in found.parts_s.items()}
             step_s = float(found.step_s)
             speedup = one.primary.latency_s / step_s * sizes.batch / first.batch
@@ -180,14 +181,14 @@ def _shared(mode: str, ranks: int, sizes: Shape) -> bool:
 
 
 def _spread(
-    mode: str, ranks: int, sizes: Shape, segments: Sequence[Segment], grown: float, records: Sequence[Record]
+    mode: str, ranks: int, sizes: Shape, segments: Sequence[Segment], grown: float, prices: Collectives
 ) -> tuple[Step, Strategy, int]:
     """Step of one rank and micro-batch, the strategy, micro-batches; ``grown``: the batch over that which segments are of."""
     boundary = (
         WORD * sizes.batch * sizes.tokens * sizes.width
     )  # bytes of what passes from layer to layer, of the whole batch
     if mode == "tensor":
-        group = (prices := collectives_of(records, ranks)).cluster.group(ranks, 1)
+        group = prices.cluster.group(ranks, 1)
         pair = 2 * float(prices.seconds("all_reduce", boundary, group))
         scores = float(prices.seconds("all_gather", boundary / sizes.width * sizes.vocabulary, group))
         own = [

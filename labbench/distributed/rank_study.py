@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,34 +101,34 @@ def _parts(config: MeasuredConfig, modes: Sequence[str]) -> Iterator[tuple[str, 
     sizes = shape_of(config.model, config.batch, config.tokens)
     for many in config.ranks:
         cells = [checked_cell(mode, many) for mode in modes]
-        yield f"{len(modes)} strategies on {many} ranks held against one process", cells, _check(modes, many)
+        yield (
+            f"{len(modes)} strategies on {many} ranks held against one process",
+            cells,
+            partial(measured.correctness, modes, many),
+        )
     yield "one process", [cell("one", 1, sizes)], lambda: [measured.alone(config.steps, sizes)]
     for many in config.ranks:
         for way in config.scaling:
             grown = sizes | {"batch": config.batch * (many if way == "weak" else 1)}
             cells = [cell(mode, many, grown) for mode in config.strategies]
-            yield f"steps on {many} ranks, {way} scaling", cells, _time(config, many, grown)
+            yield (
+                f"steps on {many} ranks, {way} scaling",
+                cells,
+                partial(measured.strategies, config.strategies, many, shape=grown, steps=config.steps),
+            )
     limit = config.max_mib * measured.KIB**2
     for many in config.ranks:
         cells = [collective_cell(operation, many) for operation in config.operations]
         small = [size for size in measured.SIZES if size <= limit]
-        yield f"collectives on {many} ranks", cells, _collectives(config, many, small)
+        yield (
+            f"collectives on {many} ranks",
+            cells,
+            partial(measured.collectives, config.operations, many, small, samples=config.samples),
+        )
     for mode in config.fault_strategies:
         for kind in config.faults:
-            yield f"{kind} in {mode}", [fault_cell(kind, mode, 2)], _fault(kind, mode)
+            yield f"{kind} in {mode}", [fault_cell(kind, mode, 2)], partial(_fault, kind, mode)
 
 
-def _check(modes: Sequence[str], ranks: int) -> Callable[[], list[Record]]:
-    return lambda: measured.correctness(modes, ranks)
-
-
-def _time(config: MeasuredConfig, ranks: int, sizes: dict[str, int]) -> Callable[[], list[Record]]:
-    return lambda: measured.strategies(config.strategies, ranks, shape=sizes, steps=config.steps)
-
-
-def _collectives(config: MeasuredConfig, ranks: int, sizes: Sequence[int]) -> Callable[[], list[Record]]:
-    return lambda: measured.collectives(config.operations, ranks, sizes, samples=config.samples)
-
-
-def _fault(kind: Any, mode: str) -> Callable[[], list[Record]]:
-    return lambda: [trial(kind, mode)]
+def _fault(kind: Any, mode: str) -> list[Record]:
+    return [trial(kind, mode)]

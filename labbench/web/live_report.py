@@ -57,18 +57,22 @@ def live_table(store: Store) -> pd.DataFrame:
         "record_id": "record_id",
     }
     found = rows.reindex(columns=[*named, *METRICS]).rename(columns=METRICS)
-    software = {key: environment.software for key, environment in store.environments().items()}
-    versions = [
-        software.get(str(key), {}).get(str(device), "")
-        for key, device in zip(rows["environment_id"], rows["device"], strict=True)
-    ]
     task = rows["task"].astype(str).str.removeprefix(TASK).str.extract(r"([\d.]+) ms(?:, (.*))?")
     found.insert(0, "browser", rows["device"].astype(str))
-    found.insert(1, "version", versions)
+    found.insert(1, "version", versions(store, rows))
     found.insert(2, "provider", rows["runtime"].astype(str))
     found["hop_s"] = task[0].astype(float) / SECONDS
     found.insert(4, "load", task[1].fillna("nothing else"))
     return found.sort_values(["browser", "load", "model", "hop_s"], kind="stable").reset_index(drop=True)
+
+
+def versions(store: Store, rows: pd.DataFrame) -> list[str]:
+    """Of the browser of each row of a store's frame."""
+    software = {key: environment.software for key, environment in store.environments().items()}
+    return [
+        software.get(str(key), {}).get(str(device), "")
+        for key, device in zip(rows["environment_id"], rows["device"], strict=True)
+    ]
 
 
 def ensure(table: pd.DataFrame) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from labbench.web.browsers.find import NAMES
-from labbench.web.live_report import TASK
+from labbench.web.live_report import TASK, versions
 from labbench.words import digits, listed
 
 if TYPE_CHECKING:
@@ -58,17 +58,12 @@ def table(store: Store) -> pd.DataFrame:
     live = frame["task"].astype(str).str.startswith(TASK)
     rows = frame[frame["primary"] & frame["device"].isin(NAMES) & ~live]
     found = rows.reindex(columns=[*PLAIN, *METRICS]).rename(columns={**PLAIN, **METRICS})
-    software = {key: environment.software for key, environment in store.environments().items()}
-    versions = [
-        software.get(str(key), {}).get(str(device), "")
-        for key, device in zip(rows["environment_id"], rows["device"], strict=True)
-    ]
     provider = [
         str(runtime) if pd.isna(threads) else f"{runtime}·{int(threads)}t"
         for runtime, threads in zip(rows["runtime"], rows["threads_asked"], strict=True)
     ]
     found.insert(0, "browser", rows["device"].astype(str))
-    found.insert(1, "version", versions)
+    found.insert(1, "version", versions(store, rows))
     found.insert(2, "provider", provider)
     order = {name: place for place, name in enumerate(NAMES)}
     keyed = found.assign(_order=found["browser"].map(order), _wasm=~found["provider"].str.startswith("wasm"))

@@ -6,14 +6,11 @@
 // A hop whose window was overwritten before it was read is dropped, and so is every other one up to the newest: a backlog that
 // cannot be worked off is given up at once, and counted.
 
+import { warmUp } from '../warm.js';
 import { openModel } from './model.js';
 import { RUNNING, STARVED, WRITTEN, completeAt, readWindow, views } from './ring.js';
 
 const LOOK_MS = 50; // a wait ends after this, to see whether the run does
-const WARM_WINDOW = 5; // the rule of labbench/measure/steady.py: two windows of calls whose medians differ by at most
-const WARM_CHANGE = 0.05; // this much,
-const WARM_MIN_S = 0.5; // not before this: engines compile WebAssembly twice
-const WARM_MAX_S = 3; // so long
 
 const clocks = { fine: () => (performance.timeOrigin + performance.now()) / 1e3, coarse: () => Date.now() / 1e3 };
 const seconds = () => performance.now() / 1e3;
@@ -36,23 +33,13 @@ async function open(message) {
   view = views(ring);
   model = await openModel(message.open);
   if (model.error) return self.postMessage({ error: model.error, opened: model.opened });
-  const warmed = await warmUp();
-  self.postMessage({ ready: { opened: model.opened, ...warmed } });
-}
-
-async function warmUp() {
   const silence = new Float32Array(task.window);
-  const times = [];
-  const began = seconds();
-  for (let settled = false; !settled && seconds() - began < WARM_MAX_S;) {
+  const warmed = await warmUp(async () => {
     const start = seconds();
     await model.run(model.features(silence));
-    times.push(seconds() - start);
-    const [before, last] = [median(times.slice(-2 * WARM_WINDOW, -WARM_WINDOW)), median(times.slice(-WARM_WINDOW))];
-    settled = seconds() - began >= WARM_MIN_S && times.length >= 2 * WARM_WINDOW && Math.abs(last / before - 1) <= WARM_CHANGE;
-    if (settled) return { warmed: true, warmup_calls: times.length, call_s: last };
-  }
-  return { warmed: false, warmup_calls: times.length, call_s: median(times.slice(-WARM_WINDOW)) };
+    return seconds() - start;
+  });
+  self.postMessage({ ready: { opened: model.opened, ...warmed } });
 }
 
 /** Hops until the run is over. `slowdown` above 1 has each take that many times as long as a hop, spent in the model's place. */
@@ -104,9 +91,4 @@ function level(input) {
   let sum = 0;
   for (let i = input.length - task.hop; i < input.length; i++) sum += input[Math.max(i, 0)] ** 2;
   return Math.sqrt(sum / task.hop);
-}
-
-function median(values) {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted.length ? sorted[Math.floor(sorted.length / 2)] : NaN;
 }

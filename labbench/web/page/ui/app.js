@@ -1,7 +1,8 @@
 // The page that a person uses: index.html. What is measured is in live/live.js and benchmark.js; here it is asked for and shown.
 
 import { live, obstacle } from '../live/live.js';
-import { measure, median } from './benchmark.js';
+import { median } from '../warm.js';
+import { measure } from './benchmark.js';
 import { Chart } from './meter.js';
 import { Results, device } from './results.js';
 

@@ -1,12 +1,9 @@
 // One model, measured in a worker as the runner does: warm-up by its rule, blocks that the clock resolves, output compared.
 
 import '../bench.js'; // gives window.labbench
+import { warmUp } from '../warm.js';
 
 const bench = window.labbench;
-const WARM_WINDOW = 5; // labbench/measure/steady.py
-const WARM_CHANGE = 0.05;
-const WARM_MIN_S = 0.5; // engines compile WebAssembly twice
-const WARM_MAX_S = 3;
 const RESOLVED = 0.01; // a step of the clock is at most this share of a block
 const BUDGET_S = 4;
 const MOST = 2000; // samples
@@ -18,7 +15,7 @@ export async function measure(model, provider, threads, environment, say) {
     const opened = await bench.open({ ...model.session, provider, threads, where: 'worker' });
     if (opened.error) return { status: refused(opened.error), reason: opened.error.message, stage: opened.error.stage, opened };
     say(`Warming up ${model.name}`);
-    const warm = await warmUp();
+    const warm = await warmUp(async () => (await bench.block({ calls: 1 })).seconds);
     const calls = Math.max(1, Math.ceil(environment.clock_step_s / RESOLVED / Math.max(warm.call_s, 1e-9)));
     say(`Measuring ${model.name}`);
     const { seconds } = await bench.samples({ calls, for_s: BUDGET_S, room: MOST });
@@ -29,20 +26,6 @@ export async function measure(model, provider, threads, environment, say) {
   } finally {
     await bench.close();
   }
-}
-
-async function warmUp() {
-  const times = [];
-  const began = performance.now();
-  const passed = () => (performance.now() - began) / 1e3;
-  let warmed = false;
-  while (!warmed && passed() < WARM_MAX_S) {
-    times.push((await bench.block({ calls: 1 })).seconds);
-    if (times.length < 2 * WARM_WINDOW || passed() < WARM_MIN_S) continue;
-    warmed =
-      Math.abs(median(times.slice(-WARM_WINDOW)) / median(times.slice(-2 * WARM_WINDOW, -WARM_WINDOW)) - 1) <= WARM_CHANGE;
-  }
-  return { warmed, warmup_calls: times.length, call_s: median(times.slice(-WARM_WINDOW)) };
 }
 
 /** Largest difference to native onnxruntime's outputs, over their largest value. */
@@ -64,8 +47,3 @@ function floats(base64) {
 }
 
 export const refused = ({ stage }) => (stage === 'api' || stage === 'session' ? 'unsupported' : 'failed');
-
-export function median(values) {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted.length ? sorted[Math.floor(sorted.length / 2)] : NaN;
-}
