@@ -114,3 +114,16 @@ def test_a_browser_that_is_not_there_is_unsupported_and_one_that_hangs_a_timeout
 def test_loads_are_none_one_or_all_cores():
     assert [loaded_cores("none"), loaded_cores("one")] == [0, 1]
     assert loaded_cores("all") >= 1
+
+
+def test_a_store_without_browsers_gives_empty_tables(tmp_path):
+    from made import ENVIRONMENT, study
+
+    from labbench.store import Store
+    from labbench.web.live_report import live_table
+    from labbench.web.report import table
+
+    with Store(tmp_path / "s.h5", writable=True) as store:
+        store.extend(study(), [ENVIRONMENT])
+        assert table(store).empty
+        assert live_table(store).empty

@@ -66,7 +66,7 @@ def table(store: Store) -> pd.DataFrame:
     found.insert(1, "version", versions(store, rows))
     found.insert(2, "provider", provider)
     order = {name: place for place, name in enumerate(NAMES)}
-    keyed = found.assign(_order=found["browser"].map(order), _wasm=~found["provider"].str.startswith("wasm"))
+    keyed = found.assign(_order=found["browser"].map(order), _wasm=[not name.startswith("wasm") for name in provider])
     sorted_ = keyed.sort_values(["_order", "_wasm", "provider", "model", "audio_s"], kind="stable")
     return sorted_.drop(columns=["_order", "_wasm"]).reset_index(drop=True)
 
