@@ -24,7 +24,7 @@ import torch.distributed as dist
 from labbench.distributed.collectives import time_collectives
 from labbench.distributed.collectives_model import OPERATIONS
 from labbench.distributed.job import Pulse
-from labbench.distributed.measured import SIZES, size_label
+from labbench.distributed.measured_collectives import SIZES, size_label
 from labbench.distributed.rank import pin
 
 GOAL = 0.10

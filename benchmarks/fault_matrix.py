@@ -17,7 +17,7 @@ from pathlib import Path
 
 from labbench import words
 from labbench.distributed.faults import KINDS, STRATEGIES, Kind, allowed_s, fault_shown, fault_table, trial
-from labbench.distributed.measured import stored
+from labbench.distributed.rank_records import stored
 from labbench.records import Record
 from labbench.store import Store
 

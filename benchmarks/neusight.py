@@ -36,7 +36,7 @@ import pandas as pd
 
 from labbench.distributed.cluster import Accelerator, cluster
 from labbench.distributed.collectives_model import Collectives
-from labbench.distributed.schedules import makespan, overlap
+from labbench.distributed.schedules import beside, makespan, overlap
 from labbench.importers.neusight_kernels import kernels
 from labbench.machine.datasheet import Datasheet, datasheet
 from labbench.operators import Operator, fused, table
@@ -205,9 +205,9 @@ def priced(model: KernelModel, sheet: Datasheet, demand: Demand) -> float:
     if not buckets:
         return computing + open_s
     backward = BACKWARD * computing
-    ready = backward * np.arange(1, buckets + 1) / buckets
     cost = [float(prices.seconds("all_reduce", demand.gradient_bytes / buckets, group))] * buckets
-    return computing + max(float(overlap(list(ready), cost)) - backward, 0.0)
+    ready = np.cumsum(beside([backward / buckets] * buckets, [0.0, *cost[:-1]], nodes.device.taken_by_messages))
+    return computing + max(float(overlap(list(ready), cost)), float(ready[-1])) - backward
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,8 @@ def _add_distributed(command: Command, store: Option, json: Option) -> None:
 def _distributed(options: Any) -> int:
     from labbench.cli import print_frame
     from labbench.config import ConfigError
-    from labbench.distributed import measured, ranks_report
+    from labbench.distributed import ranks_report
+    from labbench.distributed.rank_records import stored
 
     if min(options.ranks) < 1:
         raise ConfigError(f"{min(options.ranks)} ranks: give one or more")
@@ -148,7 +149,7 @@ def _distributed(options: Any) -> int:
         "run": _strategies_run,
         "correct": _strategies_run,
     }[options.what](options)
-    records = measured.stored(records, options.store)
+    records = stored(records, options.store)
     if options.what == "scale" and not options.json:
         print(ranks_report.scaling_text(records))
         return _status(records)
@@ -178,12 +179,12 @@ def _shape(options: Any) -> dict[str, int]:
 
 
 def _collectives(options: Any) -> tuple[list[Any], Any]:
-    from labbench.distributed import measured
+    from labbench.distributed.measured_collectives import KIB, SIZES, collectives
     from labbench.distributed.ranks_report import collective_table
 
-    sizes = [size for size in measured.SIZES if size <= options.max_mib * measured.KIB**2]
+    sizes = [size for size in SIZES if size <= options.max_mib * KIB**2]
     operations, job = _operations(options.operation), _job(options)
-    records = [one for ranks in options.ranks for one in measured.collectives(operations, ranks, sizes, **job)]
+    records = [one for ranks in options.ranks for one in collectives(operations, ranks, sizes, **job)]
     return records, collective_table
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from labbench import cli
 from labbench.config import ConfigError
-from labbench.distributed import measured
+from labbench.distributed import measured, measured_collectives
 from labbench.distributed.commands import for_slurm, hosts_of, over_ssh, prepare, torchrun
 from labbench.distributed.job import Beat, Job, read_json, write_json
 from labbench.distributed.rank_cells import cell, checked_cell, collective_cell, fault_cell
@@ -123,10 +123,11 @@ def test_a_device_that_is_not_here_is_unsupported_and_no_rank_is_started(device,
 
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     monkeypatch.setattr(measured, "launch", None)
+    monkeypatch.setattr(measured_collectives, "launch", None)
     records = [
         measured.alone(device=device),
         *measured.strategies(["ddp"], 2, device=device),
-        *measured.collectives(["all_reduce"], 2, device=device),
+        *measured_collectives.collectives(["all_reduce"], 2, device=device),
     ]
     assert {record.status for record in records} == {"unsupported"}
     assert all(f"no {device} device here" in (record.reason or "") for record in records)

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 
 from labbench import notebooks, plots
 from labbench.config import ConfigError, read
-from labbench.distributed import measured, rank_study, ranks_report
+from labbench.distributed import measured, measured_collectives, rank_records, rank_study, ranks_report
 from labbench.distributed.collectives_model import OPERATIONS
 from labbench.distributed.config import DistributedConfig
 from labbench.distributed.continuation import collectives_of, continuation_sentence, continued, segments_of
@@ -28,22 +28,22 @@ def one(step_s: float = 1.2) -> Record:
     """A process whose layers take 0.1 s forward and as long backward as makes 1 s, and 0.2 s to update."""
     told = {"compute_s": 1.0, "update_s": 0.2, "oversubscribed": 0.0}
     told |= {f"forward_s {index}": 0.1 if index < 4 else 0.0 for index in range(5)}
-    steps = [measured.series("step", [step_s] * 11, 16, "samples")]
+    steps = [rank_records.series("step", [step_s] * 11, 16, "samples")]
     return Record(cell=cell("one", 1, SHAPE), status="ok", metrics=told, series=steps)
 
 
 def messages(beta: float, ranks: int = 2, oversubscribed: float = 0.0) -> list[Record]:
-    sizes = [4**power * measured.KIB for power in range(8)]
-    labels = [measured.size_label(size) for size in sizes]
+    sizes = [4**power * measured_collectives.KIB for power in range(8)]
+    labels = [measured_collectives.size_label(size) for size in sizes]
     rows = [{"size_bytes": size, "seconds": [1e-12 + beta * size] * 5} for size in sizes]
     told = {"oversubscribed": oversubscribed} | {f"p10_s {label}": 1e-12 for label in labels}
     return [
         Record(
             cell=collective_cell(name, ranks),
             status="ok",
-            metrics=told | measured.fitted(name, rows, ranks),
+            metrics=told | measured_collectives.fitted(name, rows, ranks),
             series=[
-                measured.series(f"{name} {label}", row["seconds"], row["size_bytes"], "bytes")
+                rank_records.series(f"{name} {label}", row["seconds"], row["size_bytes"], "bytes")
                 for label, row in zip(labels, rows, strict=True)
             ],
         )
@@ -53,7 +53,7 @@ def messages(beta: float, ranks: int = 2, oversubscribed: float = 0.0) -> list[R
 
 def timed(mode: str, ranks: int, step_s: float, **metrics: float) -> Record:
     told = {"update_s": 0.1, "oversubscribed": 0.0, "exposed_communication_s": 0.1, **metrics}
-    steps = [measured.series("step", [step_s] * 11, 16, "samples")]
+    steps = [rank_records.series("step", [step_s] * 11, 16, "samples")]
     return Record(cell=cell(mode, ranks, SHAPE), status="ok", metrics=told, series=steps)
 
 
@@ -179,8 +179,9 @@ def test_the_notebook_reads_what_is_stored_and_starts_no_rank(tmp_path, monkeypa
     asked = read(DistributedConfig, tmp_path / "config.json").measured
     cells = [wanted for _, wanted, _ in rank_study._parts(asked, ["ddp"]) for wanted in wanted]
     store = tmp_path / "ranks.h5"
-    measured.stored([made_for(wanted) for wanted in cells], str(store))
+    rank_records.stored([made_for(wanted) for wanted in cells], str(store))
     monkeypatch.setattr(measured, "launch", None)  # collecting again must not need it
+    monkeypatch.setattr(measured_collectives, "launch", None)
     assert [record.cell.id for record in rank_study.collect(asked, store)] == [wanted.id for wanted in cells]
     parameters = {"config_path": tmp_path / "config.json", "store_path": store}
     notebook = notebooks.folder() / "11_distributed.ipynb"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from labbench.config import ConfigError
-from labbench.distributed import measured, namespaces, probe
+from labbench.distributed import measured_collectives, namespaces, probe
 from labbench.distributed.calibration import Calibration
 from labbench.distributed.job import Fault, Job
 from labbench.distributed.launcher import launch
@@ -89,7 +89,7 @@ def test_what_a_killed_process_left_behind_is_swept() -> None:
 @needs_hosts
 def test_ranks_on_two_hosts_meet_and_what_they_measure_becomes_records() -> None:
     with hosts(2, Wire(1e9)) as two:
-        records = measured.collectives(["all_reduce"], 2, [2**12, 2**16, 2**20], samples=3, hosts=two)
+        records = measured_collectives.collectives(["all_reduce"], 2, [2**12, 2**16, 2**20], samples=3, hosts=two)
         assert [one.status for one in records] == ["ok"], records[0].reason
         assert records[0].processes == 2
         assert len(records[0].series) == 3

@@ -11,13 +11,15 @@ import psutil
 import pytest
 
 from labbench import cli
-from labbench.distributed import faults, measured
+from labbench.distributed import faults, measured, measured_collectives, rank_records
 from labbench.distributed.collectives_model import OPERATIONS
 from labbench.distributed.job import Fault, Job
 from labbench.distributed.launcher import launch
 from labbench.distributed.scaling import scaling_table
 from labbench.distributed.strategies import MODES
 from labbench.store import Store
+
+pytestmark = pytest.mark.alone
 
 SMALL = {"layers": 4, "width": 16, "vocabulary": 32, "tokens": 8}
 QUICK = ("ddp-accumulation", "ddp-bf16-hook", "zero1", "fsdp", "fsdp-hybrid", "tensor-sequence-loss", "pipeline-1f1b")
@@ -141,7 +143,7 @@ def test_all_strategies_train_as_one_process_does(ranks, precision) -> None:
 
 @pytest.mark.full
 def test_all_collectives_run_on_four_ranks_and_say_whether_they_shared_cores() -> None:
-    records = measured.collectives(OPERATIONS, 4, measured.SIZES[:6])
+    records = measured_collectives.collectives(OPERATIONS, 4, measured_collectives.SIZES[:6])
     assert {one.status for one in records} == {"ok"}
-    crowded = float(measured.usable_cores() < 4)
+    crowded = float(rank_records.usable_cores() < 4)
     assert {one.metrics["oversubscribed"] for one in records} == {crowded}

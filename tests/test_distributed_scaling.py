@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbench.cells import Cell
-from labbench.distributed import measured, overhead
+from labbench.distributed import measured, overhead, rank_records
 from labbench.distributed.blame import Ending
 from labbench.distributed.faults import KINDS, allowed_s, fault_table
 from labbench.distributed.job import Fault
@@ -22,7 +22,7 @@ def timed(mode: str, ranks: int, step_s: float, batch: int = 8, **metrics: float
         cell=Cell.of(model="decoder", mode="training", batch_size=batch, seq_len=16, runtime=mode, world_size=ranks),
         status="ok",
         metrics={"update_s": 0.0, "oversubscribed": 0.0, **metrics},
-        series=[measured.series("step", [step_s] * 11, batch, "samples")],
+        series=[rank_records.series("step", [step_s] * 11, batch, "samples")],
     )
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from labbench.config import ConfigError
 from labbench.distributed.schedules import (
+    beside,
     gathered,
     gathered_and_scattered,
     in_flight,
@@ -112,3 +113,9 @@ def test_alike_layers_come_to_the_closed_form(layers, compute, gather, scatter):
     whole = gathered_and_scattered([compute] * layers, [gather] * layers, [scatter] * layers)
     assert whole >= gather + layers * compute + scatter - 1e-9
     assert whole <= layers * (gather + compute + scatter) + 1e-9
+
+
+def test_a_message_under_way_slows_computing_by_the_share_it_takes_and_no_longer_than_it_lasts():
+    assert beside([2.0, 2.0], [1.0, 0.0], 0.25) == [2.25, 2.0]  # a second at three quarters: a quarter is left to do
+    assert beside([3.0], [100.0], 0.25) == [4.0]
+    assert beside([3.0], [100.0], 0.0) == [3.0]

@@ -12,19 +12,20 @@ from hypothesis import strategies as st
 from labbench.config import ConfigError
 from labbench.distributed.cluster import Accelerator, Cluster, Link
 from labbench.distributed.collectives_model import Collectives
-from labbench.distributed.compute import Compute
+from labbench.distributed.compute import LAWS, Compute
 from labbench.distributed.reliability import Training, expected_slowest, expected_slowest_of
 from labbench.distributed.simulate import simulate
 from labbench.distributed.step import MEGATRON, SINGLE, ZERO, Segment, Step, Strategy, transformer_step
 from labbench.distributed.transformer import Transformer, published
+from labbench.prediction.kernel_laws import LAUNCH_S
 
 DEVICE = Accelerator("made", 100e12, 120e12, 1e12, 80e9, 100, 60e12)
 SEGMENT = Segment(forward_s=1.0, backward_s=2.0, parameters=1e9, update_s=0.5, kept_bytes=1e9)
 
 
-def collectives(ranks, bytes_s=4e9, alpha_s=0.0, **more):
+def collectives(ranks, bytes_s=4e9, alpha_s=0.0, taken=0.0, **more):
     link = Link(alpha_s, bytes_s)
-    return Collectives(Cluster(DEVICE, 1, ranks, link, link, **more), "ring")
+    return Collectives(Cluster(replace(DEVICE, taken_by_messages=taken), 1, ranks, link, link, **more), "ring")
 
 
 def steps(layers=4, **more):
@@ -50,6 +51,21 @@ def test_gradients_of_ddp_travel_behind_the_backward_pass_by_hand():
     assert simulate(steps(), Strategy(data=2, overlap=False), collectives(2, 1e9), 1).parts_s[
         "gradients"
     ] == pytest.approx(16)
+
+
+def test_messages_that_take_a_part_of_the_device_slow_what_hides_them_by_hand():
+    # 1 s of a message beside three passes of 2 s, at four fifths: 0.2 s longer each; the last message shows
+    found = simulate(steps(), Strategy(data=2), collectives(2, taken=0.2), 1)
+    assert found.parts_s["gradients"] == pytest.approx(3 * 0.2 + 1)
+    assert found.parts_s["compute"] == pytest.approx(4 * 3)
+    # where messages are the slower ones, computing waits for them anyway
+    slow = simulate(steps(), Strategy(data=2), collectives(2, 1e9, taken=0.2), 1)
+    assert slow.parts_s["gradients"] == pytest.approx(10.0)
+    # half a second each: forward beside three gathers, backward beside three gathers and three scatters
+    zero3 = simulate(steps(), Strategy(data=2, zero=3), collectives(2, taken=0.2), 2)
+    assert zero3.parts_s["gather"] == pytest.approx(2 * (1.5 + 0.2 * 0.5 * 9))
+    zero2 = simulate(steps(), Strategy(data=2, zero=2), collectives(2, taken=0.2), 1)
+    assert zero2.parts_s["gather"] == pytest.approx(0.5 + 0.2 * 0.5 * 3)
 
 
 def test_the_stages_of_zero_by_hand():
@@ -87,11 +103,12 @@ def test_parts_add_up_and_a_straggler_slows_all():
     zero=st.sampled_from([0, 1, 2, 3]),
     count=st.integers(1, 6),
     times=st.floats(1, 20),
+    taken=st.sampled_from([0.0, 0.15]),
 )
-def test_more_bandwidth_is_never_slower_and_nothing_beats_no_communication(data, pipeline, zero, count, times):
+def test_more_bandwidth_is_never_slower_and_nothing_beats_no_communication(data, pipeline, zero, count, times, taken):
     strategy = Strategy(data=data, pipeline=pipeline, zero=zero)
-    slow = simulate(steps(), strategy, collectives(strategy.ranks), count)
-    fast = simulate(steps(), strategy, collectives(strategy.ranks, times * 4e9), count)
+    slow = simulate(steps(), strategy, collectives(strategy.ranks, taken=taken), count)
+    fast = simulate(steps(), strategy, collectives(strategy.ranks, times * 4e9, taken=taken), count)
     assert fast.step_s <= slow.step_s * (1 + 1e-12)
     assert slow.step_s >= slow.parts_s["compute"] + slow.parts_s["update"]
     assert min(slow.parts_s.values()) >= -1e-9
@@ -165,6 +182,25 @@ def test_a_layer_on_more_tensor_ranks_takes_less_and_recomputation_more():
     assert again == sorted(again)
     assert again[0] == 0
     assert again[-1] == layer[0].forward_s
+
+
+def test_what_software_moves_in_memory_and_its_kernel_of_attention_make_a_step_longer_by_their_bytes_and_rates():
+    model, alone = Transformer("made", 4, 4096, 32, 2048, 50_000), collectives(1)
+    assert (MEGATRON.handled, MEGATRON.updated) == (0, 30)
+
+    def made(states=MEGATRON, attention="flash-2"):
+        return transformer_step(Compute(model, DEVICE, attention=attention), Strategy(), alone, states)
+
+    def parts(step):
+        return simulate(step, Strategy(), alone, 3).parts_s
+
+    plain, moved = parts(made()), parts(made(replace(MEGATRON, handled=10.0, updated=60.0)))
+    many, rate = sum(one.parameters for one in made().segments), DEVICE.bytes_s * LAWS.shares["elementwise"]
+    assert moved["compute"] - plain["compute"] == pytest.approx(3 * (10 * many / rate + model.layers * LAUNCH_S))
+    assert moved["update"] - plain["update"] == pytest.approx(30 * many / rate)
+    causal = 2 * model.heads * model.sequence**2 * (model.hidden / model.heads) / DEVICE.attention_flops
+    slower = parts(made(attention="triton"))["compute"] - plain["compute"]
+    assert slower == pytest.approx(3 * model.layers * causal * (0.4 + 2.5))
 
 
 def test_what_cannot_be_is_refused_with_the_way_out():

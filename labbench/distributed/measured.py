@@ -1,33 +1,25 @@
-"""Records of what ranks did: strategies held against one process and timed, collectives, and what could not be run.
+"""Records of strategies: held against one process, timed, or why they could not be run.
 
-A strategy stands where the runtime stands in other records (``cpu/fsdp×2``), a collective where the model does
-(``all_reduce inference ... on cpu/gloo×2``), each size of it as a series.
+A strategy stands where the runtime stands in other records (``cpu/fsdp×2``).
 """
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from labbench.cells import Cell
-from labbench.config import ConfigError
 from labbench.distributed import overhead
-from labbench.distributed.collectives_model import Measured, bandwidths, bus_factor, hops
-from labbench.distributed.hosts import HERE, Host
 from labbench.distributed.job import Job, read_json
 from labbench.distributed.launcher import Launched, Limits, launch, watch
 from labbench.distributed.place import missing
-from labbench.distributed.rank_cells import cell, checked_cell, collective_cell
+from labbench.distributed.rank_cells import cell, checked_cell
+from labbench.distributed.rank_records import crowd, lost, series
 from labbench.distributed.sizes import ONE
-from labbench.records import Check, Environment, Record, Series
+from labbench.records import Check, Record
 
-KIB = 1024
-SIZES = tuple(KIB * 4**power for power in range(9))  # 1 KiB to 64 MiB
 LIMITS = Limits()
 PRECISIONS = ("fp64", "fp32")
 
@@ -82,7 +74,7 @@ def strategies(
         limits=limits,
     )
     if compared.ending.status != "ok":
-        return [_lost(one, compared, "check") for one in cells.values()]
+        return [lost(one, compared, "check") for one in cells.values()]
     share = compared.seconds / len(modes)
     verdicts = {verdict["mode"]: verdict for verdict in compared.results[0]}
     checked = {mode: _checked(cells[mode], verdict, precision, share) for mode, verdict in verdicts.items()}
@@ -109,7 +101,7 @@ def watched(folder: Path, ranks: int, limits: Limits = LIMITS) -> list[Record]:
     stage, place = ("check", checked_cell) if job.task == "correct" else ("steady", cell)
     cells = {mode: place(mode, ranks, sizes, job.device) for mode in modes}
     if done.ending.status != "ok":
-        return [_lost(one, done, stage) for one in cells.values()]
+        return [lost(one, done, stage) for one in cells.values()]
     if job.task == "correct":
         verdicts, precision = done.results[0], job.options["precision"]
         return [_checked(cells[one["mode"]], one, precision, done.seconds) for one in verdicts]
@@ -176,143 +168,14 @@ def _with_times(record: Record, timed: Launched) -> Record:
     """The record with its steps; the loss of the launch in its place if that did not end well."""
     cell = record.cell
     if timed.ending.status != "ok":
-        return _lost(cell, timed, "steady")
+        return lost(cell, timed, "steady")
     ranks = cell.platform.world_size
     found = {
         "stage": None,
         "duration_s": (record.duration_s or 0.0) + timed.seconds,
-        "metrics": record.metrics | overhead.metrics(timed.results) | _crowd(ranks, cell.platform.device),
+        "metrics": record.metrics | overhead.metrics(timed.results) | crowd(ranks, cell.platform.device),
         "series": [series("step", overhead.step_s(timed.results), cell.workload.batch_size, "samples")],
         "threads": ranks,
         "processes": ranks,
     }
     return record.model_copy(update=found)
-
-
-def collectives(
-    operations: Sequence[str],
-    ranks: int,
-    sizes: Sequence[int] = SIZES,
-    *,
-    samples: int = 11,
-    limits: Limits = LIMITS,
-    hosts: Sequence[Host] = (HERE,),
-    **job: Any,
-) -> list[Record]:
-    """Time collectives by ranks dealt evenly over hosts; a record each, with a series of each size and the fit of alpha and beta.
-
-    Metrics are ``alpha_s`` and ``beta_s_byte`` of ``seconds = alpha + beta x size``, ``fit_error`` (mean absolute error of the
-    log), and of each size bus bandwidth and the fastest tenth, which is what the link does when the scheduler lets it.
-    """
-    options = {"operations": list(operations), "sizes": list(sizes), "samples": samples}
-    each, left = divmod(ranks, len(hosts))
-    if left or not each:
-        raise ConfigError(f"{ranks} ranks on {len(hosts)} hosts: give as many ranks to each")
-    device = job.get("device", "cpu")
-    cells = {name: collective_cell(name, ranks, device) for name in operations}
-    if reason := missing(device, ranks):
-        return [Record(cell=one, status="unsupported", reason=reason) for one in cells.values()]
-    done = launch(Job(task="collectives", options=options, **job), each, limits=limits, hosts=hosts)
-    if done.ending.status != "ok":
-        return [_lost(one, done, "steady") for one in cells.values()]
-    found = []
-    for operation in operations:
-        rows = [row for row in done.results[0] if row["operation"] == operation]
-        metrics: dict[str, float] = _crowd(ranks, device) | fitted(operation, rows, ranks)
-        for row in rows:
-            label = size_label(row["size_bytes"])
-            bus = bandwidths(operation, row["size_bytes"], statistics.median(row["seconds"]), ranks)[1]  # type: ignore[arg-type]
-            metrics[f"bus_bytes_s {label}"] = float(bus)
-            metrics[f"p10_s {label}"] = float(np.quantile(row["seconds"], 0.1))
-        found.append(
-            Record(
-                cell=cells[operation],
-                status="ok",
-                threads=ranks,
-                processes=ranks,
-                duration_s=done.seconds / len(operations),
-                metrics=metrics,
-                series=[
-                    series(
-                        f"{operation} {size_label(row['size_bytes'])}",
-                        row["seconds"],
-                        row["size_bytes"],
-                        "bytes",
-                        row["calls"],
-                    )
-                    for row in rows
-                ],
-            )
-        )
-    return found
-
-
-def fitted(operation: Any, rows: Sequence[dict[str, Any]], ranks: int) -> dict[str, float]:
-    """Alpha and beta by least squares in the log; nothing from fewer than three sizes, which any line would fit."""
-    if len(rows) < 3:
-        return {}
-    sizes = np.array([row["size_bytes"] for row in rows], float)
-    medians = np.array([statistics.median(row["seconds"]) for row in rows])
-    link, error = Measured(operation, ranks, sizes, medians).fit()
-    return {
-        "alpha_s": link.alpha_s * hops(operation, ranks),
-        "beta_s_byte": bus_factor(operation, ranks) / link.bytes_s,
-        "fit_error": error,
-    }
-
-
-def series(name: str, seconds: Sequence[float], items: float, unit: str, calls: int = 1) -> Series:
-    """A series from raw samples of one launch, in the order taken."""
-    from labbench.measure import stats
-
-    taken, process, rounds = list(seconds), [0] * len(seconds), list(range(len(seconds)))
-    return stats.series(
-        name, taken, process, rounds, items=items, unit=unit, calls_per_sample=calls, stop_reason="max_samples"
-    )
-
-
-def stored(records: Sequence[Record], path: str) -> list[Record]:
-    """Append records to a database with what is known of this machine; returns them as stored."""
-    from labbench import machine
-    from labbench.store import Store
-
-    environment: Environment = machine.environment(["cpu"])
-    where = {"environment_id": environment.id, "machine_id": environment.machine_id}
-    found = [record.model_copy(update=where) for record in records]
-    with Store(path, writable=True) as store:
-        store.extend(found, [environment])
-    return found
-
-
-def size_label(size: int) -> str:
-    """``64 KiB``; bytes where it is no whole number of KiB."""
-    for unit, name in ((KIB**2, "MiB"), (KIB, "KiB")):
-        if size % unit == 0:
-            return f"{size // unit} {name}"
-    return f"{size} B"
-
-
-def usable_cores() -> int:
-    """Cores that ranks may have."""
-    from labbench.machine.detect import physical_cores
-
-    return physical_cores()
-
-
-def _crowd(ranks: int, device: str = "cpu") -> dict[str, float]:
-    """Whether ranks shared cores: then times are the scheduler's, and no link should be calibrated from them."""
-    return {"oversubscribed": float(device == "cpu" and ranks > usable_cores())}
-
-
-def _lost(cell: Cell, done: Launched, stage: str) -> Record:
-    ranks = {f"failing_rank_{index}": float(rank) for index, rank in enumerate(done.ending.ranks)}
-    late = {} if done.reported_after_s is None else {"reported_after_s": done.reported_after_s}
-    return Record(
-        cell=cell,
-        status=done.ending.status,
-        reason=done.ending.reason,
-        stage=stage,
-        stderr_tail=done.output_tail or None,
-        duration_s=done.seconds,
-        metrics=ranks | late,
-    )

@@ -6,6 +6,8 @@ What a simulated figure rests on:
   shape of other products and everything that moves data by laws of single kernels in single precision on five GPUs
   (:data:`labbench.distributed.compute.LAWS`);
 - links: all-reduces timed on a single node, and each run's network cards, used to the share that NCCL's maintainers name;
+- memory traffic of gradients, gathered weights and the optimizer as each run's software has it (:data:`STATES`), and which kernel
+  of attention it took;
 - a board with a lower power limit than its datasheet's makes products in proportion more slowly (energy an operation stays the
   same).
 
@@ -34,7 +36,7 @@ from labbench.distributed.collectives_model import Collectives
 from labbench.distributed.compute import LAWS, Compute, Laws
 from labbench.distributed.schedules import Schedule
 from labbench.distributed.simulate import Simulated, simulate
-from labbench.distributed.step import FSDP, FSDP_HALF, MEGATRON, ZERO, Strategy, transformer_step
+from labbench.distributed.step import ADAM, MEGATRON, ZERO, States, Strategy, transformer_step
 from labbench.distributed.transformer import Transformer, published
 
 if TYPE_CHECKING:
@@ -49,7 +51,25 @@ DEVICES = {
     "h100-500w": "H100 SXM5 96 GB",
 }
 POWER = {"h100-500w": (500 / 700, 2.4e12)}  # share of the datasheet's power, bytes/s of memory
-STATES = {"megatron": MEGATRON, "zero": ZERO, "default": FSDP, "pure": FSDP_HALF}
+# What each software keeps of a parameter, and reads and writes besides: counted, operator by operator, in its source.
+HALF_ADDED = 6.0  # a half-precision gradient added to another: both read, one written
+FSDP1 = States(  # shards in single precision, weights gathered in half, gradients sent in single
+    4.0, 4.0, 8.0, 4.0, gathered=2.0,
+    handled=4 + 6 + 8,  # gradients put together (split's backward pass), cast, divided: torch/distributed/fsdp/_runtime_utils.py
+    updated=80 + 12,  # composer/optim/decoupled_weight_decay.py, an operator at a time; the norm, and clipping by it
+)  # fmt: skip
+STATES = {
+    "megatron": MEGATRON,  # the product that makes a gradient adds it up: core/tensor_parallel/layers.py, of the time
+    "megatron-2021": replace(MEGATRON, sent=2.0, handled=HALF_ADDED),  # fp16; only bf16 was added up and sent in fp32
+    # cast to fp32, then added: deepspeed/runtime/bf16_optimizer.py
+    "deepspeed-bf16": replace(MEGATRON, handled=6 + 12),
+    "zero": ZERO,
+    "fsdp1": FSDP1,
+    "fsdp1-half": replace(FSDP1, sent=2.0, handled=4 + 4),  # nothing to cast
+    # gradients are cast as they are put together, weights copied after both gathers: fsdp/_fully_shard/_fsdp_collectives.py
+    "fsdp2": replace(FSDP1, handled=6 + 2 * 4, updated=ADAM),
+}
+ATTENTION = {"llm-foundry": "triton"}  # scripts/train/yamls/pretrain and benchmarking/submit_benchmarks.py of 2023
 MPT = {  # layers, hidden, heads: llm-foundry, scripts/train/yamls/pretrain
     "1b": (24, 2048, 16),
     "3b": (32, 2560, 20),
@@ -151,5 +171,6 @@ def device_of(name: str) -> Accelerator:
 def _simulated(run: Any, model: Transformer, strategy: Strategy, laws: Laws) -> Simulated:
     nodes = cluster(device_of(run.device), strategy.ranks, 8, run.network_gbit_s)
     collectives = Collectives.of(nodes)
-    step = transformer_step(Compute(model, nodes.device, laws), strategy, collectives, STATES[run.states])
+    compute = Compute(model, nodes.device, laws, ATTENTION.get(run.source, "flash-2"))
+    step = transformer_step(compute, strategy, collectives, STATES[run.states])
     return simulate(step, strategy, collectives, strategy.micro_batches(run.batch))

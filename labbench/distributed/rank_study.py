@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labbench.distributed import measured
+from labbench.distributed import measured, measured_collectives
 from labbench.distributed.faults import trial
 from labbench.distributed.rank_cells import cell, checked_cell, collective_cell, fault_cell
+from labbench.distributed.rank_records import stored
 from labbench.distributed.sizes import Shape, shape_of
 from labbench.records import Record
 
@@ -92,7 +93,7 @@ def collect(config: MeasuredConfig, store: str | Path, tell: Tell = print) -> li
             wanted += known
             continue
         tell(title)
-        wanted += measured.stored(measure(), str(path))
+        wanted += stored(measure(), str(path))
     return wanted
 
 
@@ -116,14 +117,14 @@ def _parts(config: MeasuredConfig, modes: Sequence[str]) -> Iterator[tuple[str, 
                 cells,
                 partial(measured.strategies, config.strategies, many, shape=grown, steps=config.steps),
             )
-    limit = config.max_mib * measured.KIB**2
+    limit = config.max_mib * measured_collectives.KIB**2
     for many in config.ranks:
         cells = [collective_cell(operation, many) for operation in config.operations]
-        small = [size for size in measured.SIZES if size <= limit]
+        small = [size for size in measured_collectives.SIZES if size <= limit]
         yield (
             f"collectives on {many} ranks",
             cells,
-            partial(measured.collectives, config.operations, many, small, samples=config.samples),
+            partial(measured_collectives.collectives, config.operations, many, small, samples=config.samples),
         )
     for mode in config.fault_strategies:
         for kind in config.faults:

@@ -216,6 +216,12 @@ def shared(ready_s: Sequence[float], cost_s: Sequence[Sequence[float]]) -> float
     return now
 
 
+def beside(compute_s: Sequence[Any], message_s: Sequence[Any], taken: float) -> list[Any]:
+    """Seconds of passes, each beside a message that takes a share ``taken`` of the device for as long as it lasts."""
+    pairs = zip(compute_s, message_s, strict=True)
+    return [compute + taken * np.minimum(message, compute / (1 - taken)) for compute, message in pairs]
+
+
 def gathered(compute_s: Sequence[Any], gather_s: Sequence[Any]) -> Any:
     """Seconds of layers that must be gathered before they run, the next one while one runs (FSDP's prefetch).
 

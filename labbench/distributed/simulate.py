@@ -5,7 +5,7 @@
     forward, backward of each stage and micro-batch, by a schedule (labbench.distributed.schedules)
     ├─ compute                    what the busiest rank computes
     ├─ tensor                     messages between tensor-parallel ranks, and between stages
-    ├─ gather                     weights and gradients of ZeRO-2 and -3 that compute does not hide
+    ├─ gather                     weights and gradients of ZeRO-2 and -3 that compute does not hide, and by how much they slow it
     ├─ bubble                     what the slowest rank waits for the others
     └─ after the last backward pass: gradients that did not get through behind it, the update, weights gathered again
 """
@@ -202,6 +202,7 @@ def stage(part: Sequence[Segment], states: States, strategy: Strategy, collectiv
     if strategy.zero < 2 or strategy.data == 1:
         return Stage(sum(forward), sum(backward), computing, tensor, 0.0 * computing)
     group = data_group(strategy, collectives.cluster)
+    taken = collectives.cluster.device.taken_by_messages
     shared = [one.parameters - one.root for one in part]
     pieces = strategy.pieces
 
@@ -213,13 +214,16 @@ def stage(part: Sequence[Segment], states: States, strategy: Strategy, collectiv
         gather = exchanged("all_gather", states.gathered) if strategy.zero == 3 else [0.0]
         front, back = sum(forward) + sum(gather), sum(backward) + sum(gather) + sum(scatter)
     elif strategy.zero == 2:
-        ready = np.cumsum(np.array(backward), axis=0)
+        slowed = schedules.beside(backward, [0.0, *scatter[:-1]], taken)
+        ready = np.cumsum(np.array(slowed), axis=0)
         back = np.maximum(schedules.overlap(list(ready), scatter), ready[-1])
         front = sum(forward)
     else:
         gather = exchanged("all_gather", states.gathered)
-        front = schedules.gathered(forward, gather)
-        back = schedules.gathered_and_scattered(backward, gather[::-1], scatter)
+        front = schedules.gathered(schedules.beside(forward, [*gather[1:], 0.0], taken), gather)
+        gather = gather[::-1]
+        both = [before + after for before, after in zip([0.0, *scatter[:-1]], [*gather[1:], 0.0], strict=True)]
+        back = schedules.gathered_and_scattered(schedules.beside(backward, both, taken), gather, scatter)
     return Stage(front, back, computing, tensor, front + back - sum(forward) - sum(backward))
 
 
@@ -238,15 +242,19 @@ def closing(
         return 0.0, update, 0.0
     group = data_group(strategy, collectives.cluster)
     operation: Operation = "reduce_scatter" if strategy.zero else "all_reduce"
-    late = [one.root if strategy.zero >= 2 else one.parameters for one in own[::-1]]
-    ready = np.cumsum(np.array([one.backward_s + one.tensor_backward_s for one in own[::-1]]), axis=0)
-    sent = [(when, states.sent * many) for when, many in zip(ready, late, strict=True) if np.max(many) > 0]
+    sizes = [states.sent * (one.root if strategy.zero >= 2 else one.parameters) for one in own[::-1]]
+    sent = [index for index, size in enumerate(sizes) if np.max(size) > 0]
     gradients: Any = 0.0
     if strategy.overlap and sent:
-        when, sizes = zip(*sent, strict=True)
-        gradients = np.maximum(_through(list(when), list(sizes), operation, group, collectives) - ready[-1], 0.0)
+        backward = [one.backward_s + one.tensor_backward_s for one in own[::-1]]
+        cost = [collectives.seconds(operation, size, group) if np.max(size) > 0 else 0.0 for size in sizes]
+        slowed = schedules.beside(backward, [0.0, *cost[:-1]], collectives.cluster.device.taken_by_messages)
+        ready = np.cumsum(np.array(slowed), axis=0)
+        when, what = [ready[index] for index in sent], [sizes[index] for index in sent]
+        through = _through(when, what, operation, group, collectives)
+        gradients = np.maximum(through, ready[-1]) - np.cumsum(np.array(backward), axis=0)[-1]
     elif sent:
-        gradients = collectives.seconds(operation, sum(size for _, size in sent), group)
+        gradients = collectives.seconds(operation, sum(sizes), group)
     weights: Any = 0.0
     whole = sum(one.root if strategy.zero == 3 else one.parameters for one in own)
     if strategy.zero and np.max(whole) > 0:

@@ -20,6 +20,9 @@ from labbench.distributed.transformer import HALF, RECOMPUTE, Recompute
 Zero = Literal[0, 1, 2, 3]
 
 
+ADAM = 30.0  # master weight and two moments read and written in fp32, gradient read, half-precision weight written
+
+
 @dataclass(frozen=True)
 class States:
     """Bytes of a parameter's states.
@@ -30,6 +33,11 @@ class States:
         Weights that compute, gradients as they are added up, and what the optimizer keeps.
     sent, gathered : float
         A gradient and a weight on the wire; weights go as they are, if not told otherwise.
+    handled : float
+        Read and written in memory for each micro-batch beside the products: gradients added up, cast, copied to be sent, weights
+        copied when gathered.
+    updated : float
+        Read and written by the optimizer.
     """
 
     weight: float = 2.0
@@ -37,6 +45,8 @@ class States:
     optimizer: float = 12.0
     sent: float = 4.0
     gathered: float = 0.0
+    handled: float = 0.0
+    updated: float = ADAM
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "gathered", self.gathered or self.weight)
@@ -48,10 +58,6 @@ ZERO = States(
 )  # 16 bytes (Rajbhandari et al. 2020, arXiv:1910.02054, section 3.1); FSDP sends as much
 SINGLE = States(4.0, 4.0, 8.0, 4.0)  # single precision throughout, Adam
 STATES = {"megatron": MEGATRON, "zero": ZERO, "single": SINGLE}
-FSDP = States(
-    4.0, 4.0, 8.0, 4.0, gathered=2.0
-)  # shards in single precision, weights gathered in half, gradients sent in single
-FSDP_HALF = States(4.0, 4.0, 8.0, 2.0, gathered=2.0)  # the same, gradients sent in half
 
 
 @dataclass(frozen=True)
@@ -255,10 +261,13 @@ def transformer_step(compute: Compute, strategy: Strategy, collectives: Collecti
         own = parameters + root
         return Segment(
             forward_s=layer.forward_s + (head.forward_s if last else 0.0),
-            backward_s=layer.backward_s + layer.again_s + (head.backward_s if last else 0.0),
+            backward_s=layer.backward_s
+            + layer.again_s
+            + (head.backward_s if last else 0.0)
+            + compute.moved_s(states.handled * own),
             parameters=own,
             root=root,
-            update_s=compute.update_s(own),
+            update_s=compute.moved_s(states.updated * own),
             tensor_forward_s=forward,
             tensor_backward_s=backward,
             kept_bytes=kept + (logits if last else 0.0),
