@@ -2,8 +2,8 @@
 
     python benchmarks/web_cycles.py --cycles 100
 
-Counted before and after: processes that run for a browser of labbench's (any on this machine), ports that they or this process
-listen on, folders of browsers, and lock files of displays.
+Counted before and after: processes of browsers that this process started, ports that they or this process listen on, folders of
+browsers, and lock files of displays whose X server is gone.
 """
 
 from __future__ import annotations
@@ -43,18 +43,26 @@ def main() -> None:
 def left() -> dict[str, set]:
     """What there is of browsers that this process started."""
     own = {child.pid for child in psutil.Process().children(recursive=True)}
+    mine = f"{PREFIX}{os.getpid()}-"
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if f"{PREFIX}{os.getpid()}-" in process.environ().get(MARK, ""):
+            if mine in process.environ().get(MARK, "") or any(mine in word for word in process.cmdline()):
                 own.add(process.pid)
     listening = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
     temporary = Path(tempfile.gettempdir())
     return {
         "processes": own,
         "ports": {one.laddr.port for one in listening if one.pid in {*own, os.getpid()}},
-        "folders": {path.name for path in temporary.glob(f"{PREFIX}{os.getpid()}-*")},
-        "locks": {path.name for path in temporary.glob(".X*-lock")},
+        "folders": {path.name for path in temporary.glob(f"{mine}*")},
+        "locks": {path.name for path in temporary.glob(".X*-lock") if not served(path)},
     }
+
+
+def served(lock: Path) -> bool:
+    """Whether the X server that made a lock file runs; others may start and end displays meanwhile."""
+    with contextlib.suppress(OSError, ValueError):
+        return psutil.pid_exists(int(lock.read_text()))
+    return False
 
 
 if __name__ == "__main__":

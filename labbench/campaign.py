@@ -209,14 +209,8 @@ class Campaign:
                     where, found = (
                         (beside, summary.references) if record.is_reference else (environment, summary.records)
                     )
-                    record = record.model_copy(
-                        update={
-                            "campaign_id": self.id,
-                            "environment_id": where.id,
-                            "machine_id": where.machine_id,
-                            "advice": None if record.is_reference else self.advice.get(record.cell_id),
-                        }
-                    )
+                    advice = None if record.is_reference else self.advice.get(record.cell_id)
+                    record = record.taken_in(where, campaign_id=self.id, advice=advice)
                     store.append(record, where)
                     found.append(record)
                     bar.done(record)

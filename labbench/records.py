@@ -326,6 +326,11 @@ class Record(Frozen):
         """JSON form, nulls left out; ``Record.model_validate`` undoes it."""
         return {"started_at": None, **self.model_dump(mode="json", exclude_none=True)}
 
+    def taken_in(self, environment: Environment, **fields: Any) -> Record:
+        """The record, signed with the machine and software that it was taken on; ``fields``: further ones to set."""
+        where = {"environment_id": environment.id, "machine_id": environment.machine_id}
+        return self.model_copy(update=where | fields)
+
     @property
     def cell_id(self) -> str:
         """Id of the cell."""

@@ -57,6 +57,12 @@ def test_an_answer_about_another_provider_is_a_mistake():
         ("api", "navigator.gpu is not there", "unsupported"),
         ("api", "navigator.ml.createContext: WebNN is not supported on this platform.", "unsupported"),
         ("session", "no available backend found. ERR: [webgpu] Error: Failed to get GPU adapter.", "unsupported"),
+        # what WebKitGTK once said; the same session opened before and after it
+        (
+            "session",
+            "no available backend found. ERR: [wasm] RuntimeError: Out of bounds memory access (evaluating 'V(a)(b)')",
+            "failed",
+        ),
         ("download", "Array buffer allocation failed", "out_of_memory"),
         ("session", "Aborted(OOM)", "out_of_memory"),
         ("session", "GPUOutOfMemoryError: Failed to allocate memory for buffer mapping", "out_of_memory"),

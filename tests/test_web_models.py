@@ -34,6 +34,16 @@ def test_an_export_is_torchs_model_at_two_shapes_and_is_made_once(name, audio_s,
         np.testing.assert_allclose(value, made.outputs[key], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "audio_s"), [*SHORT, ("kws-small", None)])
+def test_outputs_depend_on_the_inputs_far_more_than_numbers_may_differ(name, audio_s):
+    """Else a provider that ignores its input would agree with native."""
+    made = export(name, audio_s)
+    other = inputs_of(build(made.model, made.audio_s), 1, made.audio_s, seed=1)
+    outputs = native(made.path)({key: value.numpy() for key, value in other.items()})
+    for key, value in outputs.items():
+        assert np.abs(value - made.outputs[key]).max() > 100 * TOLERANCE * np.abs(made.outputs[key]).max()
+
+
 def test_chunks_of_another_length_share_the_file_where_the_model_allows():
     one, other = export("kws-tiny"), export("kws-tiny", 2.0)
     assert one.path == other.path

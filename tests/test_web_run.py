@@ -14,6 +14,7 @@ from labbench.store import Store
 from labbench.web import report
 from labbench.web.browsers import NAMES, open_browser
 from labbench.web.config import CHANGES, WebConfig
+from labbench.web.families import find
 from labbench.web.run import WebCampaign
 
 pytestmark = pytest.mark.alone
@@ -178,6 +179,58 @@ def test_a_browser_that_is_not_installed_is_unsupported_with_the_way_out(tmp_pat
     summary = WebCampaign(config(browsers=["webkitgtk"], providers=["wasm"], threads=[1]), tmp_path / "web.h5").run()
     assert [record.status for record in summary.records] == ["unsupported"]
     assert "apt-get install webkit2gtk-driver" in summary.records[0].reason
+
+
+TRAP = "no available backend found. ERR: [wasm] RuntimeError: Out of bounds memory access (evaluating 'V(a)(b)')"
+
+
+class Trapping:
+    """A browser whose WebAssembly traps while the runtime starts, as WebKitGTK's did once."""
+
+    version = "2.50.6"
+
+    def __init__(self):
+        self.closed = False
+
+    def call(self, function, argument=None, deadline_s=60.0):
+        if function == "labbench.environment":
+            return {"clock_step_s": 1e-5}
+        error = {"stage": "session", "name": "Error", "message": TRAP}
+        return {"provider": argument["provider"], "phases": {}, "error": error}
+
+    def renew(self):
+        pass
+
+    def go(self, url):
+        pass
+
+    def memory(self):
+        return {}
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_runtime_that_traps_has_failed_and_the_next_cell_gets_another_browser(tmp_path):
+    opened = []
+
+    def trapping(name):
+        assert all(one.closed for one in opened)
+        opened.append(Trapping())
+        return opened[-1]
+
+    told = config(browsers=["webkitgtk"], providers=["wasm"], threads=[1, 2])
+    summary = WebCampaign(told, tmp_path / "web.h5", open_with=trapping).run(progress=False)
+    assert [(one.status, one.reason, one.stage) for one in summary.records] == [
+        ("failed", f"session: {TRAP}", "prepare")
+    ] * 2
+    assert len(opened) == 2
+
+
+def test_a_named_model_keeps_its_own_chunk_length():
+    for name in ("whisper-micro-encoder", "clap-tiny-audio"):
+        own = find(name).audio_s
+        assert {cell.workload.audio_s for cell in WebConfig(models=[name]).cells()} == {own}
 
 
 def test_configurations_are_refused_with_the_nearest_name():

@@ -52,8 +52,7 @@ def stored(records: Sequence[Record], path: str) -> list[Record]:
     from labbench.store import Store
 
     environment: Environment = machine.environment(["cpu"])
-    where = {"environment_id": environment.id, "machine_id": environment.machine_id}
-    found = [record.model_copy(update=where) for record in records]
+    found = [record.taken_in(environment) for record in records]
     with Store(path, writable=True) as store:
         store.extend(found, [environment])
     return found

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
 from labbench.cells import Cell, Frozen
 from labbench.importers.base import BadRow, File, Import, environment, explained, identified
-from labbench.records import Check, Environment, Phases, Record
+from labbench.records import Check, Environment, Record
 
 FORMAT = "labbench-web"
 VERSION = 1
@@ -324,6 +324,7 @@ def _benchmark(result: Result, browser: str, shared: dict[str, Any]) -> Record:
     from labbench.importers.samples import sampled
     from labbench.runtimes.check import TOLERANCE
     from labbench.web import families, labels
+    from labbench.web.result import phases
 
     model = families.find(result.model)
     cell = Cell.of(
@@ -354,14 +355,11 @@ def _benchmark(result: Result, browser: str, shared: dict[str, Any]) -> Record:
         "forward", answer["seconds"], items=result.window_s, unit="audio_s",
         calls_per_sample=answer["calls"], warmup_calls=answer["warm"]["warmup_calls"],
     ).model_copy(update={"warmed": answer["warm"]["warmed"], "stop_reason": "time_budget"})  # fmt: skip
-    phases = opened["phases"]
     return Record(
         status="ok",
         check=check,
         threads=opened["threads"]["used"],
-        phases=Phases(
-            load_s=phases.get("download_s"), prepare_s=phases.get("session_s"), first_run_s=phases.get("first_run_s")
-        ),
+        phases=phases([opened]),
         metrics={"real_time_factor": series.latency_s / result.window_s},
         series=[series],
         **common,

@@ -44,7 +44,7 @@ def time_block(call: Callable[[], object], synchronize: Callable[[], None], call
 
 def timer_cost_s(synchronize: Callable[[], None], repeats: int = 500) -> float:
     """Seconds that timing a block costs with nothing in it, the wait for an idle device included: median, at least 1 ns."""
-    costs = [time_block(_nothing, synchronize, 1) for _ in range(repeats)]
+    costs = [time_block(nothing, synchronize, 1) for _ in range(repeats)]
     return max(statistics.median(costs), NS)
 
 
@@ -59,7 +59,7 @@ def no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """A call that does nothing."""
 
 

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -18,19 +17,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from labbench.measure.sampling import Sampling, sampled_series
-from labbench.records import Check, Estimate, Memory, Noise, Phases, Record, Series, Status
+from labbench.measure.sampling import Sampling
+from labbench.records import Memory, Record, Status
 from labbench.web.browsers.base import Browser, BrowserError, Hung, PageError, TooMuchMemory
-from labbench.web.config import native_cell, threads_of
-from labbench.web.steady import Stream, ratios, sample
+from labbench.web.result import Taken, browser_record, native_record
+from labbench.web.steady import Stream, sample
 
 if TYPE_CHECKING:
     from labbench.cells import Cell
-    from labbench.measure.noise import Evidence
     from labbench.measure.protocol import Protocol
-    from labbench.web.agreement import Agreement
     from labbench.web.export import Exported
-    from labbench.web.labels import Verdict
     from labbench.web.native import Native
 
 MEMORY_S = 0.5  # calls go on for so long while the memory of the processes is looked at
@@ -98,14 +94,7 @@ class _Measurement:
     protocol: Protocol
     on_stage: Callable[[str], None]
     stage: str = "load"
-    opened: list[dict[str, Any]] = field(default_factory=list)
-    verdict: Verdict | None = None
-    agreement: Agreement | None = None
-    streams: list[tuple[Stream, Stream | None]] = field(default_factory=list)
-    features: list[Stream] = field(default_factory=list)
-    evidence: Evidence | None = None
-    memory: Memory = field(default_factory=Memory)
-    metrics: dict[str, float] = field(default_factory=dict)
+    taken: Taken = field(default_factory=Taken)
 
     def run(self) -> list[Record]:
         began, started_at = time.monotonic(), datetime.now(UTC)
@@ -124,21 +113,10 @@ class _Measurement:
             "protocol_id": self.protocol.id,
             "protocol": self.protocol.model_dump(mode="json"),
         }
-        record = Record(
-            cell=self.subject.cell,
-            status=status,
-            reason=reason,
-            stage=stage,
-            threads=self.subject.cell.platform.threads,
-            device_name=self._device_name(),
-            phases=self._phases(),
-            check=self.agreement.check if self.agreement else None,
-            **(self._result() if status == "ok" else {}),
-            **common,
-        )
-        return [record, self._native_record(common)] if status == "ok" and self.subject.native else [record]
-
-    # --- steps ----------------------------------------------------------------------------------------------------
+        record = browser_record(self.subject, self.taken, status=status, reason=reason, stage=stage, **common)
+        if status != "ok" or not self.subject.native:
+            return [record]
+        return [record, native_record(self.subject, self.taken, **common)]
 
     def _ask(self, name: str, argument: dict[str, Any], deadline_s: float | None = None) -> Any:
         return self.browser.call(f"labbench.{name}", argument, deadline_s or self.protocol.call_timeout_s)
@@ -154,10 +132,10 @@ class _Measurement:
         self._open()
         self._check()
         self._steady(page["clock_step_s"])
-        if not self.memory.method:
+        if not self.taken.memory.method:
             self._memory(empty)
             self._blocking()
-            self.metrics["clock_step_s"] = page["clock_step_s"]
+            self.taken.metrics["clock_step_s"] = page["clock_step_s"]
         if self.subject.audio is not None:
             self._features(page["clock_step_s"])
         self._ask("close", {})
@@ -171,11 +149,11 @@ class _Measurement:
         threads = platform.threads or 1
         argument = {**self.subject.argument, "provider": platform.runtime, "threads": threads}
         opened = self._ask("open", argument, self.protocol.prepare_timeout_s)
-        self.verdict = judge(opened, platform.runtime, threads)
-        self.opened.append(opened)
-        if self.verdict.status != "ok":
-            stage = STAGES.get(self.verdict.stage or "", self.verdict.stage)
-            raise CellEnded(self.verdict.status, self.verdict.reason or "no reason was given", stage)
+        self.taken.verdict = verdict = judge(opened, platform.runtime, threads)
+        self.taken.opened.append(opened)
+        if verdict.status != "ok":
+            stage = STAGES.get(verdict.stage or "", verdict.stage)
+            raise CellEnded(verdict.status, verdict.reason or "no reason was given", stage)
 
     def _check(self) -> None:
         from labbench.web.agreement import agreement, decoded
@@ -183,7 +161,7 @@ class _Measurement:
         self.stage = "check"
         exported = self.subject.exported
         found = agreement(decoded(self._ask("outputs", {})), exported.outputs, exported.model.classes)
-        self.agreement = found
+        self.taken.agreement = found
         if not found.check.passed:
             raise CellEnded(
                 "failed",
@@ -211,8 +189,8 @@ class _Measurement:
         beside = Stream(native.samples, native.step_s, Sampling(self.protocol), warm_min_s=0) if native else None
         probe = NoiseProbe([process.pid for process in self.browser.group.tree()])
         found = sample(one, beside, probe)
-        self.evidence = found if self.evidence is None else self.evidence + found
-        self.streams.append((one, beside))
+        self.taken.evidence = found if self.taken.evidence is None else self.taken.evidence + found
+        self.taken.streams.append((one, beside))
 
     def _memory(self, empty: dict[str, int]) -> None:
         """What the browser's processes hold at most while calls go on, above what they held with the page alone."""
@@ -233,7 +211,7 @@ class _Measurement:
             looking.join()
         most = max(seen, key=lambda found: sum(found.values()))
         above = sum(most.values()) - sum(empty.values())
-        self.memory = Memory(
+        self.taken.memory = Memory(
             peak_bytes=sum(most.values()),
             increase_bytes=above if above > 0 else None,
             reason=None if above > 0 else "the browser still held an earlier page when this one was loaded",
@@ -241,9 +219,9 @@ class _Measurement:
         )
         content = self.browser.content_kind
         for kind in {content, "gpu-process"} & set(most):
-            self.metrics[f"memory_{kind.replace('-', '_')}_bytes"] = float(most[kind])
+            self.taken.metrics[f"memory_{kind.replace('-', '_')}_bytes"] = float(most[kind])
         if peak := self.browser.group.high_water().get(content):
-            self.metrics[f"memory_{content}_high_water_bytes"] = float(peak)
+            self.taken.metrics[f"memory_{content}_high_water_bytes"] = float(peak)
 
     def _blocking(self) -> None:
         """How long the page answers nothing while the model runs on its main thread."""
@@ -251,7 +229,7 @@ class _Measurement:
         told = self._ask("blocking", {"for_s": BLOCKING_S}, self.protocol.call_timeout_s + 2 * BLOCKING_S)
         for name in ("idle_gap_s", "longest_gap_s", "longest_task_s"):
             if told[name] is not None:
-                self.metrics[f"blocking_{name}"] = told[name]
+                self.taken.metrics[f"blocking_{name}"] = told[name]
 
     def _features(self, step_s: float) -> None:
         from labbench.measure.noise import NoiseProbe
@@ -262,114 +240,7 @@ class _Measurement:
         take = self._take("features", audio=self.subject.audio, settings=settings, values=False)
         one = Stream(take, step_s, Sampling(self.protocol))
         sample(one, None, NoiseProbe())
-        self.features.append(one)
-
-    # --- what came of it ----------------------------------------------------------------------------------------
-
-    def _device_name(self) -> str | None:
-        """The adapter, where there is one; the processor for wasm, which runs on nothing else."""
-        if self.verdict and self.verdict.device_name:
-            return self.verdict.device_name
-        return self.subject.cpu_name if self.subject.cell.platform.runtime == "wasm" else None
-
-    def _phases(self) -> Phases:
-        def median(name: str) -> float | None:
-            values = [one["phases"][name] for one in self.opened if name in one["phases"]]
-            return statistics.median(values) if values else None
-
-        return Phases(load_s=median("download_s"), prepare_s=median("session_s"), first_run_s=median("first_run_s"))
-
-    def _result(self) -> dict[str, Any]:
-        from labbench.web.labels import SOFTWARE
-
-        model = self.subject.exported.model
-        series = [
-            _series("forward", [one for one, _ in self.streams], self.subject.exported.items_per_call, model.unit)
-        ]
-        if self.features:
-            series.append(_series("features", self.features, self.subject.exported.audio_s, "audio_s"))
-        opened = self.opened[-1]
-        metrics = {
-            **self.metrics,
-            "runtime_load_s": statistics.median(one["phases"]["runtime_s"] for one in self.opened),
-            "model_bytes": float(opened["model_bytes"]),
-            "clock_share": self.metrics["clock_step_s"] / ((series[0].calls_per_sample or 1) * series[0].latency_s),
-            "workers": float(opened["threads"]["workers"]),
-            **{f"{name}_per_run": float(value) for name, value in opened["counts"].items() if name != "workers"},
-            **(self.agreement.metrics() if self.agreement else {}),
-            **self._slowdown(),
-        }
-        if model.unit == "audio_s":
-            metrics["real_time_factor"] = series[0].latency_s / self.subject.exported.audio_s
-        if self.verdict and self.verdict.device_name:
-            metrics["software_adapter"] = float(SOFTWARE in self.verdict.device_name)
-        return {
-            "processes": len(self.streams),
-            "memory": self.memory,
-            "noise": self._noise(series),
-            "metrics": metrics,
-            "series": series,
-        }
-
-    def _slowdown(self) -> dict[str, float]:
-        """How many times as long as native a call takes, of the rounds in which both took turns."""
-        from labbench.measure import stats
-
-        found = [
-            (value, process, index)
-            for process, (one, beside) in enumerate(self.streams)
-            if beside
-            for index, value in ratios(one.sampling, beside.sampling).items()
-        ]
-        if not found:
-            return {}
-        values, processes, rounds = zip(*found, strict=True)
-        ratio: Estimate = stats.quantiles(values, processes, rounds, (0.5,))[0]
-        native = statistics.median(value for _, beside in self.streams if beside for value in beside.sampling.seconds)
-        told = {"native_s": native, "slowdown": ratio.value}
-        return {**told, "slowdown_ci_low": ratio.ci_low or 0.0, "slowdown_ci_high": ratio.ci_high or 0.0}
-
-    def _noise(self, series: list[Series]) -> Noise | None:
-        from labbench.measure.noise import verdict
-
-        if self.evidence is None:
-            return None
-        return verdict(self.evidence, (series[0].iqr_s or 0.0) / series[0].latency_s)
-
-    def _native_record(self, common: dict[str, Any]) -> Record:
-        from labbench.web.export import TOLERANCE
-
-        exported = self.subject.exported
-        streams = [beside for _, beside in self.streams if beside]
-        series = [_series("forward", streams, exported.items_per_call, exported.model.unit)]
-        metrics = {}
-        if exported.model.unit == "audio_s":
-            metrics["real_time_factor"] = series[0].latency_s / exported.audio_s
-        return Record(
-            cell=native_cell(self.subject.cell),
-            status="ok",
-            threads=threads_of(self.subject.cell),
-            device_name=self.subject.cpu_name,
-            processes=len(streams),
-            memory=Memory(reason="it ran in the process that drove the browser"),
-            noise=self._noise(series),
-            check=Check(passed=exported.torch_error <= TOLERANCE, max_error=exported.torch_error, tolerance=TOLERANCE),
-            metrics=metrics,
-            series=series,
-            **common,
-        )
-
-
-def _series(name: str, streams: list[Stream], items: float, unit: str) -> Series:
-    return sampled_series(
-        name,
-        [one.sampling for one in streams],
-        items=items,
-        unit=unit,
-        calls_per_sample=max(one.calls_per_sample for one in streams),
-        warmup_calls=sum(one.warmup_calls for one in streams),
-        warmed=all(one.warmed for one in streams),
-    )
+        self.taken.features.append(one)
 
 
 def status_of(error: BrowserError) -> Status:

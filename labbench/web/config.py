@@ -22,7 +22,7 @@ class WebConfig(Frozen):
     browsers: list[BrowserName] = Field(["chromium", "firefox", "webkitgtk"], min_length=1)
     providers: list[Provider] = Field(["wasm", "webgpu", "webnn-cpu", "webnn-gpu", "webnn-npu"], min_length=1)
     threads: list[int | Literal["all"]] = Field([1, "all"], min_length=1, description="of wasm; all: physical cores")
-    models: list[str] = Field(["kws-small", "whisper-micro-encoder", "wav2vec2-tiny"], min_length=1)
+    models: list[str] = Field(["kws-small", "whisper-micro-decoder", "wav2vec2-tiny"], min_length=1)
     audio_s: list[float] | None = Field(
         None, min_length=1, description="chunk lengths, seconds; null: each model's own"
     )

@@ -23,6 +23,7 @@ OUT_OF_MEMORY = re.compile(
 NO_CPU = "fallback to CPU EP has been explicitly disabled"  # the runtime, where a node would be left for the CPU
 # The runtime, where the provider that was asked for cannot be had or is not in this build of it.
 UNAVAILABLE = ("no available backend found", "backend not found", "Failed to get GPU adapter", "WebNN is not supported")
+TRAP = "RuntimeError"  # of WebAssembly: a provider that is there, and broke; the runtime calls that no available backend too
 SOFTWARE = "software"  # in a device's name: not a GPU, whatever the interface
 
 
@@ -80,7 +81,7 @@ def _of_error(error: Mapping[str, Any], opened: Mapping[str, Any], provider: str
         return "out_of_memory", words
     if NO_CPU in words:
         return "unsupported", _left_for_cpu(opened.get("placement"), provider)
-    if any(one.lower() in words.lower() for one in UNAVAILABLE):
+    if TRAP not in words and any(one.lower() in words.lower() for one in UNAVAILABLE):
         return "unsupported", words
     return "failed", f"{error['stage']}: {words}"
 

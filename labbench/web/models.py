@@ -171,6 +171,9 @@ class Keywords(nn.Module):
         body = [layer for _ in range(blocks) for layer in self.block(channels)]
         pooled = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, KEYWORDS)]
         self.layers = nn.Sequential(first, nn.BatchNorm2d(channels), nn.ReLU(), *body, *pooled)
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d):  # torch's own way lets signals fade, until the bias alone makes the output
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     @staticmethod
     def block(channels: int) -> list[nn.Module]:

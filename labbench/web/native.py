@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from labbench.measure.steady import time_block, timer_cost_s
+from labbench.measure.steady import nothing, time_block, timer_cost_s
 
 if TYPE_CHECKING:
     from labbench.web.export import Exported
@@ -26,7 +26,7 @@ class Native:
 
         self._session = make_session(model.path, Platform(threads=threads))
         self._feed = model.inputs
-        self.step_s = timer_cost_s(_idle)
+        self.step_s = timer_cost_s(nothing)
 
     def samples(self, calls: int, for_s: float, room: int) -> list[float]:
         """Mean seconds of one call of each block; an untimed call goes first.
@@ -44,12 +44,9 @@ class Native:
         seconds: list[float] = []
         end = time.perf_counter() + for_s
         while len(seconds) < room and (not seconds or time.perf_counter() < end):
-            seconds.append(time_block(self._call, _idle, calls))
+            seconds.append(time_block(self._call, nothing, calls))
         return seconds
 
     def _call(self) -> None:
+        """Returns when its outputs are there: nothing is left to wait for."""
         self._session.run(None, self._feed)
-
-
-def _idle() -> None:
-    """A call of the session returns when its outputs are there."""

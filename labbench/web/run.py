@@ -114,7 +114,7 @@ class WebCampaign:
                 records = [_not_started(cell, why)] if browser is None else self._measured(cell, browser, server, bar)
                 for record in records:
                     if record.cell.id not in known:
-                        store.append(self._signed(record, environment), environment)
+                        store.append(record.taken_in(environment, campaign_id=self.id), environment)
                         summary.records.append(record)
                 known |= {record.cell.id for record in records[1:]}  # native: once is enough
                 bar.done(records[0])
@@ -168,15 +168,6 @@ class WebCampaign:
     def _stored_native(self, cells: list[Cell], store: Store, environment: Environment) -> set[str]:
         native = list({one.id: one for one in map(native_cell, cells)}.values())
         return {cell.id for cell in native} - {cell.id for cell in self._todo(native, store, environment)}
-
-    def _signed(self, record: Record, environment: Environment) -> Record:
-        return record.model_copy(
-            update={
-                "campaign_id": self.id,
-                "environment_id": environment.id,
-                "machine_id": environment.machine_id,
-            }
-        )
 
 
 def environment_of(browser: str, version: str) -> Environment:

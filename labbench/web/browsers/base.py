@@ -127,6 +127,10 @@ class Browser(ABC):
     def _is_closed(self, told: str) -> bool:
         """Whether the window was closed, by what the driver said or says now."""
 
+    def _ended_with_its_window(self, told: str) -> bool:
+        """Whether the browser, which is no more, ended because its last window was closed."""
+        return self.window_gone in told
+
     # What callers use.
 
     def go(self, url: str, deadline_s: float = START_S) -> None:
@@ -241,7 +245,7 @@ class Browser(ABC):
         settled = time.monotonic() + SETTLE_S
         while time.monotonic() < settled:
             if not self._processes("browser"):
-                if self.window_gone in told:  # Firefox ends with its last window
+                if self._ended_with_its_window(told):
                     return Closed(f"the window was closed ({told})")
                 return Crashed(f"the browser's process has ended ({told})")
             time.sleep(SETTLE_S / 20)

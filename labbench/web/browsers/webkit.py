@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shlex
 import socket
 from pathlib import Path
 
@@ -11,12 +13,20 @@ from labbench.web.browsers.driven import Driven
 from labbench.web.browsers.find import programs
 from labbench.web.browsers.processes import Group
 
+STATUS = "browser.status"
+
 
 class WebKitGTK(Driven):
     """A MiniBrowser on an Xvfb of its own."""
 
     name = "webkitgtk"
     content_kind = "web"
+
+    def _ended_with_its_window(self, told: str) -> bool:
+        """The driver says the same of every end, but only this one is without an error."""
+        with contextlib.suppress(OSError):
+            return (self.group.folder / STATUS).read_text().strip() == "0"
+        return False
 
 
 def start(group: Group) -> WebKitGTK:
@@ -27,12 +37,20 @@ def start(group: Group) -> WebKitGTK:
     group.environment["DISPLAY"] = _display(group, where["display"])
     group.environment["JSC_useSharedArrayBuffer"] = "1"  # without it there is none, and so one thread
     options = WebKitGTKOptions()
-    options.binary_location = str(where["browser"])
+    options.binary_location = str(_told(group.folder, where["browser"]))
     options.add_argument("--automation")
     port = _free_port()
     group.start([where["driver"], f"--port={port}", "--host=127.0.0.1"])
     group.wait("WebKitWebDriver", lambda: _answers(port) or None, START_S)
     return WebKitGTK(group, f"http://127.0.0.1:{port}", options)
+
+
+def _told(folder: Path, browser: Path) -> Path:
+    """A script that runs the browser and writes its exit status down, of which the driver says nothing."""
+    script = folder / "browser"
+    script.write_text(f'#!/bin/sh\n{shlex.quote(str(browser))} "$@"\necho $? > {shlex.quote(str(folder / STATUS))}\n')
+    script.chmod(0o700)
+    return script
 
 
 def _display(group: Group, xvfb: Path) -> str:
