@@ -100,6 +100,9 @@ def test_the_exact_plan_is_what_brute_force_finds_and_every_plan_can_be_carried_
             if how == "exact":
                 assert plan.value == pytest.approx(best)
                 assert plan.gap == 0
+            else:
+                assert plan.value <= 1.02 * best + 1e-6
+                assert plan.gap <= 0.02
 
 
 # What is asked and what is refused
@@ -203,6 +206,39 @@ def test_a_fleet_of_many_options_is_assigned_the_fast_way_with_a_bound():
     assert plan.how == "fast"
     assert list(faults(question, plan.placements)) == []
     assert 0 < plan.gap < 0.3
+
+
+def test_what_can_be_split_is_packed_into_what_the_rest_leaves():
+    from time import perf_counter
+
+    from labbench.selection.fleet.packing import packed
+    from labbench.selection.fleet.program import Blocks, Numbers
+
+    kinds = [Kind(name="gpu", count=2, memory_bytes=10 * GB, per_hour=1)]
+    wide = [Demand(name="wide", per_second=0.9), *(Demand(name=n, per_second=0.3, max_latency_s=30) for n in "abc")]
+    question = fleet(wide, kinds, [[(1.0, 1)]] * 4)
+    numbers, claims = Numbers.of(question), question.claims
+    load = np.array([0.9, 0.3, 0.3, 0.3])
+    share = claims.floor + load / claims.slope
+    load[0] += 2 - share.sum()  # both devices are full to the brim: only the one without a floor can be split
+    full = replace(numbers, asked=load * claims.per_second)
+    x = np.concatenate([[2], np.ones(4), load])
+    loads, failed = packed(full, Blocks.of(claims, numbers.counts, set()), x, perf_counter())  # no time to search
+    assert failed == set()
+    assert sum(0 in device for device in loads.values()) == 2
+    assert all(
+        sum(claims.floor[r] + v / claims.slope[r] for r, v in d.items()) == pytest.approx(1) for d in loads.values()
+    )
+    assert sum(device.get(0, 0) for device in loads.values()) == pytest.approx(load[0])
+
+
+def test_the_fast_way_tells_the_bound_that_its_program_has_shown():
+    from labbench.selection.fleet.relaxation import relaxed
+
+    question = random_fleet(1012, 20, 5)
+    plan = assign(question, "fast")
+    assert plan.bound > relaxed(question).value
+    assert plan.gap == 0
 
 
 # Why there is no plan

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from labbench.selection.fleet.exact import Numbers, solve
+from labbench.selection.fleet.exact import solve
 from labbench.selection.fleet.problem import Fleet
+from labbench.selection.fleet.program import Numbers
 from labbench.selection.fleet.relaxation import none_at_all
 from labbench.words import number, percent, seconds
 

@@ -6,11 +6,12 @@ from time import perf_counter
 from typing import Literal
 
 from labbench.selection.fleet.conflicts import Infeasible, explain
-from labbench.selection.fleet.exact import Numbers, Solved
+from labbench.selection.fleet.exact import Solved
 from labbench.selection.fleet.exact import solve as solve_exactly
 from labbench.selection.fleet.fast import solve as solve_fast
 from labbench.selection.fleet.plan import Assignment, placed
 from labbench.selection.fleet.problem import Fleet
+from labbench.selection.fleet.program import Numbers
 from labbench.selection.fleet.relaxation import SMALL
 
 

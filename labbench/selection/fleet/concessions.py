@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from labbench.selection.fleet.asked import DECIDE_S, Requirement, possible, requirements, restricted
-from labbench.selection.fleet.exact import Numbers, solve
+from labbench.selection.fleet.exact import solve
 from labbench.selection.fleet.problem import Fleet
+from labbench.selection.fleet.program import Numbers
 from labbench.words import number, outward, percent, seconds
 
 DIGITS = 1e-3  # relative, of a limit that is told

@@ -15,16 +15,18 @@ from time import perf_counter
 
 import numpy as np
 
-from labbench.selection.fleet.exact import Loads, Numbers, Solved
+from labbench.selection.fleet.exact import Solved
 from labbench.selection.fleet.exact import solve as solve_exactly
 from labbench.selection.fleet.plan import NOTHING
 from labbench.selection.fleet.problem import Fleet
+from labbench.selection.fleet.program import Loads, Numbers
 from labbench.selection.fleet.relaxation import SMALL, Relaxed, relaxed
 
 ROUNDS = 1500  # of ruin and recreate
 PATIENCE = 500  # rounds without a better plan after which there are no more
 SECONDS = 4.0  # for them, whatever comes first
-POLISH_S = 6.0  # that the program may take to better a plan
+ALL_S = 9.5  # after which the program no longer betters a plan
+LEAST_S = 2.0  # that it has for that at least
 CLOSE_ENOUGH = 0.02  # of the bound, relative: there it stops
 UNSERVED = 10.0  # times the bound: what leaving one demand out counts as
 TOLERANCE = 0.01  # of the bound: scale of how much worse a plan may be that is gone on with, at the beginning
@@ -58,12 +60,14 @@ class _State:
 
 def solve(fleet: Fleet, *, seed: int = 0, polish: bool = True) -> Solved:
     """A good plan, or none, and a bound that is infinite if it was shown that there is none."""
+    end = perf_counter() + ALL_S
     bound = relaxed(fleet)
     if np.isinf(bound.value):
         return Solved(None, np.inf)
     loads = Search(fleet, bound, seed).run()
     if polish and len(fleet.claims.option) <= SMALL:
-        loads = solve_exactly(Numbers.of(fleet), POLISH_S, loads, bound=bound.value, gap=CLOSE_ENOUGH).loads
+        left = max(end - perf_counter(), LEAST_S)
+        return solve_exactly(Numbers.of(fleet), left, loads, bound=bound.value, gap=CLOSE_ENOUGH)
     return Solved(loads, bound.value)
 
 

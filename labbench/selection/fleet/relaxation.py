@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from labbench.selection.fleet.exact import INFEASIBLE, Blocks, Numbers, program, step_of, up
 from labbench.selection.fleet.plan import NOTHING
 from labbench.selection.fleet.problem import Claims, Fleet
+from labbench.selection.fleet.program import INFEASIBLE, Blocks, Numbers, program, step_of, up
 from labbench.selection.fleet.rows import Rows
 
 SMALL = 1000  # options up to which whole devices take no more than seconds
