@@ -1,20 +1,24 @@
 """Claim: collectives take as long as in a minimal loop of one's own (medians within 10 % at each size).
 
 The loop below is what one would write by hand: barrier, clock, calls, clock, and the slowest rank counts. It and
-``labbench.distributed.collectives`` run in the same ranks, in turns, size by size, on buffers of their own.
+``labbench.distributed.collectives`` run in the same ranks, in turns, size by size, on buffers of their own. Each turn tells their
+ratio; its median and the interval of that are judged, and turns are taken until it is narrow.
 
-    torchrun --nproc-per-node 2 benchmarks/collectives_loop.py [--max-mib 64] [--rounds 15]
+    torchrun --nproc-per-node 2 benchmarks/collectives_loop.py [--max-mib 64] [--seconds 15]
 
-On a machine with other work the medians of two runs of the *same* loop differ too; that is the last column.
+On a machine with other work two turns of the *same* loop differ, too; *loop after loop* is by how much in the median.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import sys
 import tempfile
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
@@ -26,8 +30,12 @@ from labbench.distributed.collectives_model import OPERATIONS
 from labbench.distributed.job import Pulse
 from labbench.distributed.measured_collectives import SIZES, size_label
 from labbench.distributed.rank import pin
+from labbench.measure.stats import quantiles
 
 GOAL = 0.10
+KNOWN = 0.04  # half-width of the interval of the median ratio at which no more turns are taken
+LEAST = 12  # turns
+MISSED = "missed"
 SAMPLES = 3  # of a turn: short turns, so that both meet the same neighbours on a shared machine
 
 
@@ -66,51 +74,78 @@ def by_hand(operation: str, size: int, calls: int) -> list[float]:
     return [float(one) for one in times]
 
 
-def compare(pulse: Pulse, operation: str, size: int, rounds: int) -> tuple[float, float, float]:
-    """Medians of labbench's, of the loop, and how far the loop's first and second halves are apart."""
+def compare(pulse: Pulse, operation: str, size: int, seconds: float) -> tuple[float, float, list[float], list[float]]:
+    """Medians of labbench's and of the loop; of each turn of both their ratio; and of two turns of the loop theirs.
+
+    Turns go on until the median of the ratio is known to ``KNOWN``, or time is over; who begins a turn alternates.
+    """
     ours: list[float] = []
-    theirs: list[list[float]] = []
-    for _ in range(rounds):
-        row = time_collectives(pulse, [operation], [size], SAMPLES)[0]
-        ours += row["seconds"]
-        theirs.append(by_hand(operation, row["size_bytes"], row["calls"]))
-    loop = [one for part in theirs for one in part]
-    halves = [statistics.median([one for part in theirs[first::2] for one in part]) for first in (0, 1)]
-    return statistics.median(ours), statistics.median(loop), abs(halves[1] / halves[0] - 1)
+    theirs: list[float] = []
+    end = perf_counter() + seconds
+    calls = 1
+    while True:
+        for who in (1, 0) if len(ours) % 2 else (0, 1):
+            if who == 0:
+                row = time_collectives(pulse, [operation], [size], SAMPLES)[0]
+                ours.append(statistics.median(row["seconds"]))
+                calls = row["calls"]
+            else:
+                theirs.append(statistics.median(by_hand(operation, size, calls)))
+        ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+        low, high = interval(ratios)
+        done = torch.tensor([float(len(ours) >= LEAST and (high - low < 2 * KNOWN or perf_counter() > end))])
+        dist.broadcast(done, 0)  # all ranks stop at the same turn
+        if done.item():
+            itself = [after / before for before, after in pairwise(theirs)]
+            return statistics.median(ours), statistics.median(theirs), ratios, itself
+
+
+def verdict(ratios: list[float]) -> str:
+    """Whether the median of the ratio is within the goal, as far as its interval tells."""
+    low, high = interval(ratios)
+    if max(abs(low - 1), abs(high - 1)) <= GOAL:
+        return "within"
+    if low - 1 > GOAL or high - 1 < -GOAL:
+        return MISSED
+    return "within, perhaps" if abs(statistics.median(ratios) - 1) <= GOAL else "missed, perhaps"
+
+
+def interval(ratios: list[float]) -> tuple[float, float]:
+    """Of 95 %, of the median."""
+    found = quantiles(ratios, [0] * len(ratios), list(range(len(ratios))), (0.5,))[0]
+    return (0.0, math.inf) if found.ci_low is None or found.ci_high is None else (found.ci_low, found.ci_high)
 
 
 def main() -> int:
     """On each rank; the first prints and judges."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--max-mib", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=15, help="turns of each, at each size")
+    parser.add_argument("--seconds", type=float, default=15, help="at most for each operation and size")
     parser.add_argument("--operation", nargs="+", default=list(OPERATIONS), choices=OPERATIONS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     pin(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("gloo")
-    first, missed, cells = dist.get_rank() == 0, 0, 0
+    first, found = dist.get_rank() == 0, []
     with tempfile.TemporaryDirectory() as folder:
         pulse = Pulse(Path(folder), dist.get_rank())
         for operation in options.operation:
-            for size in SIZES:
-                if size > options.max_mib * 2**20:
-                    continue
-                ours, loop, itself = compare(pulse, operation, size, options.rounds)
-                off = ours / loop - 1
-                cells, missed = cells + 1, missed + (abs(off) > GOAL)
+            for size in [one for one in SIZES if one <= options.max_mib * 2**20]:
+                ours, loop, ratios, itself = compare(pulse, operation, size, options.seconds)
+                found.append(verdict(ratios))
                 if first:
-                    mark = "  MISSED" if abs(off) > GOAL else ""
-                    times = f"{ours * 1e6:10.0f} us {loop * 1e6:10.0f} us"
+                    low, high = interval(ratios)
                     print(
-                        f"{operation:15}{size_label(size):>8} {times} {off:+7.1%}  loop against itself {itself:5.1%}{mark}",
+                        f"{operation:15}{size_label(size):>8} {ours * 1e6:8.0f} us {loop * 1e6:8.0f} us "
+                        f"{statistics.median(ratios) - 1:+7.1%} ({low - 1:+.1%} to {high - 1:+.1%}), {len(ratios):3} turns; "
+                        f"loop after loop {statistics.median(abs(one - 1) for one in itself):5.1%}  {found[-1]}",
                         flush=True,
                     )
     if first:
-        print(f"within {GOAL:.0%}: {cells - missed} of {cells}")
+        print(", ".join(f"{count} {word}" for word, count in Counter(found).items()), f"of {len(found)}")
     dist.barrier()
     sys.stdout.flush()
-    os._exit(int(missed > 0 and first))
+    os._exit(int(MISSED in found and first))
 
 
 if __name__ == "__main__":
