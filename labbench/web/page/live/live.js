@@ -94,7 +94,7 @@ export async function live(options, { onHop = () => {}, signal = null } = {}) {
       status: 'ok', source: input.name, clock, rate, window, hop, slack_s, slowdown: options.slowdown ?? null,
       seconds: elapsed, ready: opened.ready, hops, counts: { ...answers.counts(), ...ended },
       audio: {
-        base_latency_s: context.baseLatency ?? null, output_latency_s: context.outputLatency ?? null, quantum_s: QUANTUM / rate,
+        base_latency_s: context.baseLatency ?? null, output_latency_s: outputLatency(context), quantum_s: QUANTUM / rate,
       },
       track: input.track,
     };
@@ -111,6 +111,9 @@ export async function live(options, { onHop = () => {}, signal = null } = {}) {
     worker.terminate();
   }
 }
+
+/** Not of Firefox: to tell it, its page waits for the audio server, now and then for good. */
+const outputLatency = (context) => (navigator.userAgent.includes('Firefox') ? null : (context.outputLatency ?? null));
 
 /** What the worker says, as promises, arrays and counts. */
 function listen(worker) {
