@@ -134,8 +134,8 @@ def _add_distributed(command: Command, store: Option, json: Option) -> None:
 def _distributed(options: Any) -> int:
     from labbench.cli import print_frame
     from labbench.config import ConfigError
-    from labbench.distributed import ranks_report
     from labbench.distributed.rank_records import stored
+    from labbench.distributed.scaling import scaling_text
 
     if min(options.ranks) < 1:
         raise ConfigError(f"{min(options.ranks)} ranks: give one or more")
@@ -151,7 +151,7 @@ def _distributed(options: Any) -> int:
     }[options.what](options)
     records = stored(records, options.store)
     if options.what == "scale" and not options.json:
-        print(ranks_report.scaling_text(records))
+        print(scaling_text(records))
         return _status(records)
     print_frame(table(records), options.json)
     return _status(records)

@@ -13,7 +13,15 @@ from labbench.distributed.faults import KINDS, allowed_s, fault_table
 from labbench.distributed.job import Fault
 from labbench.distributed.launcher import Launched
 from labbench.distributed.overlap import PASS, in_turn, of_events, overlap, union
-from labbench.distributed.scaling import gustafson, karp_flatt, scaling_sentences, scaling_table, stops_paying
+from labbench.distributed.ranks_report import spread_sentence
+from labbench.distributed.scaling import (
+    gustafson,
+    karp_flatt,
+    scaling_sentences,
+    scaling_shown,
+    scaling_table,
+    stops_paying,
+)
 from labbench.records import Record
 
 
@@ -50,6 +58,26 @@ def test_strong_scaling_by_hand() -> None:
     assert list(table["added"])[1:] == pytest.approx([0.6, 0.2])
     assert list(table["pays"]) == [True, True, False]
     assert stops_paying(table) == {"ddp": 2}
+
+
+def test_people_are_shown_one_process_once_and_no_serial_share_above_all() -> None:
+    records = [timed("one", 1, 8.0), timed("ddp", 2, 5.0), timed("fsdp", 2, 9.0)]
+    shown = scaling_shown(scaling_table(records)).set_index("strategy")
+    assert list(shown.index) == ["one process", "ddp", "fsdp"]
+    assert list(shown["serial share"]) == ["–", "25 %", "over 100 %"]
+    assert list(shown["pays"]) == ["–", "yes", "no"]
+
+
+def test_how_far_steps_lie_apart_is_told_of_ranks_with_a_core_each() -> None:
+    records = [timed("one", 1, 8.0), timed("ddp", 2, 5.0), timed("ddp", 4, 5.0, oversubscribed=1.0)]
+    spreads = zip(records, (0.8, 1.0, 5.0), strict=True)
+    records = [
+        one.model_copy(update={"series": [one.series[0].model_copy(update={"iqr_s": iqr_s})]}) for one, iqr_s in spreads
+    ]
+    told = spread_sentence(records)
+    assert "one process lie 10 % apart" in told
+    assert "20 % in the median" in told
+    assert spread_sentence(records[:1]).startswith("No steps")
 
 
 def test_weak_scaling_takes_the_batches_that_grew_with_the_ranks() -> None:

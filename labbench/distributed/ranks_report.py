@@ -157,37 +157,21 @@ def memory_table(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def scaling_text(records: Sequence[Record]) -> str:
-    """Strong and weak scaling as people read it."""
-    from labbench.distributed.scaling import scaling_sentences, scaling_table
-
-    parts = []
-    for kind in ("strong", "weak"):
-        table = scaling_table(records, kind)
-        if not table.empty:
-            shown = scaling_shown(table).to_string(index=False)
-            parts.append("\n".join([f"{kind} scaling", shown, "", *scaling_sentences(table)]))
-    lost = [str(record) for record in records if record.status != "ok"]
-    return "\n\n".join([*parts, *lost])
-
-
-def scaling_shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Of :func:`labbench.distributed.scaling.scaling_table`, in units of people."""
+def spread_sentence(records: Sequence[Record]) -> str:
+    """How far steps of one process, and of ranks with a core each, lie apart: what is less than that says nothing."""
     from labbench import words
 
-    return pd.DataFrame(
-        {
-            "strategy": table["strategy"],
-            "ranks": table["ranks"].astype(str) + table["oversubscribed"].map({True: " (share cores)", False: ""}),
-            "batch": table["batch"],
-            "step": table["step_s"].map(words.seconds),
-            "speed-up": table["speedup"].map("{:.2f}".format),
-            "efficiency": table["efficiency"].map(words.percent),
-            "serial share": table["serial"].map(lambda value: "–" if value != value else words.percent(value)),
-            "straggler": table["straggler"].map(lambda value: "–" if value != value else f"{value:.2f}"),
-            "peak memory": table["peak_bytes"].map(words.size),
-            "pays": table["pays"].map({True: "yes", False: "no"}),
-        }
+    spreads: dict[bool, list[float]] = {True: [], False: []}
+    for record in records:
+        for series in record.series[:1]:
+            if series.name == "step" and series.iqr_s and not record.metrics.get("oversubscribed"):
+                spreads[record.cell.platform.world_size == 1].append(series.iqr_s / series.latency_s)
+    if not (spreads[True] and spreads[False]):
+        return "No steps of one process and of ranks with a core each were timed."
+    one, ranks = (words.percent(float(pd.Series(spreads[single]).median())) for single in (True, False))
+    return (
+        f"Steps of one process lie {one} apart (interquartile range over median), those of ranks with a core each {ranks} in the "
+        "median. Smaller differences say nothing."
     )
 
 

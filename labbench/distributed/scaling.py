@@ -157,3 +157,47 @@ def scaling_sentences(table: pd.DataFrame) -> list[str]:
         many = words.listed([str(ranks) for ranks in sorted(table["ranks"][crowded].unique())])
         told.append(f"{many} ranks shared cores: their times are the scheduler's, and nothing is concluded from them.")
     return told
+
+
+def scaling_text(records: Sequence[Record]) -> str:
+    """Strong and weak scaling as people read it."""
+    parts = []
+    for kind in ("strong", "weak"):
+        table = scaling_table(records, kind)
+        if not table.empty:
+            shown = scaling_shown(table).to_string(index=False)
+            parts.append("\n".join([f"{kind} scaling", shown, "", *scaling_sentences(table)]))
+    lost = [str(record) for record in records if record.status != "ok"]
+    return "\n\n".join([*parts, *lost])
+
+
+def scaling_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Of :func:`scaling_table`, in units of people; one process, which all are held against, once."""
+    import pandas as pd
+
+    from labbench import words
+
+    single = table["ranks"] == 1
+    table = table.assign(strategy=table["strategy"].mask(single, "one process"))
+    table = table[~(single & single.duplicated())].reset_index(drop=True)
+    return pd.DataFrame(
+        {
+            "strategy": table["strategy"],
+            "ranks": table["ranks"].astype(str) + table["oversubscribed"].map({True: " (share cores)", False: ""}),
+            "batch": table["batch"],
+            "step": table["step_s"].map(words.seconds),
+            "speed-up": table["speedup"].map("{:.2f}".format),
+            "efficiency": table["efficiency"].map(words.percent),
+            "serial share": table["serial"].map(_serial),
+            "straggler": table["straggler"].map(lambda value: "–" if value != value else f"{value:.2f}"),
+            "peak memory": table["peak_bytes"].map(words.size),
+            "pays": table["pays"].map({True: "yes", False: "no"}).mask(table["ranks"] == 1, "–"),
+        }
+    )
+
+
+def _serial(share: float) -> str:
+    """A share above all is a step longer than that of one process: by how much, the speed-up tells."""
+    from labbench import words
+
+    return "–" if share != share else "over 100 %" if share > 1 else words.percent(share)

@@ -19,6 +19,7 @@ PARTS = {  # of a step, to a colour and what people call it
     "waiting_s": ("0.6", "waiting for other stages"),
 }
 MILLI = 1e3
+LABEL = 0.8  # of the way, in the log, up the line that it names
 
 
 def plot_collectives(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -51,14 +52,8 @@ def plot_rank_scaling(measured: pd.DataFrame, simulated: pd.DataFrame, *, ax: Ax
     ax = new_axes(ax, 3.8)
     most = max(measured["ranks"].max(), simulated["ranks"].max() if len(simulated) else 0)
     ax.plot([1, most], [1, most], color="0.75", lw=1, zorder=0)
-    label: dict[str, Any] = {
-        "ha": "right",
-        "va": "bottom",
-        "xytext": (-10, 0),
-        "textcoords": "offset points",
-        "color": "0.5",
-    }
-    ax.annotate("in proportion", (most, most), **label)
+    label: dict[str, Any] = {"ha": "right", "xytext": (-6, 3), "textcoords": "offset points", "color": "0.5"}
+    ax.annotate("in proportion", (most**LABEL, most**LABEL), **label)
     for name, color in platform_colors(measured["strategy"]).items():
         rows = measured[measured["strategy"] == name].sort_values("ranks")
         crowded = rows["oversubscribed"].to_numpy(bool)
@@ -73,14 +68,14 @@ def plot_rank_scaling(measured: pd.DataFrame, simulated: pd.DataFrame, *, ax: Ax
     ax.set_xticks(sorted({*measured["ranks"], *(simulated["ranks"] if len(simulated) else ())}))
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.set_xlabel("ranks (solid: measured; hollow: they shared cores; dashed: simulated)")
+    ax.set_xlabel("ranks\nsolid: measured, hollow: sharing cores, dashed: simulated")
     ax.set_ylabel("times one process")
     legend_above(ax, 3)
     return ax
 
 
 def plot_rank_parts(measured: pd.DataFrame, simulated: pd.DataFrame, strategy: str, *, ax: Axes | None = None) -> Axes:
-    """A bar a number of ranks: what a step of a strategy consists of, in %; measured solid, simulated dashed and paler."""
+    """A bar a number of ranks: what a step of a strategy consists of; measured solid, simulated dashed and paler."""
     import pandas as pd
 
     rows = measured[measured["strategy"] == strategy].assign(simulated=False) if len(measured) else measured
@@ -93,14 +88,14 @@ def plot_rank_parts(measured: pd.DataFrame, simulated: pd.DataFrame, strategy: s
     dashed = both["simulated"].to_numpy(bool)
     whole = both[list(PARTS)].clip(lower=0).sum(axis=1).to_numpy(float)
     for column, (color, name) in PARTS.items():
-        share = 100 * both[column].clip(lower=0).to_numpy(float) / whole
-        if not (share > 0.1).any():
+        seconds = both[column].clip(lower=0).to_numpy(float)
+        if not (seconds > 1e-3 * whole).any():
             continue
-        bars = ax.barh(range(len(both)), share, left=left, color=color, height=0.7, label=name)
+        bars = ax.barh(range(len(both)), MILLI * seconds, left=left, color=color, height=0.7, label=name)
         for bar, pale in zip(bars, dashed, strict=True):
             if pale:
                 bar.set(alpha=0.45, linestyle="--", edgecolor="black", linewidth=0.8)
-        left += share
+        left += MILLI * seconds
     crowd = both["oversubscribed"].map(lambda value: value is True or value == 1.0).to_numpy(bool)
     names = [
         f"{ranks:g} ranks" + (", simulated" if pale else ", share cores" if full else "")
@@ -110,7 +105,7 @@ def plot_rank_parts(measured: pd.DataFrame, simulated: pd.DataFrame, strategy: s
     ]
     ax.set_yticks(range(len(both)), names)
     ax.invert_yaxis()
-    ax.set_xlabel(f"% of a step of {strategy}")
+    ax.set_xlabel(f"ms of a step of {strategy}")
     ax.grid(visible=False)
     legend_above(ax)
     return ax
