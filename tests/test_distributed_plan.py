@@ -19,7 +19,7 @@ from labbench.distributed.simulate import simulate
 from labbench.distributed.step import ZERO, transformer_step
 from labbench.distributed.transformer import RECOMPUTE, Transformer, published
 
-DEVICE = Accelerator("made", 100e12, 120e12, 1e12, 12e9, 100, 60e12)
+DEVICE = Accelerator("made", 100e12, 120e12, 1e12, 11e9, 100, 60e12)
 MODEL = Transformer("made", 8, 2048, 16, 1024, 32_000, flash=False)
 
 

@@ -203,6 +203,16 @@ def test_what_software_moves_in_memory_and_its_kernel_of_attention_make_a_step_l
     assert slower == pytest.approx(3 * model.layers * causal * (0.4 + 2.5))
 
 
+def test_a_tied_output_layer_is_kept_once_by_one_stage_and_copied_by_the_last_of_several():
+    model = Transformer("made", 4, 1024, 16, 512, 50_000)
+    for tied, pipeline, tables in ((True, 1, 1), (True, 2, 2), (False, 1, 2), (False, 2, 2)):
+        compute = Compute(replace(model, tied=tied), DEVICE)
+        step = transformer_step(compute, Strategy(pipeline=pipeline), collectives(pipeline))
+        assert sum(one.parameters for one in step.segments) == pytest.approx(
+            4 * model.layer_parameters + tables * model.embedding_parameters
+        )
+
+
 def test_what_cannot_be_is_refused_with_the_way_out():
     with pytest.raises(ConfigError, match="make them equal"):
         simulate(steps(), Strategy(data=2), collectives(4), 1)

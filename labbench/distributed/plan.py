@@ -187,7 +187,7 @@ def _families(
     steps: dict[tuple[Any, ...], Step] = {}
     for way, micro in strategies(compute, cluster.ranks, cluster.ranks_in_node, batch):
         cases = list(product(micro, [one for one in recompute if not (one == "selective" and compute.model.flash)]))
-        key = (way.tensor, *micro)
+        key = (way.tensor, way.pipeline > 1, *micro)
         if key not in steps:
             steps[key] = _together(compute, collectives, way, cases, states)
         for zero in zeros if way.data > 1 else zeros[:1]:

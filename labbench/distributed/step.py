@@ -252,12 +252,13 @@ def transformer_step(compute: Compute, strategy: Strategy, collectives: Collecti
     )
     kept = model.kept_bytes(micro, tensor, strategy.recompute, strategy.sequence_parallel)
     parameters, table = model.layer_parameters / tensor, model.embedding_parameters / tensor
+    shared = model.tied and strategy.pipeline == 1  # of several stages, the last one keeps a copy
 
     def segment(first: bool, last: bool) -> Segment:
         logits = (
             3 * HALF * micro * model.sequence * model.vocabulary / tensor if last else 0.0
         )  # fp32 logits and half of their gradient
-        root = (table if first else 0.0) + (table if last and not (model.tied and first) else 0.0)
+        root = (table if first else 0.0) + (table if last and not shared else 0.0)
         own = parameters + root
         return Segment(
             forward_s=layer.forward_s + (head.forward_s if last else 0.0),
