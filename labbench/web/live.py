@@ -20,8 +20,9 @@ from pydantic import Field, field_validator
 
 from labbench.cells import Cell, Frozen
 from labbench.config import ConfigError
-from labbench.records import Phases, Record, Series
+from labbench.records import Record, Series
 from labbench.web import families, labels
+from labbench.web.result import phases
 
 if TYPE_CHECKING:
     from labbench.web.export import Exported
@@ -186,14 +187,11 @@ def record(wish: Live, answer: Mapping[str, Any], **more: Any) -> Record:
         why = f"only {results} results came in {heard_s:.3g} s of audio: it is far too slow, or the run too short"
         return Record(status="failed", reason=why, stage="live", metrics=_counted(wish, answer), **shared)
     assert opened is not None
-    phases = opened["phases"]
     return Record(
         status="ok",
         stage="live",
         duration_s=answer["seconds"],
-        phases=Phases(
-            load_s=phases.get("download_s"), prepare_s=phases.get("session_s"), first_run_s=phases.get("first_run_s")
-        ),
+        phases=phases([opened]),
         metrics={**_counted(wish, answer), **_timed(wish, answer, hops)},
         series=_series(wish, answer, hops),
         processes=1,

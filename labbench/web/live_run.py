@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from labbench.records import Environment, Record
+from labbench.records import Record
 from labbench.web.bench import status_of
 from labbench.web.browsers import Browser, BrowserError, Ended, Unavailable, open_browser
 from labbench.web.live import LOADED, PAGE, START_S, Live, ask, record
@@ -70,7 +70,7 @@ class LiveRuns:
             from labbench.web.run import environment_of
 
             environment = environment_of(wish.browser, self._browsers.version)
-            record = signed(record, environment)
+            record = record.taken_in(environment)
             self._store.append(record, environment)
         self._keep(record)
         return record
@@ -95,11 +95,6 @@ class LiveRuns:
                     f"largest that keeps up in {key[0]}{LOADED[key[1]]}: {best.wish.model}, hop {1e3 * best.wish.hop_s:g} ms"
                 )
         return said
-
-
-def signed(record: Record, environment: Environment) -> Record:
-    """The record with where it was taken."""
-    return record.model_copy(update={"environment_id": environment.id, "machine_id": environment.machine_id})
 
 
 class Open:
