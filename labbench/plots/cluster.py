@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-PARTS = {  # of a step, to a colour: computing, what is sent, waiting
-    "compute": "#0173b2",
-    "update": "#56b4e9",
-    "tensor": "#de8f05",
-    "stages": "#ca9161",
-    "gather": "#d55e00",
-    "gradients": "#cc78bc",
-    "weights": "#fbafe4",
-    "bubble": "0.55",
-    "slowest": "0.8",
+PARTS = {  # of a step, to a colour and what people call it: computing, what is sent, waiting
+    "compute": ("#0173b2", "computing"),
+    "update": ("#56b4e9", "update"),
+    "tensor": ("#de8f05", "messages of tensor ranks"),
+    "stages": ("#ca9161", "messages between stages"),
+    "gather": ("#d55e00", "exchange of ZeRO-2 and -3"),
+    "gradients": ("#cc78bc", "gradients that come late"),
+    "weights": ("#fbafe4", "updated weights"),
+    "bubble": ("0.55", "waiting in the pipeline"),
+    "slowest": ("0.8", "waiting for the slowest"),
 }
 MEMORY = {
     "weights": "#0173b2",
@@ -69,10 +69,10 @@ def plot_parts(table: pd.DataFrame, labels: pd.Series, *, share: bool = False, a
     ax = new_axes(ax, 1.6 + ROW_IN * len(table))
     left = np.zeros(len(table))
     whole = table["step_s"].to_numpy(float) / 100 if share else np.ones(len(table))
-    for name, color in PARTS.items():
+    for name, (color, told) in PARTS.items():
         values = table[f"{name}_s"].to_numpy(float).clip(min=0) / whole
         if (values * whole > SMALL * table["step_s"]).any():
-            ax.barh(range(len(table)), values, left=left, color=color, label=name, height=0.7)
+            ax.barh(range(len(table)), values, left=left, color=color, label=told, height=0.7)
             left += values
     ax.set_yticks(range(len(table)), list(labels))
     ax.invert_yaxis()
@@ -109,13 +109,14 @@ def plot_cluster_scaling(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     ax = new_axes(ax, 3.4)
     ranks, rate = table["ranks"].to_numpy(float), table["tokens_s"].to_numpy(float)
     ax.plot(ranks, rate[0] * ranks / ranks[0], color="0.6", lw=1, label="in proportion")
-    ax.plot(ranks, rate, ls="--", marker="o", color=PARTS["compute"], label="simulated")
+    ax.plot(ranks, rate, ls="--", marker="o", color=PARTS["compute"][0], label="simulated")
     for x, y, efficiency in zip(ranks, rate, rate / rate[0] * ranks[0] / ranks, strict=True):
-        ax.annotate(
-            f"{efficiency:.0%}", (x, y), textcoords="offset points", xytext=(-6, 5), ha="right", fontsize="small"
-        )
+        ax.annotate(f"{efficiency:.0%}", (x, y), textcoords="offset points", xytext=(4, -5), va="top", fontsize="small")
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
     ax.set_xticks(ranks)
-    ax.set_ylim(0)
+    ax.minorticks_off()
+    ax.margins(x=0.1, y=0.15)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     ax.set_xlabel("devices")
