@@ -17,8 +17,6 @@ from labbench.web.load import busy
 from labbench.web.server import Server, page_files
 
 BUTTON = "#gesture"
-# A second audio context in the same Firefox 153 may block its page for good: its audio server waits for PulseAudio's lock.
-FRESH = ("firefox",)
 SILENT = ("chromium",)  # starts its audio without a sound server
 
 
@@ -106,8 +104,8 @@ class Open:
         self._browser: Browser | None = None
 
     def get(self, name: str) -> Browser:
-        """The browser of a name, started if it is not the one that runs, or must be fresh."""
-        if self._browser is None or self._browser.name != name or name in FRESH:
+        """The browser of a name, started if it is not the one that runs."""
+        if self._browser is None or self._browser.name != name:
             self.close()
             self.version = "absent"
             self._browser = open_browser(name, sound=name not in SILENT, audio_file=self.audio_file)
