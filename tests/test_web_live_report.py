@@ -47,12 +47,12 @@ def test_a_row_is_the_newest_run_of_a_hop_and_load(store):
 
 
 def test_for_people_it_is_in_milliseconds_and_says_what_keeps_up(store):
-    shown = for_people(live_table(store)).set_index(["browser", "beside", "hop (ms)"])
-    free = shown.loc[("firefox", "nothing else", "100")]
+    shown = for_people(live_table(store)).set_index(["platform", "beside", "hop (ms)"])
+    free = shown.loc[("firefox/wasm", "nothing else", "100")]
     assert free["p50 (ms)"] == "111"
     assert free["came of it"] == "keeps up"
-    assert shown.loc[("firefox", "nothing else", "20"), "came of it"] == "does not keep up"
-    refused = shown.loc[("chromium", "nothing else", "100")]
+    assert shown.loc[("firefox/wasm", "nothing else", "20"), "came of it"] == "falls behind"
+    refused = shown.loc[("chromium/wasm", "nothing else", "100")]
     assert (refused["came of it"], refused["reason"]) == ("unsupported", "this browser has no AudioWorklet")
 
 

@@ -61,7 +61,7 @@ def plot_live_parts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     several = rows["model"].nunique() > 1
     ax.set_yticks(y, [_label(row, several) for row in rows.itertuples()])
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set_xlim(0, most * (1.2 if rows["dropped_hops"].any() else 1.04))
+    ax.set_xlim(0, most * (1.4 if rows["dropped_hops"].any() else 1.04))
     ax.set_xlabel("from a hop's first sample to its result (ms)")
     ax.grid(axis="y", visible=False)
     legend_above(ax, columns=2, right=True)
@@ -106,8 +106,10 @@ def plot_live_spread(store: Store, table: pd.DataFrame, *, ax: Axes | None = Non
 
 def _run(row: Any, with_model: bool) -> str:
     """Hop and load of a run, and its model where there are several."""
+    from labbench.web.live_report import ALONE
+
     model = f"{row.model}, " if with_model else ""
-    beside = "" if row.load == "nothing else" else f", {row.load}"
+    beside = "" if row.load == ALONE else f", {row.load}"
     return f"{model}{row.hop_s * MS:g} ms{beside}"
 
 

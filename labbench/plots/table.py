@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
 LETTER_IN = 0.082  # of width, on average
-NARROWEST_IN = 0.6  # a column of numbers with a mark
+NARROWEST_IN = 0.68  # a column of numbers with a mark, or of small words
 DARK = 0.5  # luminance below which a cell's text is white
 FILLS = {"ok": "#bfe3c8", "unsupported": "#d9d9d9", "not run": "#ffffff"}  # any other status is an error
 ERROR = "#e9a3a3"
@@ -39,6 +39,9 @@ def plot_matrix(matrix: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     )
     ax = table_axes(ax, matrix)
     coloured_table(ax, kinds.astype(float), text, ListedColormap([*FILLS.values(), ERROR]), (0, len(names)))
+    for label in ax.texts:
+        if not label.get_text()[:1].isdigit():
+            label.set_fontsize("x-small")  # a word would not fit into its column
     return ax
 
 

@@ -35,6 +35,7 @@ METRICS = {  # column of a store's frame -> of the table
     "metric_keeps_up": "keeps_up",
 }
 SECONDS = 1e3  # to milliseconds, for people
+ALONE = "nothing else"  # the load of a run beside which labbench kept no core busy
 ADDITIVE = 0.10  # hop, buffering and inference are to make up the end to end within this share of it
 
 
@@ -62,8 +63,10 @@ def live_table(store: Store) -> pd.DataFrame:
     found.insert(1, "version", versions(store, rows))
     found.insert(2, "provider", rows["runtime"].astype(str))
     found["hop_s"] = task[0].astype(float) / SECONDS
-    found.insert(4, "load", task[1].fillna("nothing else"))
-    return found.sort_values(["browser", "load", "model", "hop_s"], kind="stable").reset_index(drop=True)
+    found.insert(4, "load", task[1].fillna(ALONE))
+    keyed = found.assign(_loaded=found["load"] != ALONE)
+    ordered = keyed.sort_values(["browser", "_loaded", "load", "model", "hop_s"], kind="stable")
+    return ordered.drop(columns="_loaded").reset_index(drop=True)
 
 
 def versions(store: Store, rows: pd.DataFrame) -> list[str]:
@@ -90,10 +93,9 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
 
     shown = pd.DataFrame(
         {
-            "browser": table["browser"],
-            "provider": table["provider"],
+            "platform": table["browser"] + "/" + table["provider"],
             "model": table["model"],
-            "beside": table["load"],
+            "beside": table["load"].str.removesuffix(" loaded"),
             "hop (ms)": (table["hop_s"] * SECONDS).map("{:g}".format),
             "came of it": table["status"].astype(str).where(table["status"] != "ok", table["keeps_up"].map(_verdict)),
             "p50 (ms)": milliseconds("p50_s"),
@@ -111,15 +113,15 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _verdict(keeps_up: float) -> str:
-    return "keeps up" if keeps_up else "does not keep up"
+    return "keeps up" if keeps_up else "falls behind"
 
 
 def shortest(table: pd.DataFrame) -> pd.DataFrame:
     """For each browser, provider, load and model the run with the shortest hop that it kept up with."""
     fine = table[(table["status"] == "ok") & (table["keeps_up"] == 1)]
     keys = ["browser", "version", "provider", "load", "model"]
-    best = fine.sort_values("hop_s").groupby(keys, observed=True, sort=False).head(1)
-    return best.sort_values(keys).reset_index(drop=True)
+    best = fine.groupby(keys, observed=True)["hop_s"].idxmin()
+    return fine.loc[sorted(best)].reset_index(drop=True)
 
 
 def live_sentence(table: pd.DataFrame) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from labbench.web.browsers.find import NAMES
 from labbench.web.live_report import TASK, versions
-from labbench.words import digits, listed
+from labbench.words import digits, listed, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,7 +103,9 @@ def reasons(table: pd.DataFrame) -> pd.DataFrame:
             "status": status,
             "reason": reason,
             "providers": listed(list(dict.fromkeys(group["provider"]))),
-            "models": listed(list(dict.fromkeys(group["model"].astype(str)))),
+            "models": listed(list(dict.fromkeys(group["model"].astype(str))))
+            if group["model"].nunique() < table["model"].nunique()
+            else "all",
         }
         for (browser, version, status, reason), group in bad.groupby(
             ["browser", "version", "status", "reason"], observed=True, sort=False
@@ -129,6 +131,23 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
         same_class=("same_class", "min"),
     )
     return worst.reset_index()
+
+
+def agreement_for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`agreement` with words for names and few digits."""
+    import pandas as pd
+
+    worst = agreement(table)
+    return pd.DataFrame(
+        {
+            "browser": worst["browser"] + " " + worst["version"].map(_short_version),
+            "provider": worst["provider"],
+            "models": worst["models"],
+            "largest difference": worst["max_abs_error"].map("{:.1e}".format),
+            "smallest cosine": worst["cosine"].map("{:.7g}".format),
+            "same class": worst["same_class"].map(percent, na_action="ignore").astype(object).fillna(""),
+        }
+    )
 
 
 def slowdown(table: pd.DataFrame) -> pd.DataFrame:

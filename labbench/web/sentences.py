@@ -35,7 +35,7 @@ def agreement_sentence(table: pd.DataFrame) -> str:
     where = f"{worst['model']} in {worst['browser']} on {worst['provider']}"
     off = int((ok["max_abs_error"] > CLOSE).sum())
     said = f"The largest difference to native onnxruntime is {worst['max_abs_error']:.1e} ({where}); "
-    said += f"{count(off, 'cell')} of {len(ok)} {'is' if off == 1 else 'are'} off by more than {CLOSE:g}."
+    said += f"{count(off, 'cell')} of {len(ok)} {'are' if off > 1 else 'is'} off by more than {CLOSE:g}."
     deciding = ok["same_class"].dropna()
     if len(deciding):
         same = int((deciding == 1).sum())
@@ -53,7 +53,7 @@ def slowdown_sentence(table: pd.DataFrame) -> str:
         f"{digits(times.median())} times in {browser} ({digits(times.min())} to {digits(times.max())})"
         for browser, times in wasm.groupby("browser", sort=False)["slowdown"]
     ]
-    said = f"In the median over models WebAssembly takes as long as native: {listed(parts)}." if parts else ""
+    said = f"WebAssembly's time against native's, in the median over models: {listed(parts)}." if parts else ""
     software = known[known["adapter"].astype(str).str.contains("software")]
     if len(software):
         said += (
