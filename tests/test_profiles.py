@@ -334,6 +334,15 @@ def test_a_matrix_of_many_models_is_shown_as_counts():
     assert {text.get_text() for text in ax.texts} == {"41", "10", "31"}
 
 
+def test_words_in_a_matrix_fit_into_their_columns():
+    words = ["ok 1,234.5 ms", "unsupported", "out_of_memory", "timeout"]
+    drawn = pd.DataFrame(dict.fromkeys("abcde", words), index=["chromium 156 · webnn-npu", "b", "c", "d"])
+    ax = plots.plot_matrix(drawn)
+    ax.figure.canvas.draw()
+    column = ax.get_window_extent().width / 5
+    assert max(text.get_window_extent().width for text in ax.texts) <= column
+
+
 # --- stores with little or nothing to tell ----------------------------------------------------------------------------
 
 POOR = {

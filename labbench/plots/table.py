@@ -34,15 +34,19 @@ def plot_matrix(matrix: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     kinds = kinds.mask(matrix == "not run", names.index("not run"))
     if len(matrix) > MANY:
         return _plot_shares(kinds, ax)
-    text = matrix.map(
-        lambda text: text.removeprefix("ok ").removesuffix(" ms").replace("not run", "").replace("_", " ")
-    )
+    text = matrix.map(_shown)
     ax = table_axes(ax, matrix)
     coloured_table(ax, kinds.astype(float), text, ListedColormap([*FILLS.values(), ERROR]), (0, len(names)))
     for label in ax.texts:
         if not label.get_text()[:1].isdigit():
             label.set_fontsize("x-small")  # a word would not fit into its column
     return ax
+
+
+def _shown(text: str) -> str:
+    """A cell as it is drawn: a number, words, or nothing; the longest status on two lines."""
+    bare = text.removeprefix("ok ").removesuffix(" ms").replace("not run", "")
+    return bare.replace("_of_", " of\n").replace("_", " ")
 
 
 def _plot_shares(kinds: pd.DataFrame, ax: Axes | None) -> Axes:

@@ -282,5 +282,5 @@ def _started(work: Callable[[], Any]) -> queue.SimpleQueue[tuple[bool, Any]]:
 
 def first_line(error: BaseException) -> str:
     """What a driver's error says, without the stack that some put below it."""
-    text = str(getattr(error, "msg", None) or error).strip()
+    text = str(getattr(error, "msg", None) or error).strip().removeprefix("Message:").strip()
     return text.splitlines()[0][:300] if text else type(error).__name__
