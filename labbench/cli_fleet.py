@@ -28,7 +28,10 @@ def add(command: Command, store: Option, json: Option) -> None:
         help="the best plan, or a good one for very many workloads (default: by their number)",
     )
     sub.add_argument(
-        "--seconds", type=float, default=60.0, metavar="S", help="that the exact way may take (default: %(default)g)"
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="that it may take (default: 60 for the exact way, 10 for the fast one)",
     )
     sub.add_argument("--figure", metavar="FILE", help="draw the plan there, too (png, svg, pdf)")
     predictor(sub)

@@ -93,7 +93,7 @@ def test_the_exact_plan_is_what_brute_force_finds_and_every_plan_can_be_carried_
             with pytest.raises(Infeasible):
                 assign(question, how)
         else:
-            plan = assign(question, how)
+            plan = assign(question, how, seconds=60)
             assert list(faults(question, plan.placements)) == []
             assert plan.value >= best - 1e-6
             assert plan.bound <= best + 1e-6
@@ -232,11 +232,25 @@ def test_what_can_be_split_is_packed_into_what_the_rest_leaves():
     assert sum(device.get(0, 0) for device in loads.values()) == pytest.approx(load[0])
 
 
+def test_from_a_bad_plan_and_a_low_bound_the_best_is_found_and_shown_to_be_that():
+    from labbench.selection.fleet.exact import solve
+    from labbench.selection.fleet.program import Numbers
+
+    numbers = Numbers.of(two())
+    on_large = {
+        int(d): row for row, (d, k) in enumerate(zip(numbers.claims.demand, numbers.claims.kind, strict=True)) if k == 0
+    }
+    apart = {(0, 0): {on_large[0]: 0.4}, (0, 1): {on_large[1]: 0.5}}
+    assert numbers.value(apart) == 6
+    found = solve(numbers, 30, apart, bound=1.0)
+    assert numbers.value(found.loads) == found.bound == 3
+
+
 def test_the_fast_way_tells_the_bound_that_its_program_has_shown():
     from labbench.selection.fleet.relaxation import relaxed
 
     question = random_fleet(1012, 20, 5)
-    plan = assign(question, "fast")
+    plan = assign(question, "fast", seconds=300)
     assert plan.bound > relaxed(question).value
     assert plan.gap == 0
 

@@ -14,6 +14,10 @@ of Fekete and Schepers, 2001, add what no packing can do, e.g. two replicas of m
 optimum bounds every plan. Then the replicas of each kind are *packed* on single devices. Where that fails, the kind is split into
 blocks of one device each, for which nothing is relaxed, and everything is solved again. When all kinds are packed the plan is
 realisable and costs what the bound says: it is the best, gap 0. When time ends before that, the plan is the best that was found.
+
+Where all values are multiples of a *step*, what is asked first is whether there is a plan that costs what the bound says, then one
+that costs a step more, then up to three, seven steps: each soon answered, where one question for all that is better than the known
+plan may take very long.
 """
 
 from __future__ import annotations
@@ -57,22 +61,30 @@ def solve(
         if first.status == INFEASIBLE:
             return Solved(None, np.inf)
         bound = up(first.mip_dual_bound or 0.0, step)
-    best, split = known, set[int]()
+    best, split, reach = known, set[int](), 0
     while (left := end - perf_counter()) > 0:
         value = np.inf if best is None else numbers.value(best)
         if value <= bound * (1 + max(gap, CLOSE)):
             break
         blocks = Blocks.of(claims, numbers.counts, split)
-        found = program(numbers, blocks, left, cutoff=value - max(step * (1 - CLOSE), CLOSE * value), gap=gap)
-        if found.status == INFEASIBLE:
+        cutoff = below = np.inf if best is None else value - max(step * (1 - CLOSE), CLOSE * value)
+        if best is not None and step and not gap:
+            cutoff = min(below, bound + (reach + 0.5) * step)
+        found = program(numbers, blocks, left if cutoff == below else left / 2, cutoff=cutoff, gap=gap)
+        if found.status == INFEASIBLE and cutoff == below:
             return Solved(best, value)
-        bound = max(bound, up(found.mip_dual_bound or 0.0, step))
+        bound = max(bound, up(cutoff if found.status == INFEASIBLE else found.mip_dual_bound or 0.0, step))
         if found.x is None:
-            break
+            if cutoff == below:
+                break
+            reach = 2 * reach + 1
+            continue
         loads, failed = packed(numbers, blocks, found.x, end)
         if not failed:
             best = loads
         elif failed <= split:
             break
+        elif not split:
+            reach = 1  # what cannot be packed often costs a step
         split |= failed
     return Solved(best, bound)

@@ -25,8 +25,7 @@ from labbench.selection.fleet.relaxation import SMALL, Relaxed, relaxed
 ROUNDS = 1500  # of ruin and recreate
 PATIENCE = 500  # rounds without a better plan after which there are no more
 SECONDS = 4.0  # for them, whatever comes first
-ALL_S = 9.5  # after which the program no longer betters a plan
-LEAST_S = 2.0  # that it has for that at least
+LEAST_S = 1.0  # that the program has for bettering a plan, whatever is left
 CLOSE_ENOUGH = 0.02  # of the bound, relative: there it stops
 UNSERVED = 10.0  # times the bound: what leaving one demand out counts as
 TOLERANCE = 0.01  # of the bound: scale of how much worse a plan may be that is gone on with, at the beginning
@@ -58,13 +57,13 @@ class _State:
         )  # fmt: skip
 
 
-def solve(fleet: Fleet, *, seed: int = 0, polish: bool = True) -> Solved:
+def solve(fleet: Fleet, seconds: float, *, seed: int = 0, polish: bool = True) -> Solved:
     """A good plan, or none, and a bound that is infinite if it was shown that there is none."""
-    end = perf_counter() + ALL_S
+    end = perf_counter() + seconds
     bound = relaxed(fleet)
     if np.isinf(bound.value):
         return Solved(None, np.inf)
-    loads = Search(fleet, bound, seed).run()
+    loads = Search(fleet, bound, seed).run(seconds=min(SECONDS, seconds / 2))
     if polish and len(fleet.claims.option) <= SMALL:
         left = max(end - perf_counter(), LEAST_S)
         return solve_exactly(Numbers.of(fleet), left, loads, bound=bound.value, gap=CLOSE_ENOUGH)

@@ -11,7 +11,7 @@ from labbench.selection.fleet.problem import Claims
 from labbench.selection.fleet.program import Blocks, Loads, Numbers, program
 from labbench.selection.fleet.rows import Rows
 
-PACKING_S = 5.0  # for one kind; most are packed at once
+PART = 0.25  # of the time left, for one question about a packing; most are answered at once
 TRIES = 60  # orders to put replicas in, the largest first and others near that
 LEAN = 0.03  # relative: how little memory and share is little enough
 NOISE = 0.3  # relative, of sizes, from one order to the next
@@ -28,7 +28,7 @@ def packed(numbers: Numbers, blocks: Blocks, x: np.ndarray, end: float) -> tuple
     while failed - scarce and (left := end - perf_counter()) > 0:
         scarce |= failed
         devices = np.round(x[: len(blocks.kind)])
-        leaner = program(numbers, blocks, min(PACKING_S, left), devices=devices, scarce=scarce, gap=LEAN)
+        leaner = program(numbers, blocks, PART * left, devices=devices, scarce=scarce, gap=LEAN)
         if leaner.x is None:
             break
         loads, failed = _packed(numbers, blocks, leaner.x, end, search=True)
@@ -42,6 +42,8 @@ def _packed(numbers: Numbers, blocks: Blocks, x: np.ndarray, end: float, *, sear
     demand = claims.demand[blocks.row]
     served = np.bincount(demand, load * claims.per_second[blocks.row], len(numbers.asked))
     load *= np.minimum(1, numbers.asked / np.maximum(served, 1e-300))[demand]
+    needed = np.ceil(load / claims.most[blocks.row] - NOTHING).astype(int)
+    replicas = np.where(numbers.replicas[demand] == 1, np.minimum(replicas, needed), replicas)
     loads: Loads = {}
     failed: set[int] = set()
     for b, kind in enumerate(blocks.kind.tolist()):
@@ -119,7 +121,7 @@ def _searched(
     """As the program of one kind whose devices are told apart, with each option's load and replicas as given."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
-    seconds = min(PACKING_S, end - perf_counter())
+    seconds = PART * (end - perf_counter())
     if seconds <= 0:
         return None
     m, n = len(rows), len(rows) * devices

@@ -14,6 +14,7 @@ from labbench.selection.fleet.rows import Rows
 
 Loads = dict[tuple[int, int], dict[int, float]]  # (kind, device) -> row of the claims -> load
 FUNCTIONS = (1, 2, 3)  # of Fekete and Schepers' u(k): what fits k times at most
+OTHERS = 0.1  # what shares and memory of other kinds count where those of scarce ones count 1
 CLOSE = 1e-6  # relative: of what the solver calls equal
 INFEASIBLE = 2  # scipy's status
 
@@ -92,7 +93,7 @@ def program(
     """Solve it: scipy's result, whose ``x`` is devices of each block, replicas and loads of each of its claims.
 
     Without ``whole`` only the devices are integers, not the replicas. With so many ``devices`` of each block the least of shares
-    and memory of the kinds that are ``scarce`` is looked for, instead of the least cost.
+    and memory is looked for, above all of the kinds that are ``scarce``, instead of the least cost.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -130,8 +131,8 @@ def program(
     lower = np.zeros_like(upper)
     if devices is not None:
         lower[:nb] = upper[:nb] = devices
-        counted = np.isin(c.kind, list(scarce))
-        cost = np.concatenate([np.zeros(nb), counted * (c.memory + c.floor), counted / c.slope])
+        weight = np.where(np.isin(c.kind, list(scarce)), 1.0, OTHERS)
+        cost = np.concatenate([np.zeros(nb), weight * (c.memory + c.floor), weight / c.slope])
     return milp(
         cost,
         integrality=np.repeat([1, int(whole), 0], [nb, n, n]),
