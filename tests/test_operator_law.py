@@ -1,5 +1,7 @@
 """Laws of operators: traced networks stand in for architectures, a made price list for hardware."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -144,13 +146,13 @@ def test_unknown_operators_are_named():
     with pytest.raises(PredictionError, match="z16"):
         GRAPHS.at(frame)
     with pytest.raises(PredictionError, match="trace them"):
-        GRAPHS.known(frame)
+        GRAPHS.named(frame)
 
 
 def test_a_store_of_other_models_is_refused_with_the_way_out():
     sized = Graphs(GRAPHS.operators.assign(image_size=32))  # which the rows of texts do not have
     with pytest.raises(PredictionError, match=r"\(--graphs\) has none of the 2 models to learn from: trace them"):
-        sized.known(STRANGERS)
+        sized.named(STRANGERS)
 
 
 def test_a_table_without_shapes_is_refused():
@@ -227,16 +229,35 @@ def test_a_predictor_that_knows_operators_beats_one_that_knows_totals():
     assert of_operators["provenance"].eq("predicted").all()
 
 
-def test_a_workload_whose_operators_are_not_known_is_refused_with_the_reason():
-    predictor = Predictor().fit(cells(list(NETWORKS)), ENVIRONMENTS, GRAPHS)
-    found = predictor.predict(pd.concat([cells(["b48"], (8,)), STRANGERS], ignore_index=True))
-    assert found["latency_s"].notna().tolist() == [True, False, False]
-    assert found["reason"].iloc[1:].str.contains("its operators are not in the table").all()
+def test_where_operators_are_not_known_totals_answer_and_without_these_it_is_refused():
+    predictor = Predictor(PredictionConfig(residual="none")).fit(cells(list(NETWORKS)), ENVIRONMENTS, GRAPHS)
+    stranger = GRAPHS.fill(cells(["b48"], (8,))).assign(model="z48")  # the same totals under a name that nobody traced
+    found = predictor.predict(pd.concat([cells(["b48"], (8,)), stranger, STRANGERS], ignore_index=True))
+    assert found["latency_s"].notna().tolist() == [True, True, False, True]
+    assert found["method"].tolist()[:2] == ["law of operators and fitted roofline", "fitted roofline"]
+    assert "its operators are not in the table" in found["reason"][2]
+    quantity = predictor.quantities["latency_s"]
+    totals = replace(quantity, law=quantity.law.totals).law
+    alone = totals.parts(totals.design(prepare(stranger))).sum(axis=1)
+    assert found["latency_s"][1] == pytest.approx(alone[0])
+
+
+def test_rows_without_operators_are_learnt_from_as_totals():
+    known = cells(list(NETWORKS))
+    strangers = GRAPHS.fill(cells([name for name in NETWORKS if name.startswith("a")])).assign(
+        runtime="other", platform="cpu/other"
+    )
+    strangers = strangers.assign(model="z" + strangers["model"].astype(str), latency_s=7 * strangers["latency_s"])
+    found = Predictor(PredictionConfig(residual="none")).fit(
+        pd.concat([known, strangers], ignore_index=True), ENVIRONMENTS, GRAPHS
+    )
+    again = found.predict(strangers)
+    assert again["latency_s"].to_numpy(float) == pytest.approx(strangers["latency_s"].to_numpy(float), rel=0.3)
 
 
 def test_what_a_predictor_cannot_price_counts_neither_in_its_card_nor_as_drift(tmp_path):
     known = cells(list(NETWORKS))
-    frame = pd.concat([known, STRANGERS], ignore_index=True)
+    frame = pd.concat([known, STRANGERS[:1]], ignore_index=True)
     card = save(Predictor(PredictionConfig(residual="none")).fit(frame, ENVIRONMENTS, GRAPHS), tmp_path / "p", frame)
     assert (card.data.rows, card.data.models) == (len(known), len(NETWORKS))
     assert drift(load(tmp_path / "p"), frame).table.empty
@@ -307,7 +328,7 @@ def test_probes_stand_in_for_ceilings_that_nobody_knows(old):
 
 def test_a_configuration_with_enough_cells_has_a_law_of_its_own(old):
     found = errors(old, [elsewhere(NETWORKS, 1.3)], elsewhere(["a48"], 1.3))[1]
-    assert set(found["method"]) == {"law of operators"}
+    assert set(found["method"]) == {"law of operators and fitted roofline"}
     assert found["reason"].isna().all()
 
 
@@ -326,7 +347,7 @@ def test_a_configuration_with_hardly_any_cells_leans_on_what_others_of_the_devic
     assert error.max() < 0.25
     assert not found["out_of_domain"].any()  # though some are larger than the six: the device ran such ones otherwise
     more = errors(old, [slower([name for name in NETWORKS if name[0] in "ab"])], asked, CEILINGS)[1]
-    assert set(more["method"]) == {"law of operators"}
+    assert set(more["method"]) == {"law of operators and fitted roofline"}
 
 
 def test_devices_that_nothing_is_known_of_are_no_ground_to_answer_for_others(old):

@@ -37,9 +37,9 @@ from labbench.prediction import (
 )
 from labbench.prediction.conformal import radius
 from labbench.prediction.features import Ceilings, prepare
-from labbench.prediction.law import fit_terms
+from labbench.prediction.law import _solved, fit_terms
 from labbench.prediction.predictor import ceilings_of
-from labbench.prediction.quantity import Quantity
+from labbench.prediction.quantity import MOST_NOISE, Quantity
 from labbench.prediction.residual import folds_by_group
 from labbench.records import Environment, OperatorClass
 
@@ -84,6 +84,26 @@ def test_a_law_scales_with_the_unit_of_its_target_and_is_positive(seed, unit):
     other = np.exp(fit_terms(terms * unit, target * unit, np.zeros(3), 2.0, 0.1))
     assert (one > 0).all()
     assert other == pytest.approx(one, rel=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(5, 40), (40, 5), (12, 12)])
+def test_a_step_is_the_same_whether_rows_or_coefficients_are_fewer(shape):
+    rng = np.random.default_rng(0)
+    slope, weight, ridge, right = (
+        9 * rng.random(shape),
+        0.1 + rng.random(shape[0]),
+        0.2 + rng.random(shape[1]),
+        rng.random(shape[1]),
+    )
+    whole = slope.T @ np.diag(weight) @ slope + np.diag(ridge)
+    assert whole @ _solved(slope, weight, ridge, right) == pytest.approx(right, rel=1e-9)
+
+
+def test_families_that_scatter_are_not_fitted_as_if_they_did_not():
+    frames = made_frame(*study()), made_frame(*study(scatter=0.4))
+    noises = [Predictor(PLAIN).fit(one, ENVIRONMENTS).quantities["latency_s"].law.law.noise for one in frames]
+    assert noises[0] == PLAIN.noise
+    assert 0.2 < noises[1] <= MOST_NOISE
 
 
 # Intervals

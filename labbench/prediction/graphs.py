@@ -29,7 +29,9 @@ WORKLOAD_KEY = (
     *("model", "mode", "series", "precision", "image_size", "seq_len", "frames", "audio_s", "kv_cache"),
     *TRAINING_FIELDS,
 )
-UNTRACED = "its operators are not in the table that the predictor was fitted with (--graphs)"
+UNTRACED = (
+    "its operators are not in the table that the predictor was fitted with (--graphs), and nor is its footprint known"
+)
 SCORE_BYTES = 4  # of an attention score that is written out
 FUSING = ("compile", "openvino")  # what a runtime's name begins with if it fuses arithmetic that follows one another
 
@@ -229,22 +231,22 @@ class Graphs:
                 set_to(f"{name}_{kind}", of_kind[:, number], lacking[known])
         return out
 
-    def known(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Rows of a prepared frame whose operators are known; models with the same operators are one ``architecture``.
+    def named(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Rows of a prepared frame in which models with the same operators are one ``architecture``.
 
         Raises
         ------
         PredictionError
-            If there are none.
+            If the operators of none of them are known.
         """
-        found = frame[self.number(frame) >= 0].reset_index(drop=True)
-        if found.empty:
+        known = self.number(frame) >= 0
+        if not known.any():
             raise PredictionError(
                 f"the table of operators (--graphs) has none of the {count(frame['model'].nunique(), 'model')} to learn from: "
                 "trace them, or leave it out"
             )
-        model = found["model"].astype("str")
-        return found.assign(architecture=model.map(self.twins()).fillna(model))
+        model = frame["model"].astype("str")
+        return frame.assign(architecture=model.map(self.twins()).fillna(model))
 
     def twins(self) -> dict[str, str]:
         """Model to the first one by name with the same operators: what a split must not tear apart.

@@ -153,8 +153,8 @@ def _most_probable(
         if fresh:
             weight = 1 / np.sqrt(1 + error**2)
             gradient = slope.T @ (weight * error) - (theta - centre) / width**2
-            curvature = (slope * weight[:, None]).T @ slope + np.diag(1 / width**2)
-        step = np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), gradient)
+            diagonal = weight @ slope**2 + 1 / width**2
+        step = _solved(slope, weight, 1 / width**2 + damping * diagonal, gradient)
         step *= min(1.0, MAX_SHIFT / max(float(np.abs(step).max()), 1e-30))
         new_error, new_share = evaluate(theta + step)
         gain = cost - deviance(theta + step, new_error)
@@ -162,13 +162,28 @@ def _most_probable(
         if not fresh:
             damping, growth = damping * growth, growth * 2
             continue
-        foretold = float(2 * gradient @ step - step @ curvature @ step)
+        foretold = float(2 * gradient @ step - weight @ (slope @ step) ** 2 - ((step / width) ** 2).sum())
         damping = max(damping * max(1 / 3, 1 - (2 * gain / max(foretold, 1e-30) - 1) ** 3), LEAST_DAMPING)
         theta, error, cost, growth = theta + step, new_error, cost - gain, 2.0
         slope = new_share() / noise
         if np.abs(step).max() < TOLERANCE or gain < max(NEGLIGIBLE, small * cost):
             break
     return theta, error, slope
+
+
+def _solved(slope: np.ndarray, weight: np.ndarray, ridge: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solution of ``(slope' diag(weight) slope + diag(ridge)) x = right``, in as many unknowns as rows or columns are fewer.
+
+    The matrix inversion lemma (Woodbury 1950) where there are fewer rows.
+    """
+    rows, columns = slope.shape
+    if rows < columns:
+        inner = (slope / ridge) @ slope.T + np.diag(1 / weight)
+        first = right / ridge
+        return np.asarray(first - slope.T @ np.linalg.solve(inner, slope @ first) / ridge)
+    whole = (slope * weight[:, None]).T @ slope
+    whole[np.diag_indices(columns)] += ridge
+    return np.linalg.solve(whole, right)
 
 
 @dataclass(frozen=True)
@@ -268,6 +283,10 @@ class TermLaw:
     def fit(self, design: TermDesign, target: np.ndarray) -> TermLaw:
         """A fitted copy; the search begins at the coefficients that it has, if any, and ends where any other start would."""
         return replace(self, law=self.law.fit(design.keys, design.terms, target))
+
+    def noisier(self, noise: float) -> TermLaw:
+        """The same that takes errors of such a scale, in the log, for noise."""
+        return replace(self, law=replace(self.law, noise=noise))
 
     def carries(self, frame: pd.DataFrame) -> np.ndarray:
         """Of which rows the platform has a law of its own."""

@@ -260,6 +260,10 @@ class OperatorLaw:
                     fitted[name] = _averaged(factors, knows, outer, 2 * spread, spread)
         return replace(self, log_factors=fitted)
 
+    def noisier(self, noise: float) -> OperatorLaw:
+        """The same that takes errors of such a scale, in the log, for noise."""
+        return replace(self, noise=noise)
+
     def carries(self, frame: pd.DataFrame) -> np.ndarray:
         """Of which rows the configuration has a law of its own."""
         return np.array([name in self.log_factors for name in labels(frame, VERSIONED)], bool)
@@ -376,9 +380,13 @@ class OperatorFeatures:
         width = np.log2(np.maximum(operators["width"].to_numpy(float), 1.0))
         columns += [sums[0] - np.log(batch), sums[1] - np.log(batch), sums[2], sums[1] - sums[0], sums[0] - sums[2]]
         columns += [mean(width, moved), np.log2(batch)]
+        return np.hstack([np.column_stack(columns)[call], self.indicators(frame)]).astype(float)
+
+    def indicators(self, frame: pd.DataFrame) -> np.ndarray:
+        """Which configuration each row is of, shape (cells, names)."""
         texts = {column: frame[column].astype("str").to_numpy(object) for column, _ in self.names}
         named = [texts[column] == value for column, value in self.names]
-        return np.column_stack([np.column_stack(columns)[call], *named]).astype(float)
+        return np.column_stack(named).astype(float) if named else np.zeros((len(frame), 0))
 
 
 def _contributions(operators: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, np.ndarray, int, list[Column]]]:

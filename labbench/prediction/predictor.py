@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from labbench.prediction.blend import Blend
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.features import (
     ANYWHERE,
@@ -26,7 +27,9 @@ from labbench.prediction.features import (
     MEMORY,
     NO_FRAMEWORK,
     NOMINAL,
+    NOT_COUNTED,
     PLATFORM,
+    TOTALS,
     TRAINS_ON,
     Ceilings,
     Device,
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from labbench.records import Environment
 
 METHOD = "fitted roofline"
+OF_OPERATORS = "law of operators"
 PROCESS = "Gaussian process"
 NOT_CALIBRATED = "outside what was measured, where the interval is not calibrated"
 
@@ -83,8 +87,8 @@ class Predictor:
         environments : mapping
             ``Store.environments()``: for the ceilings of all machines, those that have measured nothing, too.
         graphs : Graphs, optional
-            Operators of the workloads: latency is then priced operator by operator, and only of workloads whose operators are
-            known; default: by the totals of each operator class.
+            Operators of the workloads: where they are known, latency is also priced operator by operator; default: only by the
+            totals of each operator class.
 
         Raises
         ------
@@ -100,10 +104,9 @@ class Predictor:
         """A copy fitted to rows of :func:`learnt_from`, or some of them."""
         config = self.config
         by_totals = Law(config.pooled_width, config.level_width, config.noise)
+        totals = TermLaw(latency_terms, ceilings, LEVELS, by_totals)
         form = (
-            TermLaw(latency_terms, ceilings, LEVELS, by_totals)
-            if graphs is None
-            else OperatorLaw.of(table, graphs, ceilings, config.noise)
+            totals if graphs is None else Blend(OperatorLaw.of(table, graphs, ceilings, config.noise), totals, ceilings)
         )
         fit = {"latency_s": Quantity.fit("latency_s", table, form, config)}
         memory = table[table["primary"].astype(bool)] if "primary" in table else table
@@ -169,7 +172,8 @@ class Predictor:
         out["level"] = np.where(answered, min(q.radius(level).level for q in self.quantities.values()), np.nan)
         out["provenance"] = "predicted"
         corrected = inside & (self.quantities["latency_s"].far.weight > 0)
-        out["method"] = [self._method(*how) for how in zip(corrected, probes, strict=True)]
+        told = np.zeros(len(table), bool) if self.graphs is None else self.graphs.number(table) >= 0
+        out["method"] = [self._method(*how) for how in zip(told, corrected, probes, strict=True)]
         out["out_of_domain"] = ~(answered & inside)
         carried = [
             None if np.isnan(few) else self._new(int(few), machine, platform, device, ceilings[machine, device])
@@ -192,12 +196,13 @@ class Predictor:
                 found[machine, device] = sheet or Ceilings.of(None, device)
         return found
 
-    def _method(self, corrected: bool, probes: float) -> str:
-        """How a row was predicted; ``probes`` is missing where a law of its own was at hand."""
-        form = METHOD if self.graphs is None else "law of operators"
+    def _method(self, told: bool, corrected: bool, probes: float) -> str:
+        """How a row was predicted: whether operators were told; ``probes`` is missing where a law of its own was at hand."""
         if np.isnan(probes):
+            form = f"{OF_OPERATORS} and {METHOD}" if told else METHOD
             trees = "boosting" if self.quantities["latency_s"].far.scale is None else "forests"
             return f"{form} + {trees}" if corrected else form
+        form = OF_OPERATORS if told else METHOD
         return f"{form} + {PROCESS}, {count(int(probes), 'probe') if probes else 'no probes'}"
 
     def _new(self, probes: int, machine: str, platform: str, device: str, ceilings: Ceilings) -> str:
@@ -221,7 +226,8 @@ class Predictor:
             raise PredictionError("the predictor is not fitted: call fit(frame, environments) first")
         refusals = self.domain.refusals(table, self._ceilings(table))
         if self.graphs is not None:
-            refusals = [unknown or one for one, unknown in zip(refusals, self.graphs.unknown(table), strict=True)]
+            pairs = zip(refusals, self.graphs.unknown(table), strict=True)
+            refusals = [unknown or one if one == NOT_COUNTED else one for one, unknown in pairs]
         reasons = {"refusal": refusals, "departure": self.domain.departures(table)}
         return pd.DataFrame(reasons, index=table.index, dtype=object)
 
@@ -294,14 +300,17 @@ def learnt_from(
 
 
 def learnt_rows(frame: pd.DataFrame, config: PredictionConfig, graphs: Graphs | None = None) -> pd.DataFrame:
-    """:func:`training_rows`; with ``graphs`` only those whose operators are known, with what they demand filled in.
+    """:func:`training_rows`; with ``graphs`` what their operators demand is filled in, and rows that lack it are left out.
 
     Raises
     ------
     PredictionError
         If there are none.
     """
-    return training_rows(frame, config) if graphs is None else graphs.known(training_rows(graphs.fill(frame), config))
+    if graphs is None:
+        return training_rows(frame, config)
+    table = graphs.named(training_rows(graphs.fill(frame), config))
+    return table[np.isfinite(table[list(TOTALS)].to_numpy(float)).all(axis=1)].reset_index(drop=True)
 
 
 def with_framework(table: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from labbench.prediction.batches import Batches
+from labbench.prediction.blend import Blend
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.conformal import Radius
 from labbench.prediction.elsewhere import Cells, Elsewhere
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 class Form(Protocol):
     """A law that can be fitted to rows of a prepared frame.
 
-    :class:`~labbench.prediction.law.TermLaw` or :class:`~labbench.prediction.operator_law.OperatorLaw`.
+    :class:`~labbench.prediction.law.TermLaw`, :class:`~labbench.prediction.operator_law.OperatorLaw` or the
+    :class:`~labbench.prediction.blend.Blend` of both.
     """
 
     def known(self, frame: pd.DataFrame) -> np.ndarray:
@@ -55,6 +57,9 @@ class Form(Protocol):
     def features(self, frame: pd.DataFrame) -> Features:
         """What the residual is learnt from, of training rows."""
 
+    def noisier(self, noise: float) -> Form:
+        """The same that takes errors of such a scale, in the log, for noise."""
+
 
 class Features(Protocol):
     """What a residual is learnt from beside the shares of the law's parts; the last ``len(names)`` columns tell configurations."""
@@ -70,7 +75,15 @@ class Features(Protocol):
 # cells on devices of one kind that agree in these err alike, as options of one question
 QUESTION = ("architecture", "mode", "series", "seq_len", "image_size", "frames", "audio_s")
 CHUNK = 20_000  # rows predicted at a time, so that memory does not grow with the question
+LOUD = 1.5  # times the noise that a law is fitted with: it is fitted again with the scatter that was found
+MOST_NOISE = 0.5  # in the log
 MIN_FAMILIES = 3  # cross-fitting needs training families left when one is held out and one is scored
+
+
+def typical(errors: np.ndarray, groups: np.ndarray) -> float:
+    """Standard deviation that the median absolute error of the median group stands for (of normal errors 1.48 times as much)."""
+    of_group = [np.median(np.abs(errors[groups == name])) for name in np.unique(groups)]
+    return min(float(1.4826 * np.median(of_group)), MOST_NOISE)
 
 
 @dataclass(frozen=True)
@@ -81,8 +94,8 @@ class Quantity:
     ----------
     name : str
         Column that holds the measured value.
-    law : Form
-        Fitted.
+    law, near_law : Form
+        Fitted; for families that were never measured, and for others (of which a blend of laws has another weight).
     far : Residual
         Corrects the law for families that were never measured, and knows how wrong it is there.
     near : Residual or None
@@ -99,6 +112,7 @@ class Quantity:
 
     name: str
     law: Any
+    near_law: Any
     far: Residual
     near: Residual | None
     groups: frozenset[str]
@@ -130,25 +144,53 @@ class Quantity:
                 + (f"; {count(unknown, 'row')} had no footprint, which --graphs gives imported ones" if unknown else "")
             )
         design, features = form.design(frame), form.features(frame)
-        law, table = form.fit(design, y), features.table(frame)
-        own = law.parts(design)
+        table = features.table(frame)
+
+        def folds(apart: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+            return list(folds_by_group(apart, config.inner_folds, config.seed))
+
+        def unseen(law: Form, apart: np.ndarray) -> list[tuple[Any, np.ndarray]]:
+            """Laws fitted without some groups, and the rows of these."""
+            return [(law.fit(design.take(train), y[train]), test) for train, test in folds(apart)]
+
+        def parts_of(laws: list[tuple[Any, np.ndarray]]) -> np.ndarray:
+            rows = np.concatenate([rows for _, rows in laws])
+            return np.concatenate([one.parts(design.take(rows)) for one, rows in laws])[np.argsort(rows)]
+
+        families = unseen(form, groups)
+        scatter = typical(np.log(y / parts_of(families).sum(axis=1)), groups)
+        if scatter > LOUD * config.noise:
+            form = form.noisier(scatter)
+            families = unseen(form, groups)
+        law = form.fit(design, y)
+
+        def weighed(laws: list[tuple[Any, np.ndarray]], apart: np.ndarray) -> tuple[Any, list[tuple[Any, np.ndarray]]]:
+            """The law, and those that have not seen some groups, with the weight that these tell of."""
+            if not isinstance(law, Blend):
+                return law, laws
+            weight = law.best_weight(design, y, apart, laws)
+            return replace(law, weight=weight), [(replace(one, weight=weight), rows) for one, rows in laws]
+
+        law, families = weighed(families, groups)
         alike = [kind_of(frame).to_numpy(), *(name for name in QUESTION if name in frame)]
         asked = frame.groupby(alike, dropna=False, observed=True, sort=False).ngroup().to_numpy()
 
-        def residual(apart: np.ndarray) -> Residual:
-            folds = list(folds_by_group(apart, config.inner_folds, config.seed))
-            parts = np.empty_like(own)
-            for train, test in folds:
-                parts[test] = law.fit(design.take(train), y[train]).parts(design.take(test))
-            return Residual.fit(with_shares(table, parts), np.log(y / parts.sum(axis=1)), apart, folds, config, asked)
+        def residual(apart: np.ndarray, laws: list[tuple[Any, np.ndarray]]) -> Residual:
+            parts = parts_of(laws)
+            error = np.log(y / parts.sum(axis=1))
+            return Residual.fit(with_shares(table, parts), error, apart, folds(apart), config, asked)
 
-        near = residual(frame["architecture"].to_numpy(str)) if len(y) >= MANY_ROWS else None
+        far, near, near_law = residual(groups, families), None, law
+        if len(y) >= MANY_ROWS:
+            names = frame["architecture"].to_numpy(str)
+            near_law, architectures = weighed(unseen(law, names), names)
+            near = residual(names, architectures)
         learnt = Cells.of(frame, table, law.parts(design, elsewhere=True), features)
         probes = everything[few].reset_index(drop=True)
         probed = Cells.of(probes, features.table(probes), law.parts(form.design(probes), elsewhere=True), features)
         elsewhere = Elsewhere.of(learnt, y, probed, measured[few], config.seed)
-        siblings = Batches.fit(frame, np.log(y / own.sum(axis=1)))
-        return cls(name, law, residual(groups), near, frozenset(groups), features, elsewhere, siblings)
+        siblings = Batches.fit(frame, np.log(y / near_law.parts(design).sum(axis=1)))
+        return cls(name, law, near_law, far, near, frozenset(groups), features, elsewhere, siblings)
 
     def radius(self, level: float) -> Radius:
         """Half-width, in the log, of the typical interval that covers a new family with probability ``level``."""
@@ -187,23 +229,25 @@ class Quantity:
         # Cells with the same operators lie in one chunk, as far as they can: they share what is worked out about them.
         order = np.lexsort((frame["batch_size"].to_numpy(float), frame["model"].to_numpy(str)))
         chunks = [order[start : start + CHUNK] for start in range(0, max(len(order), 1), CHUNK)]
-        form = self.law if ceilings is None else replace(self.law, ceilings=ceilings)
-        found = [self._predicted(form, frame.iloc[rows], corrected[rows], level, levels) for rows in chunks]
+        law, near = (one if ceilings is None else replace(one, ceilings=ceilings) for one in (self.law, self.near_law))
+        found = [self._predicted(law, near, frame.iloc[rows], corrected[rows], level, levels) for rows in chunks]
         return pd.concat(found).reindex(frame.index)
 
     def _predicted(
-        self, form: Any, frame: pd.DataFrame, corrected: np.ndarray, level: float, levels: Sequence[float]
+        self, form: Any, near: Any, frame: pd.DataFrame, corrected: np.ndarray, level: float, levels: Sequence[float]
     ) -> pd.DataFrame:
         import pandas as pd
 
         design, table = form.design(frame), self.features.table(frame)
-        parts = form.parts(design)
+        known = frame["group"].isin(self.groups).to_numpy() & (self.near is not None)
+        parts = (near if known.all() else form).parts(design)
+        if known.any() and not known.all():
+            parts[known] = near.parts(design.take(np.flatnonzero(known)))
         away = np.flatnonzero(~form.carries(frame) & self.elsewhere.answers(frame))
         if len(away):
             parts[away] = form.parts(design.take(away), elsewhere=True)
         law = parts.sum(axis=1)
         seen = with_shares(table, parts)
-        known = frame["group"].isin(self.groups).to_numpy() & (self.near is not None)
 
         def radii(of: Residual | Batches) -> list[float]:
             return [of.radius(level).value, *(of.radius(one).at(one) for one in levels)]
