@@ -128,7 +128,11 @@ def test_an_unknown_model_names_the_nearest():
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    "name", ["whisper-tiny-encoder", "whisper-tiny-decoder", "wav2vec2-base", "clap-htsat-audio", "kws-small"]
+    "name",
+    [
+        *(f"whisper-{size}-{part}" for size in ("tiny", "base", "small") for part in ("encoder", "decoder")),
+        *("wav2vec2-base", "clap-htsat-audio", "kws-small"),
+    ],
 )
 def test_published_sizes_are_exported_right(name):
     made = export(name)

@@ -30,7 +30,7 @@ from labbench.distributed.job import HOST, Beat, Job, read_beat, read_json, writ
 WATCH_S = 0.02  # between looks at the files and processes
 GATHER_S = 1.0  # after the first trouble, for the agent and the other ranks to tell their part
 PORT = 29400  # torchrun's own default, for the agents of several hosts
-GONE_S = 5.0  # for killed processes to leave the process table
+GONE_S = 5.0  # for killed processes to end
 TAIL_BYTES = 4000
 
 
@@ -200,7 +200,9 @@ def _agent(folder: Path, host: Host, index: int) -> Iterator[subprocess.Popen[by
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         agent.wait()
-        psutil.wait_procs(family, timeout=GONE_S)
+        late = time.monotonic() + GONE_S
+        while any(map(_runs, family)) and time.monotonic() < late:
+            time.sleep(WATCH_S)
 
 
 def _family(pid: int) -> list[psutil.Process]:
@@ -262,9 +264,17 @@ def _gone(beat: Beat) -> bool:
     if beat.host != HOST:
         return False
     try:
-        return psutil.Process(beat.pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return not _runs(psutil.Process(beat.pid))
     except psutil.NoSuchProcess:
         return True
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether a process has not ended; one that its parent has not fetched yet, which may take init a second, has."""
+    try:
+        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _ended(folder: Path, ranks: int, beats: dict[int, Beat]) -> Ending:
