@@ -17,30 +17,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from own_store import predicted
-from tqdm import tqdm
+from own_store import unseen_families
 
-from labbench.prediction import PredictionConfig, Predictor, ZooGraphs
+from labbench.prediction import PredictionConfig, ZooGraphs
 from labbench.prediction.features import MADE
 from labbench.prediction.predictor import learnt_from
 from labbench.prediction.regret import regret
-from labbench.prediction.splits import folds
 from labbench.store import Store
 
 NEAR = 0.05
 OPTION = ["platform", "precision", "batch_size"]
 PLAIN = ("cpu/eager", "fp32", 1)
 WAYS = {"picked by prediction": "predicted", "the same for all models": "fixed", "eager fp32, batch 1": "plain"}
-
-
-def unseen_families(table: pd.DataFrame, ceilings: dict, graphs: ZooGraphs | None) -> pd.DataFrame:
-    """Predictions of every row by a predictor that never saw its family, and nothing measured on an unstable machine."""
-    config, parts = PredictionConfig(), []
-    for train, test in tqdm(folds("family", table, {}, config), "families", smoothing=0):
-        seen, unseen = (table.iloc[rows].reset_index(drop=True) for rows in (train, test))
-        seen = seen[~seen["noise"].isin(config.ignore)].reset_index(drop=True)
-        parts.append(predicted(Predictor(config).fit_rows(seen, ceilings, graphs), unseen))
-    return pd.concat(parts, ignore_index=True)
 
 
 def asked_for(found: pd.DataFrame) -> pd.DataFrame:
@@ -90,7 +78,7 @@ def main() -> None:
     store = Store(options.store)
     graphs = ZooGraphs() if options.graphs else None
     table, ceilings = learnt_from(store.latest(), store.environments(), PredictionConfig(ignore=[]), graphs)
-    rows = asked_for(unseen_families(table, ceilings, graphs))
+    rows = asked_for(unseen_families(table, ceilings, graphs, PredictionConfig()))
     for aim, asked in (("throughput", rows), ("latency", rows[rows["batch_size"] == 1])):
         print(
             f"\n{aim}: {len(asked)} options\n{given_away(asked).to_string()}\n\n{picks(asked).to_string(index=False)}"

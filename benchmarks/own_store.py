@@ -54,10 +54,11 @@ def summary(error: pd.Series, limit: float) -> pd.DataFrame:
 def unseen_families(
     table: pd.DataFrame, ceilings: dict, graphs: ZooGraphs | None, config: PredictionConfig
 ) -> pd.DataFrame:
-    """Predictions of every row by a predictor that never saw its family."""
+    """Predictions of every row by a predictor that never saw its family, and nothing measured on a machine too noisy."""
     parts = []
     for train, test in tqdm(folds("family", table, {}, config), "families", smoothing=0):
         seen, unseen = (table.iloc[rows].reset_index(drop=True) for rows in (train, test))
+        seen = seen[~seen["noise"].isin(config.ignore)].reset_index(drop=True)
         parts.append(predicted(Predictor(config).fit_rows(seen, ceilings, graphs), unseen))
     return pd.concat(parts, ignore_index=True)
 

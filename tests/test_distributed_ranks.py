@@ -14,9 +14,10 @@ from labbench import cli
 from labbench.distributed import faults, measured, measured_collectives, rank_records
 from labbench.distributed.collectives_model import OPERATIONS
 from labbench.distributed.job import Fault, Job
-from labbench.distributed.launcher import _runs, launch
+from labbench.distributed.launcher import launch
 from labbench.distributed.scaling import scaling_table
 from labbench.distributed.strategies import MODES
+from labbench.process import runs
 from labbench.store import Store
 
 pytestmark = pytest.mark.alone
@@ -58,13 +59,13 @@ def test_what_is_left_running_would_be_seen() -> None:
 def test_a_process_that_has_ended_runs_no_more_though_nobody_has_fetched_it() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     seen = psutil.Process(child.pid)
-    assert _runs(seen)
+    assert runs(seen)
     child.kill()
     while seen.status() != psutil.STATUS_ZOMBIE:
         pass
-    assert not _runs(seen)
+    assert not runs(seen)
     child.wait()
-    assert not _runs(seen)
+    assert not runs(seen)
 
 
 def test_strategies_train_as_one_process_does_and_what_cannot_run_says_why() -> None:

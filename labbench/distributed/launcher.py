@@ -26,6 +26,7 @@ from labbench.distributed import blame
 from labbench.distributed.blame import Ending
 from labbench.distributed.hosts import HERE, Host
 from labbench.distributed.job import HOST, Beat, Job, read_beat, read_json, write_json
+from labbench.process import runs
 
 WATCH_S = 0.02  # between looks at the files and processes
 GATHER_S = 1.0  # after the first trouble, for the agent and the other ranks to tell their part
@@ -201,7 +202,7 @@ def _agent(folder: Path, host: Host, index: int) -> Iterator[subprocess.Popen[by
                 process.kill()
         agent.wait()
         late = time.monotonic() + GONE_S
-        while any(map(_runs, family)) and time.monotonic() < late:
+        while any(map(runs, family)) and time.monotonic() < late:
             time.sleep(WATCH_S)
 
 
@@ -264,17 +265,9 @@ def _gone(beat: Beat) -> bool:
     if beat.host != HOST:
         return False
     try:
-        return not _runs(psutil.Process(beat.pid))
+        return not runs(psutil.Process(beat.pid))
     except psutil.NoSuchProcess:
         return True
-
-
-def _runs(process: psutil.Process) -> bool:
-    """Whether a process has not ended; one that its parent has not fetched yet, which may take init a second, has."""
-    try:
-        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _ended(folder: Path, ranks: int, beats: dict[int, Beat]) -> Ending:

@@ -28,6 +28,7 @@ import psutil
 
 from labbench.config import ConfigError
 from labbench.distributed.hosts import Host
+from labbench.process import runs
 from labbench.runtimes.base import Unsupported
 
 PREFIX = "labbench"
@@ -166,7 +167,7 @@ def _owner_of(name: str) -> tuple[int, str] | None:
 def _alive(pid: int, owner: str) -> bool:
     try:
         process = psutil.Process(pid)
-        return _owner(process) == owner and process.status() != psutil.STATUS_ZOMBIE
+        return _owner(process) == owner and runs(process)
     except psutil.NoSuchProcess:
         return False
 

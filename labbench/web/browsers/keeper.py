@@ -108,9 +108,11 @@ def end(keeper: int) -> None:
 def _descendants(keeper: int) -> set[int]:
     import psutil
 
+    from labbench.process import runs
+
     try:
         found = psutil.Process(keeper).children(recursive=True)
-        return {child.pid for child in found if child.status() != psutil.STATUS_ZOMBIE}
+        return {child.pid for child in found if runs(child)}
     except psutil.NoSuchProcess:
         return set()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from labbench.process import runs
 from labbench.web.browsers import profiles
 from labbench.web.browsers.base import BrowserError
 
@@ -104,7 +105,7 @@ class Group:
         alive = []
         for process in found:
             with contextlib.suppress(psutil.Error):
-                if process.status() != psutil.STATUS_ZOMBIE:
+                if runs(process):
                     alive.append(process)
         return alive
 
