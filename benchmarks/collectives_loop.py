@@ -2,16 +2,21 @@
 
 The loop below is what one would write by hand: barrier, clock, calls, clock, and the slowest rank counts. It and
 ``labbench.distributed.collectives`` run in the same ranks, in turns, size by size, on buffers of their own. Each turn tells their
-ratio; its median and the interval of that are judged, and turns are taken until it is narrow.
+ratio; its median is judged, and turns are taken until the interval of that lies within the goal or outside, or time is over.
 
-    torchrun --nproc-per-node 2 benchmarks/collectives_loop.py [--max-mib 64] [--seconds 15]
+    torchrun --nproc-per-node 2 benchmarks/collectives_loop.py [--max-mib 64] [--seconds 60]
 
 On a machine with other work two turns of the *same* loop differ, too; *loop after loop* is by how much in the median.
+
+glibc learns from what is freed whether it maps large buffers anew. Two pieces of code in one process find it in different moods,
+and a call that needs a buffer of its own (reduce-scatter) was up to a fifth faster in one than in the other; it is told to keep
+what it has.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import math
 import os
 import statistics
@@ -33,9 +38,8 @@ from labbench.distributed.rank import pin
 from labbench.measure.stats import quantiles
 
 GOAL = 0.10
-KNOWN = 0.04  # half-width of the interval of the median ratio at which no more turns are taken
-LEAST = 12  # turns
-MISSED = "missed"
+LEAST = 24  # turns
+WITHIN, MISSED = "within", "missed"
 SAMPLES = 3  # of a turn: short turns, so that both meet the same neighbours on a shared machine
 
 
@@ -77,7 +81,7 @@ def by_hand(operation: str, size: int, calls: int) -> list[float]:
 def compare(pulse: Pulse, operation: str, size: int, seconds: float) -> tuple[float, float, list[float], list[float]]:
     """Medians of labbench's and of the loop; of each turn of both their ratio; and of two turns of the loop theirs.
 
-    Turns go on until the median of the ratio is known to ``KNOWN``, or time is over; who begins a turn alternates.
+    Turns go on until the verdict is clear or time is over; who begins a turn alternates.
     """
     ours: list[float] = []
     theirs: list[float] = []
@@ -92,8 +96,8 @@ def compare(pulse: Pulse, operation: str, size: int, seconds: float) -> tuple[fl
             else:
                 theirs.append(statistics.median(by_hand(operation, size, calls)))
         ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-        low, high = interval(ratios)
-        done = torch.tensor([float(len(ours) >= LEAST and (high - low < 2 * KNOWN or perf_counter() > end))])
+        over = verdict(ratios) in (WITHIN, MISSED) or perf_counter() > end
+        done = torch.tensor([float(len(ours) >= LEAST and over)])
         dist.broadcast(done, 0)  # all ranks stop at the same turn
         if done.item():
             itself = [after / before for before, after in pairwise(theirs)]
@@ -104,10 +108,10 @@ def verdict(ratios: list[float]) -> str:
     """Whether the median of the ratio is within the goal, as far as its interval tells."""
     low, high = interval(ratios)
     if max(abs(low - 1), abs(high - 1)) <= GOAL:
-        return "within"
+        return WITHIN
     if low - 1 > GOAL or high - 1 < -GOAL:
         return MISSED
-    return "within, perhaps" if abs(statistics.median(ratios) - 1) <= GOAL else "missed, perhaps"
+    return f"{WITHIN if abs(statistics.median(ratios) - 1) <= GOAL else MISSED}, perhaps"
 
 
 def interval(ratios: list[float]) -> tuple[float, float]:
@@ -116,13 +120,22 @@ def interval(ratios: list[float]) -> tuple[float, float]:
     return (0.0, math.inf) if found.ci_low is None or found.ci_high is None else (found.ci_low, found.ci_high)
 
 
+def keep_memory() -> None:
+    """Tell glibc neither to map large buffers anew nor to give freed ones back."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    for option in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+        if mallopt:
+            mallopt(option, 2**30)
+
+
 def main() -> int:
     """On each rank; the first prints and judges."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--max-mib", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=15, help="at most for each operation and size")
+    parser.add_argument("--seconds", type=float, default=60, help="at most for each operation and size")
     parser.add_argument("--operation", nargs="+", default=list(OPERATIONS), choices=OPERATIONS)
     options = parser.parse_args()
+    keep_memory()
     torch.set_num_threads(1)
     pin(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("gloo")
