@@ -1,7 +1,8 @@
 """Automatic mixed precision as CUDA has it, on meta tensors, where PyTorch has none: which operators run in which precision.
 
 The lists are those of PyTorch's documentation ("Autocast Op Reference: CUDA Ops"), and of interpolation those of
-``aten/src/ATen/autocast_mode.h``. Operators in no list take what they are given, as they do under autocast.
+``aten/src/ATen/autocast_mode.h``, of recurrent layers ``aten/src/ATen/cudnn/AutocastRNN.cpp``. Operators in no list take what they
+are given, as they do under autocast.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from typing import Any
 
 LOW = {
     "__matmul__", "__rmatmul__", "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "chain_matmul", "conv1d",
-    "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "einsum", "gru_cell", "linear",
-    "lstm_cell", "matmul", "mm", "multi_dot", "mv", "prelu", "rnn_relu_cell", "rnn_tanh_cell",
-    "scaled_dot_product_attention",
+    "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "einsum", "gru", "gru_cell", "linear",
+    "lstm", "lstm_cell", "matmul", "mm", "multi_dot", "mv", "prelu", "rnn_relu", "rnn_relu_cell", "rnn_tanh",
+    "rnn_tanh_cell", "scaled_dot_product_attention",
 }  # fmt: skip
 HIGH = {
     "__pow__", "__rdiv__", "__rpow__", "__rtruediv__", "acos", "asin", "cdist", "cosh", "cosine_similarity", "cumprod",

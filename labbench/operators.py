@@ -132,7 +132,7 @@ def watch(
     """
     found: list[Operator] = []
     weights = set() if module is None else {_storage(x) for x in (*module.parameters(), *module.buffers())}
-    with _watcher(found, weights, live, VIEWS if views else {}) as watcher, _whole_attention(watcher):
+    with _watcher(found, weights, live, VIEWS if views else {}) as watcher, _whole_kernels(watcher):
         call()
     return found
 
@@ -347,26 +347,78 @@ def _is_new(result: Any, shared: set[int]) -> bool:
     return result is None or (isinstance(result, torch.Tensor) and result.is_meta and _storage(result) not in shared)
 
 
-def _whole_attention(watcher: Any) -> Any:
-    """Keep attention in one piece on meta tensors, where PyTorch takes it apart; on others it stays whole anyway."""
+def _whole_kernels(watcher: Any) -> Any:
+    """On meta tensors, keep what devices run as few kernels from being taken apart; on others it stays whole anyway."""
+    import torch
     from torch.nn.functional import scaled_dot_product_attention
     from torch.overrides import TorchFunctionMode
 
-    class WholeAttention(TorchFunctionMode):
+    class WholeKernels(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
-            if func is not scaled_dot_product_attention or len(args) < 3 or not args[0].is_meta:
-                return func(*args, **kwargs)
-            query, key, value = args[:3]
-            watcher.muted = True
-            try:
-                result = query.new_empty((*query.shape[:-1], value.shape[-1]))
-            finally:
-                watcher.muted = False
-            watcher.note("_scaled_dot_product", None, args, kwargs, [query, key, value], [result], result)
-            return result
+            if func is scaled_dot_product_attention and len(args) >= 3 and args[0].is_meta:
+                return _attention(watcher, args, kwargs)
+            if func is torch.lstm and args[0].is_meta and not torch.is_grad_enabled() and _plain_lstm(args):
+                return _lstm(watcher, *args)
+            return func(*args, **kwargs)
 
-    return WholeAttention()
+    return WholeKernels()
+
+
+def _attention(watcher: Any, args: Any, kwargs: Any) -> torch.Tensor:
+    query, key, value = args[:3]
+    result = _unseen(watcher, query, (*query.shape[:-1], value.shape[-1]))
+    watcher.note("_scaled_dot_product", None, args, kwargs, [query, key, value], [result], result)
+    return result
+
+
+def _plain_lstm(args: Any) -> bool:
+    """Whether the arguments of ``torch.lstm`` are of batches of equal length, with biases and without projections."""
+    return len(args) == 9 and isinstance(args[1], tuple) and args[3] and len(args[2]) == 4 * args[4] * (1 + args[7])
+
+
+def _lstm(
+    watcher: Any,
+    given: torch.Tensor,
+    state: tuple[torch.Tensor, torch.Tensor],
+    weights: Sequence[torch.Tensor],
+    has_biases: bool,
+    layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As cuDNN and oneDNN run it: the input's product for all steps at once, then for each step a product and one kernel.
+
+    Appleyard, Kocisky & Blunsom 2016, arXiv:1604.01946, sections 3.1 and 3.2.
+    """
+    from torch.nn.functional import linear
+
+    directions = 2 if bidirectional else 1
+    for layer in range(layers):
+        for direction in range(directions):
+            row = layer * directions + direction
+            of_input, of_state, *biases = weights[4 * row : 4 * row + 4]
+            steps = linear(given, of_input, biases[0])
+            of_state, bias, hidden, cell = (
+                one.to(steps.dtype) for one in (of_state, biases[1], state[0][row], state[1][row])
+            )
+            for step in steps.unbind(1 if batch_first else 0):
+                reads = [step, linear(hidden, of_state, bias), cell]
+                hidden, cell = (_unseen(watcher, cell, cell.shape) for _ in range(2))
+                watcher.note("_thnn_fused_lstm_cell", None, reads, {}, reads, [hidden, cell], hidden)
+        given = _unseen(watcher, steps, (*steps.shape[:-1], directions * cell.shape[-1]))
+    return given, *(_unseen(watcher, given, one.shape) for one in state)
+
+
+def _unseen(watcher: Any, like: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """A new tensor that is no operator's."""
+    watcher.muted = True
+    try:
+        return like.new_empty(shape)
+    finally:
+        watcher.muted = False
 
 
 def _flops(

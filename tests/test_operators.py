@@ -120,3 +120,33 @@ def test_interpolation_goes_through_images_one_by_one_unless_a_compiler_makes_it
     last = image.contiguous(memory_format=torch.channels_last)
     found = operators.watch(lambda: torch.nn.functional.interpolate(last, scale_factor=2, mode=mode))
     assert [one.groups for one in found if one.kind == "resample"] == [1]
+
+
+def test_an_lstm_is_a_product_for_all_steps_and_a_product_and_a_kernel_for_each():
+    layer = nn.LSTM(16, 8, num_layers=2, bidirectional=True, batch_first=True).to("meta")
+    given, shapes = torch.empty(4, 5, 16, device="meta"), []
+
+    def call():
+        output, state = layer(given)
+        shapes.extend(tuple(one.shape) for one in (output, *state))
+
+    with torch.no_grad():
+        found = operators.table(operators.watch(call, layer)).set_index("name")
+    assert shapes == [(4, 5, 16), (4, 4, 8), (4, 4, 8)]
+    products = found.loc["addmm"].sort_values("m")
+    assert products[["m", "n", "k", "count"]].to_numpy().tolist() == [[4, 32, 8, 20], [20, 32, 16, 4]]
+    assert found.loc["_thnn_fused_lstm_cell", "count"] == 20  # two layers, two directions, five steps
+    assert found.loc["_thnn_fused_lstm_cell", "written_bytes"] == 2 * 4 * 8 * 4
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(16, 8, bias=False), nn.LSTM(16, 8, proj_size=4), nn.GRU(16, 8)])
+def test_other_recurrent_layers_are_taken_apart(layer):
+    with torch.no_grad():
+        found = operators.watch(lambda: layer.to("meta")(torch.empty(5, 4, 16, device="meta")), layer)
+    assert "sigmoid_" in {one.name for one in found}
+
+
+def test_the_backward_pass_of_an_lstm_is_seen():
+    layer = nn.LSTM(16, 8).to("meta")
+    found = operators.watch(lambda: layer(torch.empty(5, 4, 16, device="meta"))[0].sum().backward(), layer)
+    assert any(one.backward and one.kind == "linear" for one in found)
