@@ -25,9 +25,7 @@ from timm_models import imported
 
 from labbench.prediction import Graphs, PredictionConfig
 from labbench.prediction.errors import mean_interval
-from labbench.prediction.features import with_shares
-from labbench.prediction.operator_law import OperatorLaw
-from labbench.prediction.predictor import learnt_from
+from labbench.prediction.predictor import latency_law, learnt_from
 from labbench.prediction.residual import Residual, folds_by_group
 
 FOLDS = 5
@@ -82,20 +80,22 @@ def by_inference(table: pd.DataFrame, error: np.ndarray, seen: np.ndarray, asked
 def predicted(table: pd.DataFrame, graphs: Graphs, ceilings: dict, seed: int) -> pd.DataFrame:
     """Errors of all steps, each by what has not seen its family."""
     config = PredictionConfig(seed=seed)
-    law = OperatorLaw.of(table, graphs, ceilings, config.noise)
+    law = latency_law(table, ceilings, graphs, config)
     design, features = law.design(table), law.features(table).table(table)
     target, groups = table["latency_s"].to_numpy(float), table["group"].to_numpy(str)
     is_step = (table["mode"] == "training").to_numpy()
     out = []
     for train, test in folds_by_group(groups, FOLDS, seed):
-        parts = np.zeros((len(table), law.parts(design.take(train[:1])).shape[1]))
-        parts[test] = law.fit(design.take(train), target[train]).parts(design.take(test))
+        unseen = law.fit(design.take(train), target[train]).parts(design.take(test))
+        parts = np.zeros((len(table), unseen.shape[1]))
+        parts[test] = unseen
         for inner, held in folds_by_group(groups[train], config.inner_folds, seed):
             inner, held = train[inner], train[held]
             parts[held] = law.fit(design.take(inner), target[inner]).parts(design.take(held))
         error = np.log(target / parts.sum(axis=1))
         seen, asked = train[is_step[train]], test[is_step[test]]
-        columns, folds = with_shares(features, parts), list(folds_by_group(groups[seen], config.inner_folds, seed))
+        columns = np.hstack([features, law.shares(parts)])
+        folds = list(folds_by_group(groups[seen], config.inner_folds, seed))
         trees = Residual.fit(columns[seen], error[seen], groups[seen], folds, config).correction(columns[asked])
         corrections = (0.0, trees, by_inference(table, error, seen, asked))
         found = {way: np.abs(np.expm1(one - error[asked])) for way, one in zip(WAYS, corrections, strict=True)}

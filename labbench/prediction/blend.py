@@ -1,19 +1,19 @@
-"""Two laws of the same cells, and their weighted geometric mean.
+"""Two laws of the same cells, and the mean of both.
 
-What one law misjudges the other often misjudges otherwise, and the mean of both errs less than either (Bates & Granger 1969). How
-much each counts is found on families that neither has seen (stacking, Wolpert 1992), drawn towards equal weights, which few
-families can hardly better (Timmermann 2006, section 7).
+What one law misjudges the other often misjudges otherwise, and the mean of both errs less than either (Bates & Granger 1969). Both
+count the same: weights that were learnt are hardly ever better (Timmermann 2006, section 7). How far the laws disagree tells
+the trees that come after which one to believe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labbench.prediction.law import TermLaw
+from labbench.prediction.law import TermLaw, shares
 from labbench.prediction.operator_law import OperatorLaw
 
 if TYPE_CHECKING:
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
     from labbench.prediction.features import Ceilings, Device
     from labbench.prediction.operator_law import OperatorFeatures
-
-EQUAL = 0.5
-PRIOR_FAMILIES = 10.0  # how many families' say equal weights have
-MOST_ERROR = 0.7  # in the log (a factor of 2): no single failure tells the weight
 
 
 @dataclass(frozen=True)
@@ -67,14 +63,11 @@ class Blend:
     totals : TermLaw
     ceilings : mapping
         Of each machine and device.
-    weight : float
-        Of the law of operators, in the log, in 0..1.
     """
 
     operators: OperatorLaw
     totals: TermLaw
     ceilings: Mapping[Device, Ceilings]
-    weight: float = EQUAL
 
     def known(self, frame: pd.DataFrame) -> np.ndarray:
         """Which rows have all totals."""
@@ -94,39 +87,6 @@ class Blend:
             totals=self.totals.fit(design.totals, target),
         )
 
-    def best_weight(
-        self,
-        design: BlendDesign,
-        target: np.ndarray,
-        groups: np.ndarray,
-        unseen: Iterable[tuple[Blend, np.ndarray]],
-    ) -> float:
-        """Weight of the law of operators that rows tell which fitted copies have not seen: pairs of one and such rows.
-
-        Least squares in the log, families counting the same, with :data:`PRIOR_FAMILIES` of which equal weights are best.
-        """
-        laws = np.zeros((2, len(target)))
-        for one, rows in unseen:
-            laws[:, rows] = [np.log(parts.sum(axis=1)) for parts in one.both(design.take(rows))]
-        told = design.told
-        apart, missed = (
-            np.clip(one[told] - laws[1, told], -MOST_ERROR, MOST_ERROR) for one in (laws[0], np.log(target))
-        )
-        _, member, counts = np.unique(groups[told], return_inverse=True, return_counts=True)
-        each = 1 / counts[member]
-        known = float(each @ apart**2)
-        if not known:
-            return EQUAL
-        held = PRIOR_FAMILIES / len(counts) * known
-        return float(np.clip((each @ (apart * missed) + held * EQUAL) / (known + held), 0.0, 1.0))
-
-    def both(self, design: BlendDesign, elsewhere: bool = False) -> list[np.ndarray]:
-        """Parts of each law; of operators that are not known, ones."""
-        told = self.operators.parts(design.operators, elsewhere)
-        operators = np.ones((len(design), told.shape[1]))
-        operators[design.told] = told
-        return [operators, self.totals.parts(design.totals, elsewhere)]
-
     def noisier(self, noise: float) -> Blend:
         """The same that takes errors of such a scale, in the log, for noise."""
         return replace(self, operators=self.operators.noisier(noise), totals=self.totals.noisier(noise))
@@ -143,12 +103,20 @@ class Blend:
         return out
 
     def parts(self, design: BlendDesign, elsewhere: bool = False) -> np.ndarray:
-        """What adds up to the mean of each row: parts of both laws in proportion to their weights, shape (n, p + q)."""
-        both = self.both(design, elsewhere)
-        sums = [parts.sum(axis=1, keepdims=True) for parts in both]
-        weight = np.where(design.told, 1.0 if elsewhere else self.weight, 0.0)[:, None]
-        mean = np.exp(weight * np.log(sums[0]) + (1 - weight) * np.log(sums[1]))
-        return np.hstack([weight * mean * both[0] / sums[0], (1 - weight) * mean * both[1] / sums[1]])
+        """Halves of both laws' parts, shape (n, p + q); on devices ``elsewhere`` operators alone, where they are known."""
+        told = self.operators.parts(design.operators, elsewhere)
+        operators = np.zeros((len(design), told.shape[1]))
+        operators[design.told] = told
+        weight = np.where(design.told, 1.0 if elsewhere else 0.5, 0.0)[:, None]
+        return np.hstack([weight * operators, (1 - weight) * self.totals.parts(design.totals, elsewhere)])
+
+    def shares(self, parts: np.ndarray) -> np.ndarray:
+        """Of each law's parts, and in the log how far the laws disagree: shape (n, p + q + 1)."""
+        operators, totals = np.hsplit(parts, [self.operators.columns])
+        sums = [np.maximum(of.sum(axis=1), np.finfo(float).tiny) for of in (operators, totals)]
+        both = operators.any(axis=1) & totals.any(axis=1)
+        apart = np.where(both, np.log(sums[0] / sums[1]), 0.0)
+        return np.column_stack([shares(operators), shares(totals), apart])
 
     def features(self, frame: pd.DataFrame) -> BlendFeatures:
         """What the residual is learnt from, of training rows."""

@@ -320,11 +320,6 @@ class ResidualFeatures:
         )
 
 
-def with_shares(table: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Features beside the share that each term of a fitted law has in its prediction."""
-    return np.hstack([table, parts / parts.sum(axis=1, keepdims=True)])
-
-
 def class_share(frame: pd.DataFrame, total: str, name: str) -> np.ndarray:
     """Share of an operator class in the FLOPs, bytes or kernels of each row; zero where the frame has no such class."""
     column = f"{total}_{name}"

@@ -302,11 +302,20 @@ class TermLaw:
         keys: Keys = [()] * len(design) if elsewhere else design.keys
         return self.law.parts(keys, design.terms)
 
+    def shares(self, parts: np.ndarray) -> np.ndarray:
+        """What a residual learns from of the law's parts."""
+        return shares(parts)
+
     def features(self, frame: pd.DataFrame) -> ResidualFeatures:
         """What the residual is learnt from, of training rows."""
         from labbench.prediction.features import ResidualFeatures
 
         return ResidualFeatures.of(frame)
+
+
+def shares(parts: np.ndarray) -> np.ndarray:
+    """Share that each part has in a prediction, shape (n, p); zeros where there are none."""
+    return np.asarray(parts / np.maximum(parts.sum(axis=1, keepdims=True), np.finfo(float).tiny))
 
 
 def law_keys(frame: pd.DataFrame, levels: Sequence[Sequence[str]]) -> list[tuple[Key, ...]]:

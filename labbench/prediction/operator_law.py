@@ -25,7 +25,7 @@ import numpy as np
 
 from labbench.prediction.features import CALL_S, VERSIONED, Ceilings, Device, kind_of, limits
 from labbench.prediction.graphs import BACKWARD, TRAFFIC, exports, fuses
-from labbench.prediction.law import Key, fit_factors, labels, rows_of
+from labbench.prediction.law import Key, fit_factors, labels, rows_of, shares
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -208,7 +208,7 @@ class OperatorLaw:
             blocks.append(Block(coefficients, values, amount * count[these], row[these], column))
         calls = np.arange(call.max(initial=-1) + 1)
         ones = np.ones((len(calls), 1), np.float32)
-        blocks.append(Block(np.array([place[CALL]]), ones, np.full(len(calls), CALL_S), calls, self._columns - 1))
+        blocks.append(Block(np.array([place[CALL]]), ones, np.full(len(calls), CALL_S), calls, self.columns - 1))
         peak, bandwidth, dispatch_s = limits(frame, self.ceilings)
         of_kind = np.column_stack([1 / peak, 1 / bandwidth, dispatch_s])
         return Design(
@@ -234,7 +234,7 @@ class OperatorLaw:
         width = np.array(list(self.coefficients.values()))
         fitted: dict[Key, np.ndarray] = {}
         many = sum(len(block.amount) for block in design.blocks) > MANY_CONTRIBUTIONS
-        workers = Parallel(n_jobs=-1 if many else 1)
+        workers = Parallel(n_jobs=-1 if many else 1, max_nbytes=None)
         for pool, members in rows_of(design.pools).items():
             names = rows_of([design.configurations[row] for row in members])
             cells = {name: np.array(members)[rows] for name, rows in names.items()}
@@ -295,13 +295,13 @@ class OperatorLaw:
         places = zip(design.configurations, design.kin, design.pools, strict=True)
         names = [(*kin, pool) if elsewhere else (own, *kin, pool) for own, kin, pool in places]
         laws = [next((name for name in among if name in self.log_factors), ()) for among in names]
-        out = np.zeros((len(design), self._columns))
+        out = np.zeros((len(design), self.columns))
         for name, cells in rows_of(laws).items():
             theta = self.log_factors.get(name, np.zeros(len(self.coefficients))).astype(np.float32)
             calls, cell = np.unique(design.call[cells], return_inverse=True)
             asked = np.zeros(len(design.blocks[-1].amount), bool)  # the last block has one contribution a call
             asked[calls] = True
-            amount = np.zeros((self._columns, len(asked)))
+            amount = np.zeros((self.columns, len(asked)))
             for block in design.blocks:
                 rows = np.flatnonzero(asked[block.call])
                 scaled = block.amount[rows] * np.exp(block.values[rows] @ theta[block.coefficients])
@@ -309,13 +309,18 @@ class OperatorLaw:
             out[cells] = amount.T[calls][cell] * design.second[cells]
         return out
 
+    def shares(self, parts: np.ndarray) -> np.ndarray:
+        """What a residual learns from of the law's parts."""
+        return shares(parts)
+
     def features(self, frame: pd.DataFrame) -> OperatorFeatures:
         """What the residual is learnt from, of training rows."""
         names = tuple((column, text) for column in VERSIONED for text in sorted(frame[column].astype("str").unique()))
         return OperatorFeatures(self.graphs, names)
 
     @property
-    def _columns(self) -> int:
+    def columns(self) -> int:
+        """Of :meth:`parts`."""
         return (len(self.kinds) + 1) * len(COST) + 1
 
 

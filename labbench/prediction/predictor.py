@@ -103,14 +103,10 @@ class Predictor:
     ) -> Predictor:
         """A copy fitted to rows of :func:`learnt_from`, or some of them."""
         config = self.config
-        by_totals = Law(config.pooled_width, config.level_width, config.noise)
-        totals = TermLaw(latency_terms, ceilings, LEVELS, by_totals)
-        form = (
-            totals if graphs is None else Blend(OperatorLaw.of(table, graphs, ceilings, config.noise), totals, ceilings)
-        )
+        form = latency_law(table, ceilings, graphs, config)
         fit = {"latency_s": Quantity.fit("latency_s", table, form, config)}
         memory = table[table["primary"].astype(bool)] if "primary" in table else table
-        held = TermLaw(memory_terms, ceilings, LEVELS, by_totals)
+        held = TermLaw(memory_terms, ceilings, LEVELS, _nested(config))
         if (memory[MEMORY].notna().to_numpy() & held.known(memory)).any():
             fit[MEMORY] = Quantity.fit(MEMORY, memory, held, config)
         domain = Domain.of(table, config, form.few(table))
@@ -255,6 +251,18 @@ DESCRIPTION = (
     *("seq_len", "image_size", "frames", "audio_s", "device", "runtime", "threads", "world_size", "platform"),
     *("series", "primary", "items_per_call", "throughput_unit", "flops", "bytes", "kernels", "parameters"),
 )
+
+
+def latency_law(
+    table: pd.DataFrame, ceilings: Mapping[Device, Ceilings], graphs: Graphs | None, config: PredictionConfig
+) -> TermLaw | Blend:
+    """The law that latencies of such rows are to be fitted to: of totals, and where there are graphs of operators, too."""
+    totals = TermLaw(latency_terms, ceilings, LEVELS, _nested(config))
+    return totals if graphs is None else Blend(OperatorLaw.of(table, graphs, ceilings, config.noise), totals, ceilings)
+
+
+def _nested(config: PredictionConfig) -> Law:
+    return Law(config.pooled_width, config.level_width, config.noise)
 
 
 def training_rows(frame: pd.DataFrame, config: PredictionConfig) -> pd.DataFrame:

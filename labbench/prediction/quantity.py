@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from labbench.prediction.batches import Batches
-from labbench.prediction.blend import Blend
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.conformal import Radius
 from labbench.prediction.elsewhere import Cells, Elsewhere
-from labbench.prediction.features import kind_of, with_shares
+from labbench.prediction.features import kind_of
 from labbench.prediction.residual import MANY_ROWS, Residual, folds_by_group
 from labbench.words import count
 
@@ -47,6 +46,9 @@ class Form(Protocol):
 
     def parts(self, design: Any, elsewhere: bool = False) -> np.ndarray:
         """What adds up to the prediction of each row, shape (n, p); as of other devices' configurations if ``elsewhere``."""
+
+    def shares(self, parts: np.ndarray) -> np.ndarray:
+        """What a residual learns from of them, shape (n, r)."""
 
     def few(self, frame: pd.DataFrame) -> np.ndarray:
         """Of training rows those of configurations with too few for a law of their own."""
@@ -77,6 +79,7 @@ QUESTION = ("architecture", "mode", "series", "seq_len", "image_size", "frames",
 CHUNK = 20_000  # rows predicted at a time, so that memory does not grow with the question
 LOUD = 1.5  # times the noise that a law is fitted with: it is fitted again with the scatter that was found
 MOST_NOISE = 0.5  # in the log
+TREE_FOLDS = 10  # trees are soon fitted, and the more they learn from, the nearer they are to those that learn from all
 MIN_FAMILIES = 3  # cross-fitting needs training families left when one is held out and one is scored
 
 
@@ -94,8 +97,8 @@ class Quantity:
     ----------
     name : str
         Column that holds the measured value.
-    law, near_law : Form
-        Fitted; for families that were never measured, and for others (of which a blend of laws has another weight).
+    law : Form
+        Fitted.
     far : Residual
         Corrects the law for families that were never measured, and knows how wrong it is there.
     near : Residual or None
@@ -112,7 +115,6 @@ class Quantity:
 
     name: str
     law: Any
-    near_law: Any
     far: Residual
     near: Residual | None
     groups: frozenset[str]
@@ -146,51 +148,37 @@ class Quantity:
         design, features = form.design(frame), form.features(frame)
         table = features.table(frame)
 
-        def folds(apart: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-            return list(folds_by_group(apart, config.inner_folds, config.seed))
-
-        def unseen(law: Form, apart: np.ndarray) -> list[tuple[Any, np.ndarray]]:
-            """Laws fitted without some groups, and the rows of these."""
-            return [(law.fit(design.take(train), y[train]), test) for train, test in folds(apart)]
-
-        def parts_of(laws: list[tuple[Any, np.ndarray]]) -> np.ndarray:
-            rows = np.concatenate([rows for _, rows in laws])
-            return np.concatenate([one.parts(design.take(rows)) for one, rows in laws])[np.argsort(rows)]
+        def unseen(law: Form, apart: np.ndarray) -> np.ndarray:
+            """Parts of all rows, by laws fitted without the row's group."""
+            folds = list(folds_by_group(apart, config.inner_folds, config.seed))
+            parts = [law.fit(design.take(train), y[train]).parts(design.take(test)) for train, test in folds]
+            return np.concatenate(parts)[np.argsort(np.concatenate([test for _, test in folds]))]
 
         families = unseen(form, groups)
-        scatter = typical(np.log(y / parts_of(families).sum(axis=1)), groups)
+        scatter = typical(np.log(y / families.sum(axis=1)), groups)
         if scatter > LOUD * config.noise:
             form = form.noisier(scatter)
             families = unseen(form, groups)
         law = form.fit(design, y)
 
-        def weighed(laws: list[tuple[Any, np.ndarray]], apart: np.ndarray) -> tuple[Any, list[tuple[Any, np.ndarray]]]:
-            """The law, and those that have not seen some groups, with the weight that these tell of."""
-            if not isinstance(law, Blend):
-                return law, laws
-            weight = law.best_weight(design, y, apart, laws)
-            return replace(law, weight=weight), [(replace(one, weight=weight), rows) for one, rows in laws]
-
-        law, families = weighed(families, groups)
         alike = [kind_of(frame).to_numpy(), *(name for name in QUESTION if name in frame)]
         asked = frame.groupby(alike, dropna=False, observed=True, sort=False).ngroup().to_numpy()
 
-        def residual(apart: np.ndarray, laws: list[tuple[Any, np.ndarray]]) -> Residual:
-            parts = parts_of(laws)
+        def residual(apart: np.ndarray, parts: np.ndarray) -> Residual:
             error = np.log(y / parts.sum(axis=1))
-            return Residual.fit(with_shares(table, parts), error, apart, folds(apart), config, asked)
+            folds = list(folds_by_group(apart, TREE_FOLDS, config.seed))
+            return Residual.fit(np.hstack([table, law.shares(parts)]), error, apart, folds, config, asked)
 
-        far, near, near_law = residual(groups, families), None, law
+        far, near = residual(groups, families), None
         if len(y) >= MANY_ROWS:
             names = frame["architecture"].to_numpy(str)
-            near_law, architectures = weighed(unseen(law, names), names)
-            near = residual(names, architectures)
+            near = residual(names, unseen(law, names))
         learnt = Cells.of(frame, table, law.parts(design, elsewhere=True), features)
         probes = everything[few].reset_index(drop=True)
         probed = Cells.of(probes, features.table(probes), law.parts(form.design(probes), elsewhere=True), features)
         elsewhere = Elsewhere.of(learnt, y, probed, measured[few], config.seed)
-        siblings = Batches.fit(frame, np.log(y / near_law.parts(design).sum(axis=1)))
-        return cls(name, law, near_law, far, near, frozenset(groups), features, elsewhere, siblings)
+        siblings = Batches.fit(frame, np.log(y / law.parts(design).sum(axis=1)))
+        return cls(name, law, far, near, frozenset(groups), features, elsewhere, siblings)
 
     def radius(self, level: float) -> Radius:
         """Half-width, in the log, of the typical interval that covers a new family with probability ``level``."""
@@ -229,25 +217,23 @@ class Quantity:
         # Cells with the same operators lie in one chunk, as far as they can: they share what is worked out about them.
         order = np.lexsort((frame["batch_size"].to_numpy(float), frame["model"].to_numpy(str)))
         chunks = [order[start : start + CHUNK] for start in range(0, max(len(order), 1), CHUNK)]
-        law, near = (one if ceilings is None else replace(one, ceilings=ceilings) for one in (self.law, self.near_law))
-        found = [self._predicted(law, near, frame.iloc[rows], corrected[rows], level, levels) for rows in chunks]
+        law = self.law if ceilings is None else replace(self.law, ceilings=ceilings)
+        found = [self._predicted(law, frame.iloc[rows], corrected[rows], level, levels) for rows in chunks]
         return pd.concat(found).reindex(frame.index)
 
     def _predicted(
-        self, form: Any, near: Any, frame: pd.DataFrame, corrected: np.ndarray, level: float, levels: Sequence[float]
+        self, form: Any, frame: pd.DataFrame, corrected: np.ndarray, level: float, levels: Sequence[float]
     ) -> pd.DataFrame:
         import pandas as pd
 
         design, table = form.design(frame), self.features.table(frame)
         known = frame["group"].isin(self.groups).to_numpy() & (self.near is not None)
-        parts = (near if known.all() else form).parts(design)
-        if known.any() and not known.all():
-            parts[known] = near.parts(design.take(np.flatnonzero(known)))
+        parts = form.parts(design)
         away = np.flatnonzero(~form.carries(frame) & self.elsewhere.answers(frame))
         if len(away):
             parts[away] = form.parts(design.take(away), elsewhere=True)
         law = parts.sum(axis=1)
-        seen = with_shares(table, parts)
+        seen = np.hstack([table, form.shares(parts)])
 
         def radii(of: Residual | Batches) -> list[float]:
             return [of.radius(level).value, *(of.radius(one).at(one) for one in levels)]
