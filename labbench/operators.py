@@ -409,7 +409,8 @@ def _lstm(
                 hidden, cell = (_unseen(watcher, cell, cell.shape) for _ in range(2))
                 watcher.note("_thnn_fused_lstm_cell", None, reads, {}, reads, [hidden, cell], hidden)
         given = _unseen(watcher, steps, (*steps.shape[:-1], directions * cell.shape[-1]))
-    return given, *(_unseen(watcher, given, one.shape) for one in state)
+    last_hidden, last_cell = (_unseen(watcher, given, one.shape) for one in state)
+    return given, last_hidden, last_cell
 
 
 def _unseen(watcher: Any, like: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
