@@ -5,6 +5,8 @@ STORE is what ``labbench run`` leaves on one machine, as idle as can be; made ne
     labbench run --config benchmarks/own_selection.json --store STORE
     python benchmarks/own_selection.py STORE
 
+``own_selection_others.json`` asks the same about fifteen other models.
+
 A pick is the option of the least predicted time an item (throughput) or a call of batch 1 (latency); what it gives away is told by
 what the options then measured. Learnt from is what was measured on a machine quiet enough, asked about is every option that ran.
 Beside it the best choice that is the same for all models, which the answers tell, and eager in fp32.

@@ -12,11 +12,10 @@ from labbench.prediction.blend import Blend, BlendDesign
 class Says:
     """A law that says what it is told of each row, in two parts; elsewhere twice that."""
 
-    factor: float = 1.0
     columns = 2
 
     def parts(self, design, elsewhere=False):
-        says = self.factor * design.says * (2.0 if elsewhere else 1.0)
+        says = design.says * (2.0 if elsewhere else 1.0)
         return np.column_stack([0.25 * says, 0.75 * says])
 
 

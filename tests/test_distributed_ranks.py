@@ -55,7 +55,6 @@ def test_what_is_left_running_would_be_seen() -> None:
     assert left_running() == []
 
 
-@pytest.mark.slow
 def test_a_process_that_has_ended_runs_no_more_though_nobody_has_fetched_it() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     seen = psutil.Process(child.pid)
@@ -68,6 +67,7 @@ def test_a_process_that_has_ended_runs_no_more_though_nobody_has_fetched_it() ->
     assert not runs(seen)
 
 
+@pytest.mark.slow
 def test_strategies_train_as_one_process_does_and_what_cannot_run_says_why() -> None:
     records = {one.cell.platform.runtime: one for one in measured.correctness(QUICK, 2, shape=SMALL)}
     assert list(records) == list(QUICK)

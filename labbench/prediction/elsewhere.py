@@ -19,6 +19,7 @@ import numpy as np
 
 from labbench.prediction.adaptation import Adaptation, Traits, graph_features
 from labbench.prediction.features import kind_of
+from labbench.prediction.law import shares
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,8 +77,8 @@ class Cells:
 
     def traits(self, reference: np.ndarray | None = None) -> Traits:
         """As the process sees them; ``reference``: statistics that set the scale, default: theirs."""
-        shares = self.parts / self.law[:, None]
-        return Traits(self.graph, graph_features(self.statistics, shares, reference), shares, self.levels)
+        of_parts = shares(self.parts)
+        return Traits(self.graph, graph_features(self.statistics, of_parts, reference), of_parts, self.levels)
 
 
 def levels(frame: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -25,7 +25,7 @@ import numpy as np
 
 from labbench.prediction.features import CALL_S, VERSIONED, Ceilings, Device, kind_of, limits
 from labbench.prediction.graphs import BACKWARD, TRAFFIC, exports, fuses
-from labbench.prediction.law import Key, fit_factors, labels, rows_of, shares
+from labbench.prediction.law import Key, fit_factors, labels, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -308,10 +308,6 @@ class OperatorLaw:
                 amount[block.column] += np.bincount(block.call[rows], scaled, len(asked))
             out[cells] = amount.T[calls][cell] * design.second[cells]
         return out
-
-    def shares(self, parts: np.ndarray) -> np.ndarray:
-        """What a residual learns from of the law's parts."""
-        return shares(parts)
 
     def features(self, frame: pd.DataFrame) -> OperatorFeatures:
         """What the residual is learnt from, of training rows."""

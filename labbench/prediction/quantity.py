@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 class Form(Protocol):
     """A law that can be fitted to rows of a prepared frame.
 
-    :class:`~labbench.prediction.law.TermLaw`, :class:`~labbench.prediction.operator_law.OperatorLaw` or the
-    :class:`~labbench.prediction.blend.Blend` of both.
+    :class:`~labbench.prediction.law.TermLaw`, or its :class:`~labbench.prediction.blend.Blend` with a law of operators.
     """
 
     def known(self, frame: pd.DataFrame) -> np.ndarray:
