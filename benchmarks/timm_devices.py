@@ -27,7 +27,7 @@ import pandas as pd
 from timm_models import results
 
 from labbench.prediction import Graphs, PredictionConfig
-from labbench.prediction.adaptation import Adaptation, Traits
+from labbench.prediction.adaptation import Traits
 from labbench.prediction.elsewhere import Cells, Elsewhere, levels
 from labbench.prediction.errors import mean_interval
 from labbench.prediction.features import Ceilings, Device
@@ -99,10 +99,6 @@ class Fitted:
         cells = Cells.of(asked, self.features.table(asked), parts, self.features)
         return self.elsewhere.traits(cells), np.log(asked["latency_s"].to_numpy(float) / cells.law)
 
-    def process(self, kind: str) -> Adaptation:
-        """Without probes."""
-        return self.elsewhere.process(kind)
-
 
 def read(folder: Path, graphs: Graphs) -> tuple[pd.DataFrame, dict[Device, Ceilings]]:
     """Results of inference, with labels of what they have in common, and the ceilings of their devices."""
@@ -131,14 +127,13 @@ def new_device(data: Data, device: str, seed: int) -> Iterator[pd.DataFrame]:
     table, where = data.table, place(data.table, seed)
     there, known = (table["device_name"] == device).to_numpy(), where > UNSEEN
     fitted = data.fit(~there & known, seed)
-    kind = table.loc[there, "kind"].iloc[0]
-    model = fitted.process(kind)
     rng = np.random.default_rng(seed)
     pooled = np.isin(where, rng.permutation(np.unique(where[known]))[:POOL])
     seen = set(table.loc[~there, "settings"])
     for configuration, rows in table[there].groupby("configuration"):
         pool = rows.index[pooled[rows.index]].to_numpy()
         asked = np.concatenate([pool, rng.permutation(rows.index[~known[rows.index]])[:POOL]])
+        model, others = fitted.elsewhere.process(*rows[["kind", "settings"]].iloc[0])
         traits, left_over = fitted.look(asked)
         chosen = model.choose(traits.take(slice(len(pool))), count=max(PROBES))[0]
         ways = {
@@ -151,7 +146,7 @@ def new_device(data: Data, device: str, seed: int) -> Iterator[pd.DataFrame]:
                     probes = order[:count]
                     adapted = model.learn(traits.take(probes), left_over[probes])
                     test = np.setdiff1d(np.arange(len(asked)), probes)
-                    found, truth = adapted.predict(traits.take(test)), left_over[test]
+                    found, truth = Elsewhere.forecast(adapted, traits.take(test), others), left_over[test]
                     offset = np.median(left_over[probes]) if count else 0.0
                     yield pd.DataFrame(
                         {
@@ -190,7 +185,8 @@ def new_configuration(data: Data, seed: int) -> Iterator[pd.DataFrame]:
         fitted = data.fit(~hidden, seed)
         test = np.flatnonzero(pool & hidden)
         traits, left_over = fitted.look(test)
-        found = fitted.process(one["kind"]).predict(traits)
+        model, others = fitted.elsewhere.process(one["kind"], one["settings"])
+        found = Elsewhere.forecast(model, traits, others)
         copies = []
         for other in elsewhere.itertuples():
             there = of[(of["device_name"] == other.device_name) & (of.index != other.Index)]

@@ -52,6 +52,23 @@ def test_chosen_probes_are_no_worse_than_random_ones(adapted):
     assert errors(model, new, left_over, order).mean() <= np.mean(random)
 
 
+def test_what_was_measured_of_a_graph_tells_of_it_elsewhere_though_the_process_did_not_learn_from_it():
+    traits, left_over, device = made()
+    own = np.random.default_rng(1).normal(0, 0.2, GRAPHS)  # what nothing known of a graph tells
+    left_over = left_over + own[traits.graph.astype(int)]
+    learnt = traits.graph.astype(int) < 20
+    hidden, siblings = ~learnt & (device == "c"), ~learnt & (device != "c")
+    model = Adaptation.fit(traits.take(learnt), left_over[learnt], ("device",))
+    without = model.predict(traits.take(hidden))
+    told = model.predict(traits.take(hidden), (traits.take(siblings), left_over[siblings]))
+    errors = [np.abs(one.mean - left_over[hidden]) for one in (without, told)]
+    assert errors[1].mean() < 0.5 * errors[0].mean()
+    assert np.median(told.reach(0.9)) < 0.8 * np.median(without.reach(0.9))
+    assert (errors[1] <= told.reach(0.9)).mean() >= 0.8
+    stranger = model.predict(traits.take(hidden), (traits.take(learnt), left_over[learnt]))
+    assert stranger.mean == pytest.approx(without.mean)  # other graphs' cells are not its own
+
+
 def test_intervals_hold_what_is_measured_on_devices_that_were_never_learnt_from():
     inside, wide = [], []
     for seed in range(12):

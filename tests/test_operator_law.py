@@ -350,6 +350,36 @@ def test_a_configuration_with_hardly_any_cells_leans_on_what_others_of_the_devic
     assert set(more["method"]) == {"law of operators and fitted roofline"}
 
 
+def test_a_device_measured_in_another_version_is_priced_with_what_that_says_of_it(old):
+    known = prepare(GRAPHS.fill(old)).assign(framework="torch 2.4")
+    there = prepare(GRAPHS.fill(elsewhere(NETWORKS, 2.0)))
+    form = OperatorLaw.of(known, GRAPHS, BOTH, 0.1)
+
+    def fitted(*parts):
+        rows = pd.concat(parts, ignore_index=True)
+        return form.fit(form.design(rows), rows["latency_s"].to_numpy(float))
+
+    asked = form.design(there.assign(framework="torch 2.4"))
+    alone, both = (
+        law.parts(asked).sum(axis=1) for law in (fitted(known), fitted(known, there.assign(framework="torch 2.2")))
+    )
+    assert np.median(both / alone) > 1.2
+
+
+def test_where_not_all_can_be_learnt_from_cells_with_the_settings_asked_about_come_first(old, monkeypatch):
+    monkeypatch.setattr("labbench.prediction.elsewhere.LEARNT", 20)
+    other = cells(NETWORKS, runtime="openvino")
+    rows = prepare(GRAPHS.fill(pd.concat([old, other], ignore_index=True))).assign(framework="torch 2.4")
+    rows["image_size"], rows["seq_len"] = 32, pd.NA  # a cell lacks the sizes that it has no use for
+    fitted = Predictor(PredictionConfig(residual="none")).fit_rows(rows, BOTH, GRAPHS).quantities["latency_s"].elsewhere
+    assert len(set(fitted.learnt[0].graph)) == len(NETWORKS)
+    (settings,) = {one for one in fitted.learnt[0].levels["settings"] if "openvino" in one}
+    model, others = fitted.process("cpu", settings)
+    assert (len(model.traits), len(others[0])) == (20, len(rows) - 20)
+    assert set(model.traits.levels["settings"]) == {settings}
+    assert len(set(model.traits.graph)) == min(20, len(NETWORKS))
+
+
 def test_devices_that_nothing_is_known_of_are_no_ground_to_answer_for_others(old):
     unknown = {MACHINE: Ceilings.of(None, "cpu"), NEW: BOTH[NEW]}
     found = errors(old, [], elsewhere(["a48"], 1.3), unknown)[1]

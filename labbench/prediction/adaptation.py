@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from labbench.prediction.law import rows_of
+
 PARTS = ("offset", "shares", "near", "same")
 ALL = "all"  # the level at which all cells have one label
 # Centres of the priors of standard deviations, in the log, and the priors' own spread in the log of a variance.
@@ -105,14 +107,13 @@ class Forecast:
 
     Attributes
     ----------
-    mean, sd : array, shape (n,)
-    freedom : float
-        Degrees of freedom.
+    mean, sd, freedom : array, shape (n,)
+        ``freedom``: degrees of it.
     """
 
     mean: np.ndarray
     sd: np.ndarray
-    freedom: float
+    freedom: np.ndarray
 
     def reach(self, level: float) -> np.ndarray:
         """Half-width of the interval that holds the measurement with probability ``level``, in the log."""
@@ -195,21 +196,46 @@ class Adaptation:
             self, probes=self.probes.with_rows(traits), left_over=np.concatenate([self.left_over, left_over])
         )
 
-    def predict(self, traits: Traits) -> Forecast:
-        """What the law leaves over of some cells."""
-        count = len(self.probes)
-        everything = self.probes.with_rows(traits)
+    def predict(self, traits: Traits, siblings: tuple[Traits, np.ndarray] | None = None) -> Forecast:
+        """What the law leaves over of some cells.
+
+        Parameters
+        ----------
+        traits : Traits
+        siblings : (Traits, array), optional
+            Measured cells of the same graphs that were not learnt from, and what the law left over of them: each graph's own tell
+            of that graph.
+        """
+        if siblings is None or not len(siblings[0]):
+            siblings, groups = (traits.take(slice(0, 0)), np.empty(0)), [(np.arange(0), np.arange(len(traits)))]
+        else:
+            asked_of = rows_of(traits.graph.tolist())
+            groups = [(np.flatnonzero(siblings[0].graph == name), np.array(rows)) for name, rows in asked_of.items()]
+        known = self.probes.with_rows(siblings[0])
+        left_over = np.concatenate([self.left_over, siblings[1]])
+        everything = known.with_rows(traits)
         gain = self._gain(everything)
-        mean = gain.T @ self.whitened
-        own = _variance(self.variances, traits) - (gain[:, count:] ** 2).sum(axis=0)
-        widths = self._widths(everything)
+        mean, sd, freedom = gain.T @ self.whitened, np.empty(len(traits)), np.empty(len(traits))
+        surprise, shift = left_over - mean[: len(known)], np.empty(len(traits))
+        for own, asked in groups:
+            told = np.concatenate([np.arange(len(self.probes)), len(self.probes) + own])
+            here = np.concatenate([told, len(known) + asked])
+            shift[asked], sd[asked] = self._told(everything.take(here), gain[:, here], surprise[told])
+            freedom[asked] = FREEDOM + len(told)
+        return Forecast(mean[len(known) :] + shift, sd, freedom)
+
+    def _told(self, traits: Traits, gain: np.ndarray, surprise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the first cells, whose surprise is known, tell of the others: the shift of each and its standard deviation."""
+        count = len(surprise)
+        known, asked = traits.take(slice(0, count)), traits.take(slice(count, None))
+        own = _variance(self.variances, asked) - (gain[:, count:] ** 2).sum(axis=0)
+        widths = self._widths(traits)
+        alone = self._departure_variance(asked)
         if not count:
-            wide = np.mean(np.square(widths)) * np.diag(self._departure(traits, traits)) if len(traits) else 0.0
-            return Forecast(mean, np.sqrt(np.maximum(own + wide, 0) + self.noise), FREEDOM)
-        beside = _covariance(self.variances, self.probes, everything) - gain[:, :count].T @ gain
-        departure = self._departure(self.probes, everything)
-        alone = self._departure_variance(traits)
-        surprise = self.left_over - mean[:count]
+            wide = np.mean(np.square(widths)) * alone
+            return np.zeros(len(asked)), np.sqrt(np.maximum(own + wide, 0) + self.noise)
+        beside = _covariance(self.variances, known, traits) - gain[:, :count].T @ gain
+        departure = self._departure(known, traits)
         found = [
             _condition(beside + width**2 * departure, own + width**2 * alone, surprise, self.noise) for width in widths
         ]
@@ -218,7 +244,7 @@ class Adaptation:
         weight /= weight.sum()
         shifts, spreads = np.array([one.shift for one in found]), np.array([one.variance for one in found])
         shift = weight @ shifts
-        return Forecast(mean[count:] + shift, np.sqrt(weight @ (spreads + (shifts - shift) ** 2)), FREEDOM + count)
+        return shift, np.sqrt(weight @ (spreads + (shifts - shift) ** 2))
 
     def choose(
         self,

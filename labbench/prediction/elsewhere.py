@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labbench.prediction.adaptation import Adaptation, Traits, graph_features
+from labbench.prediction.adaptation import Adaptation, Forecast, Traits, graph_features
 from labbench.prediction.features import kind_of
-from labbench.prediction.law import shares
+from labbench.prediction.law import rows_of, shares
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ LEARNT = 2000  # cells of a kind of device that the process learns from: seconds
 DEPARTING = ("device", "settings")
 # From here on, in the log, a device's ceilings are no guide (a factor of 4.5, three times the widest departure): its probes are.
 FAR_OFF = 1.5
-AT_A_TIME = 5000  # cells: what is held for them stays within some hundred megabytes
+AT_A_TIME = 2000  # cells: what is held for them, and for others of their graphs, stays within some hundred megabytes
 SETTINGS = ("runtime", "precision", "mode", "series")
 SIZES = ("image_size", "seq_len", "frames", "audio_s")
 
@@ -107,19 +107,16 @@ class Elsewhere:
     probes: tuple[Cells, np.ndarray]
     shift: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
-    _processes: dict[str, Adaptation] = field(default_factory=dict, repr=False, compare=False)
+    _processes: dict[bytes, Adaptation] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, learnt: Cells, measured: np.ndarray, probes: Cells, probed: np.ndarray, seed: int = 0) -> Elsewhere:
         """From cells and what was measured of them; nothing is fitted before something is asked."""
-        rng, kinds = np.random.default_rng(seed), learnt.levels["kind"]
-        of_kind = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
-        some = np.sort(np.concatenate([rows[_each_in_turn(learnt.graph[rows], rng)[:LEARNT]] for rows in of_kind]))
-        learnt, measured = learnt.take(some), measured[some]
         left_over, device = np.log(probed / probes.law), probes.levels["device"]
         medians = {str(name): float(np.median(left_over[device == name])) for name in np.unique(device)}
         shift = {name: value for name, value in medians.items() if abs(value) > FAR_OFF}
-        return cls((learnt, np.log(measured / learnt.law)), (probes, left_over - _shift(shift, device)), shift, seed)
+        probed = left_over - _shift(shift, device)
+        return cls((learnt, np.log(measured / learnt.law)), (probes, probed), shift, seed)
 
     def answers(self, frame: pd.DataFrame) -> np.ndarray:
         """Of which rows the kind of device was measured."""
@@ -129,36 +126,52 @@ class Elsewhere:
         """As the process sees them, on the scale of what it learnt from."""
         return cells.traits(self.learnt[0].statistics)
 
-    def process(self, kind: str) -> Adaptation:
-        """Of a kind of device, without probes; fitted when it is first asked for."""
-        if kind not in self._processes:
-            self._processes[kind] = Adaptation.fit(*self._of_kind(self.learnt, kind), DEPARTING, seed=self.seed)
-        return self._processes[kind]
+    def process(self, kind: str, settings: str) -> tuple[Adaptation, tuple[Traits, np.ndarray]]:
+        """Of a kind of device without probes, fitted when it is first asked for, and the cells that it did not learn from.
+
+        Of more than ``LEARNT`` cells it learns first from those with the settings that are asked about.
+        """
+        cells, rng = self.learnt[0], np.random.default_rng(self.seed)
+        here, like = cells.levels["kind"] == kind, cells.levels["settings"] == settings
+        first, then = np.flatnonzero(here & like), np.flatnonzero(here & ~like)
+        of_kind = np.concatenate([some[_each_in_turn(cells.graph[some], rng)] for some in (first, then)])
+        rows = np.sort(of_kind[:LEARNT])
+        if rows.tobytes() not in self._processes:
+            told, left_over = self._some(self.learnt, rows)
+            self._processes[rows.tobytes()] = Adaptation.fit(told, left_over, DEPARTING, seed=self.seed)
+        return self._processes[rows.tobytes()], self._some(self.learnt, of_kind[LEARNT:])
 
     def predict(self, cells: Cells, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of each cell the expected ``log(measured / law)``, half-widths of its intervals, and how many probes its device had.
 
         Their shapes are (n,), (n, levels) and (n,).
         """
-        traits, device = self.traits(cells), cells.levels["device"]
+        device, kinds = cells.levels["device"], self.probes[0].levels["kind"]
         mean, reach = np.zeros(len(cells)), np.zeros((len(cells), len(levels)))
-        for kind in np.unique(cells.levels["kind"]):
-            model = self.process(str(kind)).learn(*self._of_kind(self.probes, str(kind)))
-            there = np.flatnonzero(cells.levels["kind"] == kind)
+        named = zip(cells.levels["kind"].tolist(), cells.levels["settings"].tolist(), strict=True)
+        for (kind, settings), rows_there in rows_of(named).items():
+            model, others = self.process(kind, settings)
+            model = model.learn(*self._some(self.probes, np.flatnonzero(kinds == kind)))
+            there = np.array(rows_there)[np.argsort(cells.graph[rows_there], kind="stable")]
             for rows in np.split(there, range(AT_A_TIME, len(there), AT_A_TIME)):
-                found = model.predict(traits.take(rows))
+                found = self.forecast(model, self.traits(cells.take(rows)), others)
                 mean[rows], reach[rows] = found.mean, np.column_stack([found.reach(level) for level in levels])
         names, counts = np.unique(self.probes[0].levels["device"], return_counts=True)
         probes = dict(zip(names.tolist(), counts.tolist(), strict=True))
         return mean + _shift(self.shift, device), reach, np.array([probes.get(name, 0) for name in device.tolist()])
 
-    def _of_kind(self, cells: tuple[Cells, np.ndarray], kind: str) -> tuple[Traits, np.ndarray]:
-        rows = np.flatnonzero(cells[0].levels["kind"] == kind)
+    @staticmethod
+    def forecast(model: Adaptation, traits: Traits, others: tuple[Traits, np.ndarray]) -> Forecast:
+        """What the process says of some cells, and of their graphs those of the others that measured them."""
+        same = np.isin(others[0].graph, traits.graph)
+        return model.predict(traits, (others[0].take(same), others[1][same]))
+
+    def _some(self, cells: tuple[Cells, np.ndarray], rows: np.ndarray) -> tuple[Traits, np.ndarray]:
         return self.traits(cells[0].take(rows)), cells[1][rows]
 
 
 def _text(frame: pd.DataFrame, *names: str) -> pd.Series:
-    columns = [frame[name].astype("str") for name in names if name in frame]
+    columns = [frame[name].astype("str").fillna("") for name in names if name in frame]  # else what lacks one is alike
     return columns[0].str.cat(columns[1:], sep=" ") if len(columns) > 1 else columns[0]
 
 

@@ -10,7 +10,8 @@ sizes that fill no tile. As in :mod:`labbench.prediction.law` the factors are fi
 positive, and one that the data do not speak about stays where configurations like it have it. Configurations are pooled by how
 they execute (device type, fusing or not, exported or not): each is fitted, the fits are averaged by how much each knows of a
 coefficient, and each is fitted again about that mean (empirical Bayes, two rounds). A device that was never measured is priced by
-the mean of those that differ from it the least: in the device alone, or in the version, too.
+the mean of those that differ from it the least: in the device alone, or in the version, too; one that was measured in other
+versions by the mean that these are a part of.
 """
 
 from __future__ import annotations
@@ -106,6 +107,8 @@ class Design:
         Names of each cell's law and of the pool that it belongs to.
     kin : list of tuple of tuple
         Names of the laws between, fine to coarse: of configurations that differ in the device alone, and in the version, too.
+    devices : list of tuple
+        Machine and device of each cell.
     """
 
     blocks: list[Block]
@@ -114,6 +117,7 @@ class Design:
     configurations: list[Key]
     pools: list[Key]
     kin: list[tuple[Key, ...]]
+    devices: list[Key]
 
     def __len__(self) -> int:
         return len(self.call)
@@ -121,9 +125,8 @@ class Design:
     def take(self, rows: np.ndarray | Sequence[int]) -> Design:
         """Some of the cells, in the order asked for."""
         rows = np.asarray(rows, int)
-        configurations, pools = ([names[row] for row in rows] for names in (self.configurations, self.pools))
-        kin = [self.kin[row] for row in rows]
-        return Design(self.blocks, self.call[rows], self.second[rows], configurations, pools, kin)
+        names = ([of[row] for row in rows] for of in (self.configurations, self.pools, self.kin, self.devices))
+        return Design(self.blocks, self.call[rows], self.second[rows], *names)
 
     def contributions(self, coefficients: int) -> tuple[Any, np.ndarray, np.ndarray]:
         """Of all cells: factors (sparse, shape (contributions, coefficients)), cost at the ceiling in seconds, and the cell."""
@@ -162,6 +165,8 @@ class OperatorLaw:
         Of operators that were learnt from.
     log_factors : dict
         Name of a configuration or pool to its log factors.
+    measured_on : dict
+        Name of a law between to the devices that it knows.
     """
 
     graphs: Graphs
@@ -171,6 +176,7 @@ class OperatorLaw:
     coefficients: dict[Coefficient, float] = field(default_factory=dict, repr=False)
     kinds: tuple[str, ...] = ()
     log_factors: dict[Key, np.ndarray] = field(default_factory=dict, repr=False)
+    measured_on: dict[Key, set[Key]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, frame: pd.DataFrame, graphs: Graphs, ceilings: Mapping[Device, Ceilings], noise: float) -> OperatorLaw:
@@ -218,6 +224,7 @@ class OperatorLaw:
             labels(frame, VERSIONED),
             list(zip(kind_of(frame), fuses(frame), exports(frame), strict=True)),
             list(zip(*(labels(frame.assign(device=kind_of(frame)), names) for names in KIN), strict=True)),
+            labels(frame, ("machine_id", "device")),
         )
 
     def fit(self, design: Design, target: np.ndarray) -> OperatorLaw:
@@ -233,6 +240,7 @@ class OperatorLaw:
 
         width = np.array(list(self.coefficients.values()))
         fitted: dict[Key, np.ndarray] = {}
+        measured_on: dict[Key, set[Key]] = {}
         many = sum(len(block.amount) for block in design.blocks) > MANY_CONTRIBUTIONS
         workers = Parallel(n_jobs=-1 if many else 1, max_nbytes=None)
         for pool, members in rows_of(design.pools).items():
@@ -252,13 +260,15 @@ class OperatorLaw:
                 spread = self.pooling * width
             fitted |= start | {pool: centre}
             chains = [(*design.kin[rows[0]], pool) for rows in cells.values()]
+            devices = [design.devices[rows[0]] for rows in cells.values()]
             for level in reversed(range(len(KIN))):  # coarse to fine: the finer, the more alike
                 spread = spread / 2
                 for name, like in rows_of([chain[level] for chain in chains]).items():
                     factors, knows = [list(start.values())[i] for i in like], [known[i] for i in like]
                     outer = fitted[chains[like[0]][level + 1]]
                     fitted[name] = _averaged(factors, knows, outer, 2 * spread, spread)
-        return replace(self, log_factors=fitted)
+                    measured_on[name] = {devices[i] for i in like}
+        return replace(self, log_factors=fitted, measured_on=measured_on)
 
     def noisier(self, noise: float) -> OperatorLaw:
         """The same that takes errors of such a scale, in the log, for noise."""
@@ -292,9 +302,11 @@ class OperatorLaw:
         Cells of a configuration that was not fitted, and all of them if ``elsewhere``, are priced as configurations like theirs
         are, those of a pool that was not fitted at the ceilings.
         """
-        places = zip(design.configurations, design.kin, design.pools, strict=True)
-        names = [(*kin, pool) if elsewhere else (own, *kin, pool) for own, kin, pool in places]
-        laws = [next((name for name in among if name in self.log_factors), ()) for among in names]
+        places = zip(design.configurations, design.kin, design.pools, design.devices, strict=True)
+        laws = [
+            own if own in self.log_factors and not elsewhere else self._nearest(kin, pool, device)
+            for own, kin, pool, device in places
+        ]
         out = np.zeros((len(design), self.columns))
         for name, cells in rows_of(laws).items():
             theta = self.log_factors.get(name, np.zeros(len(self.coefficients))).astype(np.float32)
@@ -308,6 +320,11 @@ class OperatorLaw:
                 amount[block.column] += np.bincount(block.call[rows], scaled, len(asked))
             out[cells] = amount.T[calls][cell] * design.second[cells]
         return out
+
+    def _nearest(self, kin: Sequence[Key], pool: Key, device: Key) -> Key:
+        """The finest law between that knows the device, else the finest there is."""
+        own = (name for name in kin if device in self.measured_on.get(name, ()))
+        return next(own, next((name for name in (*kin, pool) if name in self.log_factors), ()))
 
     def features(self, frame: pd.DataFrame) -> OperatorFeatures:
         """What the residual is learnt from, of training rows."""
