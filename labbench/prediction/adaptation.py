@@ -31,7 +31,7 @@ from labbench.prediction.law import rows_of
 PARTS = ("offset", "shares", "near", "same")
 ALL = "all"  # the level at which all cells have one label
 # Centres of the priors of standard deviations, in the log, and the priors' own spread in the log of a variance.
-PRIOR_SD = {"offset": 0.05, "shares": 0.1, "near": 0.05, "same": 0.03}
+PRIOR_SD = {"offset": 0.1, "shares": 0.1, "near": 0.05, "same": 0.03}
 NOISE_SD = 0.02
 PRIOR_SPREAD = 1.5
 LENGTH = 0.6  # of the Matérn covariance; :func:`graph_features` is scaled for it

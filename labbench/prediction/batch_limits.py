@@ -51,6 +51,7 @@ SCATTERS = np.geomspace(0.03, 0.6, 40)  # in the log, that are tried
 FIRST = 0.2  # where ``r`` of a batch that nobody tried to exceed begins, and the scatter
 ROUNDS = 2
 MOST_RATIO = 6.0  # in the log: no feature tells more of how small a part is
+SOME_FEATURES = 0.4  # that each split of the forest looks at
 LEAST_MODELS = 10
 
 
@@ -198,10 +199,10 @@ class BatchLimits:
         unseen, scatter = np.zeros(len(frame)), FIRST
         for _ in range(ROUNDS):
             for train, test in folds:
-                unseen[test] = grown(seen[train], filled[train], config.seed).predict(seen[test])
+                unseen[test] = grown(seen[train], filled[train], config.seed, some=SOME_FEATURES).predict(seen[test])
             scatter = _most_likely_scatter(unseen, low, high)
             filled = _expected(unseen, scatter, low, high)
-        return cls(graphs, features, grown(seen, filled, config.seed), scatter, stops)
+        return cls(graphs, features, grown(seen, filled, config.seed, some=SOME_FEATURES), scatter, stops)
 
     def predict(self, frame: pd.DataFrame, memory_bytes: np.ndarray | float, level: float = 0.9) -> pd.DataFrame:
         """The largest batch of each row.

@@ -73,12 +73,14 @@ class Features(Protocol):
         """Shape (n, q)."""
 
 
+Folds = Sequence[tuple[np.ndarray, np.ndarray]]  # rows to learn from, and rows to be told
+
 # cells on devices of one kind that agree in these err alike, as options of one question
 QUESTION = ("architecture", "mode", "series", "seq_len", "image_size", "frames", "audio_s")
 CHUNK = 20_000  # rows predicted at a time, so that memory does not grow with the question
 LOUD = 1.5  # times the noise that a law is fitted with: it is fitted again with the scatter that was found
 MOST_NOISE = 0.5  # in the log
-TREE_FOLDS = 10  # trees are soon fitted, and the more they learn from, the nearer they are to those that learn from all
+NEAR_FOLDS = 5  # by architecture: of models whose families are known enough is learnt without a fifth of them
 MIN_FAMILIES = 3  # cross-fitting needs training families left when one is held out and one is scored
 
 
@@ -147,31 +149,31 @@ class Quantity:
         design, features = form.design(frame), form.features(frame)
         table = features.table(frame)
 
-        def unseen(law: Form, apart: np.ndarray) -> np.ndarray:
-            """Parts of all rows, by laws fitted without the row's group."""
-            folds = list(folds_by_group(apart, config.inner_folds, config.seed))
+        def unseen(law: Form, folds: Folds) -> np.ndarray:
+            """Parts of all rows, by laws fitted without the row's fold."""
             parts = [law.fit(design.take(train), y[train]).parts(design.take(test)) for train, test in folds]
             return np.concatenate(parts)[np.argsort(np.concatenate([test for _, test in folds]))]
 
-        families = unseen(form, groups)
+        by_family = list(folds_by_group(groups, config.inner_folds, config.seed))
+        families = unseen(form, by_family)
         scatter = typical(np.log(y / families.sum(axis=1)), groups)
         if scatter > LOUD * config.noise:
             form = form.noisier(scatter)
-            families = unseen(form, groups)
+            families = unseen(form, by_family)
         law = form.fit(design, y)
 
         alike = [kind_of(frame).to_numpy(), *(name for name in QUESTION if name in frame)]
         asked = frame.groupby(alike, dropna=False, observed=True, sort=False).ngroup().to_numpy()
 
-        def residual(apart: np.ndarray, parts: np.ndarray) -> Residual:
+        def residual(apart: np.ndarray, parts: np.ndarray, folds: Folds) -> Residual:
             error = np.log(y / parts.sum(axis=1))
-            folds = list(folds_by_group(apart, TREE_FOLDS, config.seed))
             return Residual.fit(np.hstack([table, law.shares(parts)]), error, apart, folds, config, asked)
 
-        far, near = residual(groups, families), None
+        far, near = residual(groups, families, by_family), None
         if len(y) >= MANY_ROWS:
             names = frame["architecture"].to_numpy(str)
-            near = residual(names, unseen(law, names))
+            by_name = list(folds_by_group(names, NEAR_FOLDS, config.seed))
+            near = residual(names, unseen(law, by_name), by_name)
         learnt = Cells.of(frame, table, law.parts(design, elsewhere=True), features)
         probes = everything[few].reset_index(drop=True)
         probed = Cells.of(probes, features.table(probes), law.parts(form.design(probes), elsewhere=True), features)

@@ -18,7 +18,7 @@ from labbench.prediction.conformal import Radius, radius
 
 MAX_CORRECTION = 0.7  # of the residual in the log (a factor of 2): trees know nothing beyond what they saw
 MANY_ROWS = 2000  # from here on forests, and intervals as wide as each cell's own error is expected to be
-TREES, LEAST_ROWS, SOME_FEATURES = 150, 2, 0.4  # of the forest that corrects; each split looks at some of the features
+TREES, LEAST_ROWS, SOME_FEATURES = 150, 2, 0.25  # of the forest that corrects; each split looks at some of the features
 SCALE_TREES, SCALE_LEAST_ROWS = 100, 20  # of the forest that foretells the size of an error
 MIN_QUESTIONS = 5  # of which common errors are told
 MOST_SHARED = 0.98  # no errors are quite the same
@@ -194,11 +194,18 @@ def _sized(features: np.ndarray, error: np.ndarray, config: PredictionConfig) ->
     return grown(features, np.minimum(error, MAX_CORRECTION), config.seed, SCALE_TREES, SCALE_LEAST_ROWS)
 
 
-def grown(features: np.ndarray, target: np.ndarray, seed: int, trees: int = TREES, leaf: int = LEAST_ROWS) -> Any:
-    """A forest of extremely randomized trees, fitted."""
+def grown(
+    features: np.ndarray,
+    target: np.ndarray,
+    seed: int,
+    trees: int = TREES,
+    leaf: int = LEAST_ROWS,
+    some: float = SOME_FEATURES,
+) -> Any:
+    """A forest of extremely randomized trees, fitted; ``some``: share of the features that each split looks at."""
     from sklearn.ensemble import ExtraTreesRegressor
 
-    model = ExtraTreesRegressor(trees, min_samples_leaf=leaf, max_features=SOME_FEATURES, random_state=seed, n_jobs=-1)
+    model = ExtraTreesRegressor(trees, min_samples_leaf=leaf, max_features=some, random_state=seed, n_jobs=-1)
     return _fitted(model, features.astype(np.float32), target)
 
 
