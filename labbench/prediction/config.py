@@ -21,7 +21,9 @@ class PredictionConfig(Frozen):
     ignore: list[NoiseVerdict] = Field(["unstable"], description="noise verdicts of series that are not learnt from")
     residual: Literal["boosting", "none"] = Field("boosting", description="what corrects the fitted roofline")
     inner_folds: int = Field(
-        10, ge=2, description="folds by family that cross-fit the roofline inside the training part"
+        5,
+        ge=2,
+        description="folds by family that cross-fit the roofline inside the training part, of fewer than 2,000 cells",
     )
     noise: float = Field(0.1, gt=0, description="scatter about the roofline, log units, below which it is not fitted")
     pooled_width: float = Field(2.0, gt=0, description="prior s.d. of log coefficients about the machine's ceilings")

@@ -80,6 +80,7 @@ QUESTION = ("architecture", "mode", "series", "seq_len", "image_size", "frames",
 CHUNK = 20_000  # rows predicted at a time, so that memory does not grow with the question
 LOUD = 1.5  # times the noise that a law is fitted with: it is fitted again with the scatter that was found
 MOST_NOISE = 0.5  # in the log
+TREE_FOLDS = 10  # by family: the more a fold learns from, the nearer it is to what learns from all
 NEAR_FOLDS = 5  # by architecture: of models whose families are known enough is learnt without a fifth of them
 MIN_FAMILIES = 3  # cross-fitting needs training families left when one is held out and one is scored
 
@@ -154,12 +155,14 @@ class Quantity:
             parts = [law.fit(design.take(train), y[train]).parts(design.take(test)) for train, test in folds]
             return np.concatenate(parts)[np.argsort(np.concatenate([test for _, test in folds]))]
 
-        by_family = list(folds_by_group(groups, config.inner_folds, config.seed))
-        families = unseen(form, by_family)
+        by_family = list(folds_by_group(groups, TREE_FOLDS, config.seed))
+        many = len(y) >= MANY_ROWS
+        of_laws = by_family if many else list(folds_by_group(groups, config.inner_folds, config.seed))
+        families = unseen(form, of_laws)
         scatter = typical(np.log(y / families.sum(axis=1)), groups)
         if scatter > LOUD * config.noise:
             form = form.noisier(scatter)
-            families = unseen(form, by_family)
+            families = unseen(form, of_laws)
         law = form.fit(design, y)
 
         alike = [kind_of(frame).to_numpy(), *(name for name in QUESTION if name in frame)]
@@ -170,7 +173,7 @@ class Quantity:
             return Residual.fit(np.hstack([table, law.shares(parts)]), error, apart, folds, config, asked)
 
         far, near = residual(groups, families, by_family), None
-        if len(y) >= MANY_ROWS:
+        if many:
             names = frame["architecture"].to_numpy(str)
             by_name = list(folds_by_group(names, NEAR_FOLDS, config.seed))
             near = residual(names, unseen(law, by_name), by_name)
