@@ -35,7 +35,7 @@ class Residual:
         Predicts ``log(measured / law)``; None where it did not help out of fold.
     weight : float
         In 0..1: least-squares weight of the model, found on out-of-fold predictions (stacking, Wolpert 1992);
-        0 where the gain is within its standard error.
+        0 where the rows are few and the gain is within its standard error.
     scale : regressor or None
         Predicts the absolute error; None where the rows are too few to tell one cell's from another's.
     scores, groups : array, shape (rows,)
@@ -87,7 +87,8 @@ class Residual:
             for train, test in folds:
                 learnt[test] = _correction(learn(features[train], _bounded(error[train]), config), features[test])
             weight = float(np.clip(learnt @ error / max(float(learnt @ learnt), 1e-12), 0.0, 1.0))
-            weight = weight if helps(error, error - weight * learnt, groups) else 0.0
+            if not many:  # few groups agree by chance: the simpler model unless the other is clearly better
+                weight = weight if helps(error, error - weight * learnt, groups) else 0.0
             if weight > 0:
                 model = learn(features, _bounded(error), config)
         signed = error - weight * learnt
