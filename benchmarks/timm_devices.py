@@ -146,7 +146,7 @@ def new_device(data: Data, device: str, seed: int) -> Iterator[pd.DataFrame]:
                     probes = order[:count]
                     adapted = model.learn(traits.take(probes), left_over[probes])
                     test = np.setdiff1d(np.arange(len(asked)), probes)
-                    found, truth = Elsewhere.forecast(adapted, traits.take(test), others), left_over[test]
+                    found, truth = adapted.predict(traits.take(test), others), left_over[test]
                     offset = np.median(left_over[probes]) if count else 0.0
                     yield pd.DataFrame(
                         {
@@ -186,7 +186,7 @@ def new_configuration(data: Data, seed: int) -> Iterator[pd.DataFrame]:
         test = np.flatnonzero(pool & hidden)
         traits, left_over = fitted.look(test)
         model, others = fitted.elsewhere.process(one["kind"], one["settings"])
-        found = Elsewhere.forecast(model, traits, others)
+        found = model.predict(traits, others)
         copies = []
         for other in elsewhere.itertuples():
             there = of[(of["device_name"] == other.device_name) & (of.index != other.Index)]

@@ -203,16 +203,18 @@ class Adaptation:
         ----------
         traits : Traits
         siblings : (Traits, array), optional
-            Measured cells of the same graphs that were not learnt from, and what the law left over of them: each graph's own tell
+            Measured cells that were not learnt from, and what the law left over of them: those of a graph that is asked about tell
             of that graph.
         """
-        if siblings is None or not len(siblings[0]):
-            siblings, groups = (traits.take(slice(0, 0)), np.empty(0)), [(np.arange(0), np.arange(len(traits)))]
-        else:
+        others, left_over = (traits.take(slice(0, 0)), np.empty(0)) if siblings is None else siblings
+        same = np.isin(others.graph, traits.graph)
+        others, left_over = others.take(same), left_over[same]
+        groups = [(np.arange(0), np.arange(len(traits)))]
+        if len(others):
             asked_of = rows_of(traits.graph.tolist())
-            groups = [(np.flatnonzero(siblings[0].graph == name), np.array(rows)) for name, rows in asked_of.items()]
-        known = self.probes.with_rows(siblings[0])
-        left_over = np.concatenate([self.left_over, siblings[1]])
+            groups = [(np.flatnonzero(others.graph == name), np.array(rows)) for name, rows in asked_of.items()]
+        known = self.probes.with_rows(others)
+        left_over = np.concatenate([self.left_over, left_over])
         everything = known.with_rows(traits)
         gain = self._gain(everything)
         mean, sd, freedom = gain.T @ self.whitened, np.empty(len(traits)), np.empty(len(traits))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labbench.prediction.adaptation import Adaptation, Forecast, Traits, graph_features
+from labbench.prediction.adaptation import Adaptation, Traits, graph_features
 from labbench.prediction.features import kind_of
 from labbench.prediction.law import rows_of, shares
 
@@ -154,17 +154,11 @@ class Elsewhere:
             model = model.learn(*self._some(self.probes, np.flatnonzero(kinds == kind)))
             there = np.array(rows_there)[np.argsort(cells.graph[rows_there], kind="stable")]
             for rows in np.split(there, range(AT_A_TIME, len(there), AT_A_TIME)):
-                found = self.forecast(model, self.traits(cells.take(rows)), others)
+                found = model.predict(self.traits(cells.take(rows)), others)
                 mean[rows], reach[rows] = found.mean, np.column_stack([found.reach(level) for level in levels])
         names, counts = np.unique(self.probes[0].levels["device"], return_counts=True)
         probes = dict(zip(names.tolist(), counts.tolist(), strict=True))
         return mean + _shift(self.shift, device), reach, np.array([probes.get(name, 0) for name in device.tolist()])
-
-    @staticmethod
-    def forecast(model: Adaptation, traits: Traits, others: tuple[Traits, np.ndarray]) -> Forecast:
-        """What the process says of some cells, and of their graphs those of the others that measured them."""
-        same = np.isin(others[0].graph, traits.graph)
-        return model.predict(traits, (others[0].take(same), others[1][same]))
 
     def _some(self, cells: tuple[Cells, np.ndarray], rows: np.ndarray) -> tuple[Traits, np.ndarray]:
         return self.traits(cells[0].take(rows)), cells[1][rows]

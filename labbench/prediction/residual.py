@@ -87,8 +87,8 @@ class Residual:
             for train, test in folds:
                 learnt[test] = _correction(learn(features[train], _bounded(error[train]), config), features[test])
             weight = float(np.clip(learnt @ error / max(float(learnt @ learnt), 1e-12), 0.0, 1.0))
-            if not many:  # few groups agree by chance: the simpler model unless the other is clearly better
-                weight = weight if helps(error, error - weight * learnt, groups) else 0.0
+            if not many and not helps(error, error - weight * learnt, groups):  # few groups agree by chance
+                weight = 0.0
             if weight > 0:
                 model = learn(features, _bounded(error), config)
         signed = error - weight * learnt
