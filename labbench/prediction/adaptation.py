@@ -9,10 +9,10 @@
 - levels, of the caller's choice: all cells, the kind of device, the device, its settings, ..., the configuration itself.
 
 The variances maximize the marginal likelihood under log-normal priors. Two or three devices cannot tell how far the next one
-departs, so several widths are kept for a device (or settings) that was never learnt from, and the evidence of the first cells
-measured there (*probes*) weighs them. Probes are few: each is drawn to within ``CLIP`` of its own leave-one-out prediction, so
-that one odd model does not spoil the others, and their scatter scales the interval as that of a sample from a normal distribution
-of unknown variance would (Student's t).
+departs, nor how much of that is each graph's own, so several widths of either are kept for a device (or settings) that was never
+learnt from, and the evidence of the first cells measured there (*probes*) weighs them. Probes are few: each is drawn to within
+``CLIP`` of its own leave-one-out prediction, so that one odd model does not spoil the others, and their scatter scales the interval
+as that of a sample from a normal distribution of unknown variance would (Student's t).
 
 What to measure next minimizes the integrated variance (Cohn 1996, "Neural network exploration using optimal experiment design"):
 the cell whose measurement takes most off the variances of all that was asked about, for its cost.
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ NOISE_SD = 0.02
 PRIOR_SPREAD = 1.5
 LENGTH = 0.6  # of the Matérn covariance; :func:`graph_features` is scaled for it
 DEPARTURES = (0.1, 0.25, 0.45)  # s.d. of the offset and the log coefficients of a device that was never learnt from
-DEPARTURE_OF_GRAPHS = 1 / 3  # of these: s.d. of what it does to graphs beside that
+DEPARTURES_OF_GRAPHS = (1 / 3, 1.0)  # of these: s.d. of what it does to graphs beside that
 LEARNT_ROWS, TUNED_ROWS = 4000, 700  # Cholesky factors of so many rows take seconds
 TUNING_STEPS = 10
 CLIP_TRAINING, CLIP = 2.5, 2.0  # leave-one-out standard deviations
@@ -231,15 +232,19 @@ class Adaptation:
         count = len(surprise)
         known, asked = traits.take(slice(0, count)), traits.take(slice(count, None))
         own = _variance(self.variances, asked) - (gain[:, count:] ** 2).sum(axis=0)
-        widths = self._widths(traits)
-        alone = self._departure_variance(asked)
+        departures = self._departures(traits)
         if not count:
-            wide = np.mean(np.square(widths)) * alone
+            wide = np.mean([self._departure_variance(asked, one) for one in departures], axis=0)
             return np.zeros(len(asked)), np.sqrt(np.maximum(own + wide, 0) + self.noise)
         beside = _covariance(self.variances, known, traits) - gain[:, :count].T @ gain
-        departure = self._departure(known, traits)
         found = [
-            _condition(beside + width**2 * departure, own + width**2 * alone, surprise, self.noise) for width in widths
+            _condition(
+                beside + self._departure(known, traits, one),
+                own + self._departure_variance(asked, one),
+                surprise,
+                self.noise,
+            )
+            for one in departures
         ]
         evidence = np.array([one.evidence for one in found])
         weight = np.exp(evidence - evidence.max())
@@ -318,33 +323,36 @@ class Adaptation:
 
         return np.asarray(solve_triangular(self.factor, _covariance(self.variances, self.traits, traits), lower=True))
 
-    def _widths(self, traits: Traits) -> tuple[float, ...]:
-        """Standard deviations of departures that are to be told apart: none where nothing departs."""
+    def _departures(self, traits: Traits) -> list[tuple[float, float]]:
+        """Standard deviations of departures that are to be told apart, and of graphs' own: none where nothing departs."""
         new = any(self._new(level, traits).any() for level in self.departing)
-        return DEPARTURES if new else (0.0,)
+        return list(product(DEPARTURES, DEPARTURES_OF_GRAPHS)) if new else [(0.0, 0.0)]
 
     def _new(self, level: str, traits: Traits) -> np.ndarray:
         return ~np.isin(traits.levels[level], self.traits.levels[level])
 
-    def _departure(self, a: Traits, b: Traits) -> np.ndarray:
-        """Covariance of cells at labels that were never learnt from, for departures of one."""
-        alike = 1 + a.shares @ b.shares.T + DEPARTURE_OF_GRAPHS**2 * _alike("near", a, b)
+    def _departure(self, a: Traits, b: Traits, departure: tuple[float, float]) -> np.ndarray:
+        """Covariance that it gives to cells at labels that were never learnt from."""
+        width, of_graphs = departure
+        alike = 1 + a.shares @ b.shares.T + of_graphs**2 * _alike("near", a, b)
         total = np.zeros(alike.shape)
         for level in self.departing:
             total += (self._new(level, a)[:, None] & _equal(a.levels[level], b.levels[level])) * alike
-        return total
+        return width**2 * total
 
-    def _departure_variance(self, traits: Traits) -> np.ndarray:
+    def _departure_variance(self, traits: Traits, departure: tuple[float, float]) -> np.ndarray:
+        """Diagonal of :meth:`_departure`."""
+        width, of_graphs = departure
         levels = sum((self._new(level, traits).astype(float) for level in self.departing), np.zeros(len(traits)))
-        return np.asarray(levels * (1 + (traits.shares**2).sum(axis=1) + DEPARTURE_OF_GRAPHS**2))
+        return np.asarray(width**2 * levels * (1 + (traits.shares**2).sum(axis=1) + of_graphs**2))
 
     def _posterior(self, a: Traits, b: Traits) -> np.ndarray:
-        """Covariance given all that was learnt, with departures of middling width."""
-        width = float(np.median(self._widths(a)))
+        """Covariance given all that was learnt, with departures of middling width, graphs alike."""
+        departure = (float(np.median(DEPARTURES)), DEPARTURES_OF_GRAPHS[0])
 
         def prior(one: Traits, other: Traits) -> np.ndarray:
             gains = self._gain(one).T @ self._gain(other)
-            return np.asarray(_covariance(self.variances, one, other) - gains + width**2 * self._departure(one, other))
+            return np.asarray(_covariance(self.variances, one, other) - gains + self._departure(one, other, departure))
 
         found = prior(a, b)
         if len(self.probes):
