@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from made import ENVIRONMENT, ENVIRONMENTS, footprint, made_frame, record
+from sklearn.ensemble import GradientBoostingRegressor
 from torch import nn
 
 from labbench.autocast import autocast
@@ -277,6 +278,45 @@ def test_many_rows_have_intervals_as_wide_as_their_own_errors():
     reach = found.radius(0.9).value * found.spread(np.array([[1.0, 0.5], [0.0, 0.5]]))
     assert reach[0] > 4 * reach[1]
     assert reach == pytest.approx([1.645 * 0.3, 1.645 * 0.03], rel=0.3)
+
+
+def mean_law(y, folds, unseen=()):
+    """Of each row the mean of what is neither in its fold nor among the rows ``unseen``."""
+    law = np.empty(len(y))
+    for train, test in folds:
+        law[test] = y[np.setdiff1d(train, unseen)].mean()
+    return law
+
+
+def test_what_the_law_learnt_of_a_fold_held_out_does_not_make_trees_seem_worse():
+    """The law is a mean, and what trees can do is told by laws that saw neither the row's fold nor the one held out."""
+    config = PredictionConfig(boosting_features=1.0)
+    scores = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        groups, known = np.repeat([f"g{number}" for number in range(8)], 10), np.repeat(rng.normal(0, 1, 8), 10)
+        y, features, folds = (
+            0.3 * known + rng.normal(0, 0.05, len(known)),
+            known[:, None],
+            [*folds_by_group(groups, 4, 0)],
+        )
+
+        nested = np.empty(len(y))
+        for train, test in folds:
+            trees = GradientBoostingRegressor(
+                n_estimators=config.boosting_iterations,
+                learning_rate=config.boosting_rate,
+                min_samples_leaf=config.boosting_leaf,
+                random_state=config.seed,
+            ).fit(features[train], (y - mean_law(y, folds, test))[train])
+            nested[test] = np.abs(y[test] - y[train].mean() - trees.predict(features[test]))
+        said = np.array([np.full(len(y), y[train].mean()) for train, _ in folds])
+        error = y - mean_law(y, folds)
+        ways = [Residual.fit(features, error, groups, folds, config, pull=of).scores for of in (said - y.mean(), None)]
+        scores.append([nested.mean(), *(one.mean() for one in ways)])
+    truth, found, naive = np.mean(scores, axis=0)
+    assert found == pytest.approx(truth, rel=0.05)
+    assert naive > 1.15 * truth
 
 
 # New devices

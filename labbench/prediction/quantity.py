@@ -80,8 +80,9 @@ QUESTION = ("architecture", "mode", "series", "seq_len", "image_size", "frames",
 CHUNK = 20_000  # rows predicted at a time, so that memory does not grow with the question
 LOUD = 1.5  # times the noise that a law is fitted with: it is fitted again with the scatter that was found
 MOST_NOISE = 0.5  # in the log
-TREE_FOLDS = 10  # by family: the more a fold learns from, the nearer it is to what learns from all
-NEAR_FOLDS = 5  # by architecture: of models whose families are known enough is learnt without a fifth of them
+# By family, of many rows: the more a fold learns from, the nearer it is to what learns from all. By architecture: of models whose
+# families are known enough is learnt without a fifth of them.
+MANY_FOLDS, NEAR_FOLDS = 10, 5
 MIN_FAMILIES = 3  # cross-fitting needs training families left when one is held out and one is scored
 
 
@@ -89,6 +90,33 @@ def typical(errors: np.ndarray, groups: np.ndarray) -> float:
     """Standard deviation that the median absolute error of the median group stands for (of normal errors 1.48 times as much)."""
     of_group = [np.median(np.abs(errors[groups == name])) for name in np.unique(groups)]
     return min(float(1.4826 * np.median(of_group)), MOST_NOISE)
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """What laws that were fitted without a fold say.
+
+    Attributes
+    ----------
+    parts : array, shape (n, p)
+        Of each row by the law that has not seen its fold.
+    said : array, shape (folds, n)
+        Log of what each of the laws says of every row.
+    """
+
+    parts: np.ndarray
+    said: np.ndarray
+
+    @classmethod
+    def of(cls, form: Form, design: Any, target: np.ndarray, folds: Folds) -> CrossFit:
+        """Fitted once for each fold."""
+        parts, said = np.empty(0), np.empty((len(folds), len(target)))
+        for number, (train, test) in enumerate(folds):
+            every = form.fit(design.take(train), target[train]).parts(design)
+            said[number] = np.log(every.sum(axis=1))
+            parts = parts if number else np.empty_like(every)
+            parts[test] = every[test]
+        return cls(parts, said)
 
 
 @dataclass(frozen=True)
@@ -150,38 +178,34 @@ class Quantity:
         design, features = form.design(frame), form.features(frame)
         table = features.table(frame)
 
-        def unseen(law: Form, folds: Folds) -> np.ndarray:
-            """Parts of all rows, by laws fitted without the row's fold."""
-            parts = [law.fit(design.take(train), y[train]).parts(design.take(test)) for train, test in folds]
-            return np.concatenate(parts)[np.argsort(np.concatenate([test for _, test in folds]))]
-
-        by_family = list(folds_by_group(groups, TREE_FOLDS, config.seed))
         many = len(y) >= MANY_ROWS
-        of_laws = by_family if many else list(folds_by_group(groups, config.inner_folds, config.seed))
-        families = unseen(form, of_laws)
-        scatter = typical(np.log(y / families.sum(axis=1)), groups)
+        by_family = list(folds_by_group(groups, MANY_FOLDS if many else config.inner_folds, config.seed))
+        families = CrossFit.of(form, design, y, by_family)
+        scatter = typical(np.log(y / families.parts.sum(axis=1)), groups)
         if scatter > LOUD * config.noise:
             form = form.noisier(scatter)
-            families = unseen(form, of_laws)
+            families = CrossFit.of(form, design, y, by_family)
         law = form.fit(design, y)
 
         alike = [kind_of(frame).to_numpy(), *(name for name in QUESTION if name in frame)]
         asked = frame.groupby(alike, dropna=False, observed=True, sort=False).ngroup().to_numpy()
 
-        def residual(apart: np.ndarray, parts: np.ndarray, folds: Folds) -> Residual:
-            error = np.log(y / parts.sum(axis=1))
-            return Residual.fit(np.hstack([table, law.shares(parts)]), error, apart, folds, config, asked)
+        everywhere = np.log(law.parts(design).sum(axis=1))
+
+        def residual(apart: np.ndarray, cross: CrossFit, folds: Folds) -> Residual:
+            columns, error = np.hstack([table, law.shares(cross.parts)]), np.log(y / cross.parts.sum(axis=1))
+            return Residual.fit(columns, error, apart, folds, config, asked, cross.said - everywhere)
 
         far, near = residual(groups, families, by_family), None
         if many:
             names = frame["architecture"].to_numpy(str)
             by_name = list(folds_by_group(names, NEAR_FOLDS, config.seed))
-            near = residual(names, unseen(law, by_name), by_name)
+            near = residual(names, CrossFit.of(form, design, y, by_name), by_name)
         learnt = Cells.of(frame, table, law.parts(design, elsewhere=True), features)
         probes = everything[few].reset_index(drop=True)
         probed = Cells.of(probes, features.table(probes), law.parts(form.design(probes), elsewhere=True), features)
         elsewhere = Elsewhere.of(learnt, y, probed, measured[few], config.seed)
-        siblings = Batches.fit(frame, np.log(y / law.parts(design).sum(axis=1)))
+        siblings = Batches.fit(frame, np.log(y) - everywhere)
         return cls(name, law, far, near, frozenset(groups), features, elsewhere, siblings)
 
     def radius(self, level: float) -> Radius:

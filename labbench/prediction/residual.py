@@ -63,8 +63,13 @@ class Residual:
         folds: Sequence[tuple[np.ndarray, np.ndarray]],
         config: PredictionConfig,
         asked: np.ndarray | None = None,
+        pull: np.ndarray | None = None,
     ) -> Residual:
         """Learn from the cross-fitted errors of a law.
+
+        The law that a row's error is of has seen the other folds, and what it learnt of a fold held out is in the errors that trees
+        would learn from: the other way round, so that trees seem worse than they are. ``pull`` takes it out again, as far as the
+        influences of two folds on a law add up (the infinitesimal jackknife, Jaeckel 1972).
 
         Parameters
         ----------
@@ -74,18 +79,21 @@ class Residual:
         groups : array of str, shape (n,)
             What a new cell shares with none of the rows, e.g. its family.
         folds : sequence of (train, test)
-            Rows; no group on both sides.
+            Rows; no group on both sides. Of the errors, too.
         config : PredictionConfig
         asked : array, shape (n,), optional
             The question that a row is an option of; default: nothing is known of common errors.
+        pull : array, shape (folds, n), optional
+            By how much the law says more, in the log, of each row if it has not seen the fold; default: it says the same.
         """
         many = len(error) >= MANY_ROWS
         model, weight = None, 0.0
         learnt = np.zeros(len(error))
         if config.residual != "none":
             learn = _forest if many else _boosted
-            for train, test in folds:
-                learnt[test] = _correction(learn(features[train], _bounded(error[train]), config), features[test])
+            for number, (train, test) in enumerate(folds):
+                unseen = error[train] if pull is None else error[train] - pull[number, train]
+                learnt[test] = _correction(learn(features[train], _bounded(unseen), config), features[test])
             weight = float(np.clip(learnt @ error / max(float(learnt @ learnt), 1e-12), 0.0, 1.0))
             if not many and not helps(error, error - weight * learnt, groups):  # few groups agree by chance
                 weight = 0.0
