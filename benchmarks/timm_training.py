@@ -26,6 +26,7 @@ from timm_models import imported
 from labbench.prediction import Graphs, PredictionConfig
 from labbench.prediction.errors import mean_interval
 from labbench.prediction.predictor import latency_law, learnt_from
+from labbench.prediction.quantity import MANY_FOLDS, CrossFit
 from labbench.prediction.residual import Residual, folds_by_group
 
 FOLDS = 5
@@ -86,21 +87,18 @@ def predicted(table: pd.DataFrame, graphs: Graphs, ceilings: dict, seed: int) ->
     is_step = (table["mode"] == "training").to_numpy()
     out = []
     for train, test in folds_by_group(groups, FOLDS, seed):
-        unseen = law.fit(design.take(train), target[train]).parts(design.take(test))
-        parts = np.zeros((len(table), unseen.shape[1]))
-        parts[test] = unseen
-        for inner, held in folds_by_group(groups[train], config.inner_folds, seed):
-            inner, held = train[inner], train[held]
-            parts[held] = law.fit(design.take(inner), target[inner]).parts(design.take(held))
+        mine, folds = design.take(train), list(folds_by_group(groups[train], MANY_FOLDS, seed))
+        cross, fitted = CrossFit.of(law, mine, target[train], folds), law.fit(mine, target[train])
+        told = fitted.parts(design.take(test))
+        parts = np.zeros((len(table), told.shape[1]))
+        parts[train], parts[test] = cross.parts, told
         error = np.log(target / parts.sum(axis=1))
+        columns, pull = np.hstack([features, law.shares(parts)]), cross.said - np.log(fitted.parts(mine).sum(axis=1))
         seen, asked = train[is_step[train]], test[is_step[test]]
-        columns = np.hstack([features, law.shares(parts)])
-        folds = list(folds_by_group(groups[seen], config.inner_folds, seed))
-        trees = Residual.fit(columns[seen], error[seen], groups[seen], folds, config).correction(columns[asked])
-        corrections = (0.0, trees, by_inference(table, error, seen, asked))
+        trees = Residual.fit(columns[train], error[train], groups[train], folds, config, pull=pull)
+        corrections = (0.0, trees.correction(columns[asked]), by_inference(table, error, seen, asked))
         found = {way: np.abs(np.expm1(one - error[asked])) for way, one in zip(WAYS, corrections, strict=True)}
-        found = table.iloc[asked][["family", "configuration"]].assign(**found)
-        out.append(found)
+        out.append(table.iloc[asked][["family", "configuration"]].assign(**found))
     return pd.concat(out)
 
 
