@@ -7,7 +7,7 @@ devices, in the versions asked for:
 - *law alone*: of the steps' families nothing was measured;
 - *without inference*: trees correct it, as far as they prove themselves out of fold;
 - *with inference*: the law is corrected by a line in what it leaves over of the same model's inference, robust, one for each
-  configuration of training.
+  configuration of training, and by a forest that is told the same beside operators and shares.
 
     python benchmarks/timm_training.py FOLDER GRAPHS.parquet --steps STEPS.parquet --seeds 5
 """
@@ -27,7 +27,7 @@ from labbench.prediction import Graphs, PredictionConfig
 from labbench.prediction.errors import mean_interval
 from labbench.prediction.predictor import latency_law, learnt_from
 from labbench.prediction.quantity import MANY_FOLDS, CrossFit
-from labbench.prediction.residual import Residual, folds_by_group
+from labbench.prediction.residual import MAX_CORRECTION, Residual, folds_by_group, grown
 
 FOLDS = 5
 RIDGE = 0.01  # keeps a configuration that few models share from being given a large weight
@@ -67,15 +67,19 @@ def left_over_of_inference(table: pd.DataFrame, error: np.ndarray) -> np.ndarray
     return np.hstack([np.nan_to_num(found), np.isfinite(found)])
 
 
-def by_inference(table: pd.DataFrame, error: np.ndarray, seen: np.ndarray, asked: np.ndarray) -> np.ndarray:
+def by_inference(
+    table: pd.DataFrame, error: np.ndarray, columns: np.ndarray, seen: np.ndarray, asked: np.ndarray, seed: int
+) -> np.ndarray:
     """What the law will leave over of the steps asked about, learnt from those seen."""
-    told, out = left_over_of_inference(table, error), np.zeros(len(asked))
-    of = table["configuration"].to_numpy(str)
-    for name in np.unique(of[asked]):
-        mine, its = seen[of[seen] == name], of[asked] == name
-        if len(mine):
-            out[its] = HuberRegressor(alpha=RIDGE).fit(told[mine], error[mine]).predict(told[asked[its]])
-    return out
+    told = left_over_of_inference(table, error)
+    of, steps = table["configuration"].to_numpy(str), np.concatenate([seen, asked])
+    line = np.zeros(len(table))
+    for name in np.unique(of[seen]):
+        mine, its = seen[of[seen] == name], steps[of[steps] == name]
+        line[its] = HuberRegressor(alpha=RIDGE).fit(told[mine], error[mine]).predict(told[its])
+    columns = np.hstack([columns, told])
+    left = np.clip(error - line, -MAX_CORRECTION, MAX_CORRECTION)
+    return line[asked] + grown(columns[seen], left[seen], seed).predict(columns[asked])
 
 
 def predicted(table: pd.DataFrame, graphs: Graphs, ceilings: dict, seed: int) -> pd.DataFrame:
@@ -96,7 +100,7 @@ def predicted(table: pd.DataFrame, graphs: Graphs, ceilings: dict, seed: int) ->
         columns, pull = np.hstack([features, law.shares(parts)]), cross.said - np.log(fitted.parts(mine).sum(axis=1))
         seen, asked = train[is_step[train]], test[is_step[test]]
         trees = Residual.fit(columns[train], error[train], groups[train], folds, config, pull=pull)
-        corrections = (0.0, trees.correction(columns[asked]), by_inference(table, error, seen, asked))
+        corrections = (0.0, trees.correction(columns[asked]), by_inference(table, error, columns, seen, asked, seed))
         found = {way: np.abs(np.expm1(one - error[asked])) for way, one in zip(WAYS, corrections, strict=True)}
         out.append(table.iloc[asked][["family", "configuration"]].assign(**found))
     return pd.concat(out)
