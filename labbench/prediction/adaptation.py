@@ -232,18 +232,14 @@ class Adaptation:
         count = len(surprise)
         known, asked = traits.take(slice(0, count)), traits.take(slice(count, None))
         own = _variance(self.variances, asked) - (gain[:, count:] ** 2).sum(axis=0)
-        departures = self._departures(traits)
+        departures, alone = self._departures(traits), self._departing_variance(asked)
         if not count:
-            wide = np.mean([self._departure_variance(asked, one) for one in departures], axis=0)
+            wide = np.mean([_departed(alone, *one) for one in departures], axis=0)
             return np.zeros(len(asked)), np.sqrt(np.maximum(own + wide, 0) + self.noise)
         beside = _covariance(self.variances, known, traits) - gain[:, :count].T @ gain
+        departing = self._departing(known, traits)
         found = [
-            _condition(
-                beside + self._departure(known, traits, one),
-                own + self._departure_variance(asked, one),
-                surprise,
-                self.noise,
-            )
+            _condition(beside + _departed(departing, *one), own + _departed(alone, *one), surprise, self.noise)
             for one in departures
         ]
         evidence = np.array([one.evidence for one in found])
@@ -331,28 +327,26 @@ class Adaptation:
     def _new(self, level: str, traits: Traits) -> np.ndarray:
         return ~np.isin(traits.levels[level], self.traits.levels[level])
 
-    def _departure(self, a: Traits, b: Traits, departure: tuple[float, float]) -> np.ndarray:
-        """Covariance that it gives to cells at labels that were never learnt from."""
-        width, of_graphs = departure
-        alike = 1 + a.shares @ b.shares.T + of_graphs**2 * _alike("near", a, b)
-        total = np.zeros(alike.shape)
+    def _departing(self, a: Traits, b: Traits) -> tuple[np.ndarray, np.ndarray]:
+        """Covariances of cells at labels never learnt from, for departures of one: of all graphs alike, and of each beside."""
+        levels = np.zeros((len(a), len(b)))
         for level in self.departing:
-            total += (self._new(level, a)[:, None] & _equal(a.levels[level], b.levels[level])) * alike
-        return width**2 * total
+            levels += self._new(level, a)[:, None] & _equal(a.levels[level], b.levels[level])
+        return levels * (1 + a.shares @ b.shares.T), levels * _alike("near", a, b)
 
-    def _departure_variance(self, traits: Traits, departure: tuple[float, float]) -> np.ndarray:
-        """Diagonal of :meth:`_departure`."""
-        width, of_graphs = departure
+    def _departing_variance(self, traits: Traits) -> tuple[np.ndarray, np.ndarray]:
+        """Diagonals of :meth:`_departing`."""
         levels = sum((self._new(level, traits).astype(float) for level in self.departing), np.zeros(len(traits)))
-        return np.asarray(width**2 * levels * (1 + (traits.shares**2).sum(axis=1) + of_graphs**2))
+        return levels * (1 + (traits.shares**2).sum(axis=1)), levels
 
     def _posterior(self, a: Traits, b: Traits) -> np.ndarray:
         """Covariance given all that was learnt, with departures of middling width, graphs alike."""
-        departure = (float(np.median(DEPARTURES)), DEPARTURES_OF_GRAPHS[0])
+        departure = float(np.median(DEPARTURES)), DEPARTURES_OF_GRAPHS[0]
 
         def prior(one: Traits, other: Traits) -> np.ndarray:
             gains = self._gain(one).T @ self._gain(other)
-            return np.asarray(_covariance(self.variances, one, other) - gains + self._departure(one, other, departure))
+            departed = _departed(self._departing(one, other), *departure)
+            return np.asarray(_covariance(self.variances, one, other) - gains + departed)
 
         found = prior(a, b)
         if len(self.probes):
@@ -364,6 +358,12 @@ class Adaptation:
         step = 500  # rows at a time: only the diagonal is wanted
         parts = [np.arange(start, min(start + step, len(traits))) for start in range(0, len(traits), step)]
         return np.concatenate([np.diag(self._posterior(traits.take(rows), traits.take(rows))) for rows in parts])
+
+
+def _departed(parts: tuple[np.ndarray, np.ndarray], width: float, of_graphs: float) -> np.ndarray:
+    """Covariance or variance that a departure gives; ``parts`` are of a departure of one."""
+    together, beside = parts
+    return width**2 * (together + of_graphs**2 * beside)
 
 
 @dataclass(frozen=True)
