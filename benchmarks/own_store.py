@@ -3,8 +3,8 @@
 Operators of the zoo's models are traced; made networks in the store (``labbench run --model made-0 ...``) are learnt from and not
 scored. STORE is what such commands leave on one machine, as idle as can be::
 
-    labbench run --store STORE --protocol quick --runtime eager onnxruntime openvino --batch-size 1 8 --model bert-tiny ...
-    labbench run --store STORE --protocol quick --mode training --batch-size 1 4 16 --model bert-tiny ...
+    labbench run --store STORE --protocol quick --profile --runtime eager onnxruntime openvino --batch-size 1 8 --model ...
+    labbench run --store STORE --protocol quick --profile --mode training --batch-size 1 4 16 --model ...
     python benchmarks/own_store.py STORE
 """
 
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from labbench.prediction import PredictionConfig, Predictor, ZooGraphs
 from labbench.prediction.features import MADE, MEMORY
 from labbench.prediction.predictor import learnt_from
+from labbench.prediction.profiled import PROFILE
 from labbench.prediction.splits import folds
 from labbench.store import Store
 
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument(
         "--any-noise", action="store_true", help="learn from, and score, what was measured on a busy machine, too"
     )
+    parser.add_argument("--no-profiles", action="store_true", help="do not learn from the profiles of calls")
     parser.add_argument(
         "--against", type=Path, help="a store of the same machine: how well does it repeat itself? Only that"
     )
@@ -109,6 +111,8 @@ def main() -> None:
     environments = {name: one for store in stores for name, one in store.environments().items()}
     graphs = ZooGraphs()
     table, ceilings = learnt_from(pd.concat(frames, ignore_index=True), environments, config, graphs)
+    if options.no_profiles:
+        table = table.drop(columns=[name for name in table if name.startswith(PROFILE)])
     print(
         f"{len(table)} series of {table['model'].nunique()} models, {(table['family'] == MADE).sum()} of made networks"
     )
@@ -123,7 +127,9 @@ def main() -> None:
     held = found[found["memory"].notna()] if "memory" in found else found[:0]
     place = [held[name].astype(str) for name in PLACE]
     if len(held):
-        print(f"\nunseen family, memory, %\n{summary((held['memory'] / held[MEMORY] - 1).abs().set_axis(place), 0.1)}")
+        off = (held["memory"] - held[MEMORY]).abs()
+        for name, whole in {"above an empty worker": MEMORY, "of the process": "peak_memory_bytes"}.items():
+            print(f"\nunseen family, peak memory {name}, %\n{summary((off / held[whole]).set_axis(place), 0.1)}")
     scaled = other_batches(table, ceilings, graphs, config)
     if len(scaled):
         place = [scaled[name].astype(str) for name in PLACE]

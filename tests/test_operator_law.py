@@ -18,6 +18,7 @@ from labbench.prediction.drift import drift
 from labbench.prediction.features import Ceilings, prepare
 from labbench.prediction.graphs import by_sample
 from labbench.prediction.operator_law import COST, OperatorLaw
+from labbench.prediction.profiled import Profiles, class_of
 from labbench.prediction.residual import MANY_ROWS, Residual, folds_by_group
 
 BATCHES = (61, 67)
@@ -76,10 +77,12 @@ GRAPHS = Graphs(pd.concat([graph(name, module) for name, module in NETWORKS.item
 
 def price(module, batch):
     """Seconds by a made law: traffic at half the bandwidth, launches twice the nominal ones, products each at its own rate."""
+    return price_of(seen(module, batch))
+
+
+def price_of(operators):
     slower = {"convolution": 3.0, "pointwise": 9.0, "linear": 2.0}
-    return sum(
-        slower.get(one.kind, 0.0) * one.flops / 1e11 + 2 * one.bytes / 1e10 + 2 * 5e-6 for one in seen(module, batch)
-    )
+    return sum(slower.get(one.kind, 0.0) * one.flops / 1e11 + 2 * one.bytes / 1e10 + 2 * 5e-6 for one in operators)
 
 
 def cells(names, batches=(1, 8, 64), runtime="eager"):
@@ -193,6 +196,48 @@ def test_parts_tell_what_the_time_goes_to():
     told = sum(3 * one.flops / 1e11 for one in seen(NETWORKS["e256"], 64) if one.kind == "convolution")
     assert products == pytest.approx(told, rel=0.25)
     assert products > parts.sum() / 2
+
+
+# Profiles
+
+
+def profiled(frame, slower=1.0):
+    """The frame with profiles of its cells, in which everything takes so much longer."""
+    parts = [
+        {
+            f"profile_s_{label}": slower * price_of(one for one in seen(NETWORKS[name], batch) if one.label == label)
+            for label in ("convolution", "matmul", "normalization", "activation", "reduction")
+        }
+        for name, batch in zip(frame["model"].astype(str), frame["batch_size"], strict=True)
+    ]
+    return frame.assign(**pd.DataFrame(parts), profile_wall_s=slower * frame["latency_s"].to_numpy(float))
+
+
+def test_profiles_tell_operators_apart_that_totals_do_not():
+    known, asked = cells(["a48", "a100", "b48", "d100"]), cells(["c48", "c100", "e48"]).assign(framework="torch 2.13")
+    target = asked["latency_s"].to_numpy(float)
+    errors = []
+    for frame in (known, profiled(known), profiled(known, slower=2.0)):
+        law = fitted(frame)
+        errors.append(np.abs(np.log(law.parts(law.design(asked)).sum(axis=1) / target)).mean())
+    assert errors[1] < 0.7 * errors[0]
+    assert errors[2] == pytest.approx(errors[1])
+
+
+def test_what_a_profiler_does_not_tell_apart_is_one_part():
+    taken = {"profile_s_matmul": 3.0, "profile_s_softmax": 1.0, "profile_s_fused": 2.0, "profile_wall_s": 8.0}
+    row = {"device": "cpu", "latency_s": 4.0, **taken}
+    runtimes = ["eager", "onnxruntime", "openvino", "compile", "eager"]
+    frame = pd.DataFrame([row | {"runtime": one} for one in runtimes])
+    frame.loc[4, "device"] = "cuda:0"
+    found = Profiles.of(frame)
+    matmul, softmax, attention = (class_of(kind) for kind in ("linear", "softmax", "attention"))
+    seconds = np.take_along_axis(found.seconds, found.part, axis=1)
+    assert seconds[:3, matmul].tolist() == [1.5, 2.0, 1.5]  # a profiled call took twice as long
+    assert seconds[:3, softmax].tolist() == [0.5, 2.0, 1.5]
+    assert seconds[:3, attention].tolist() == [0.0, 2.0, 1.5]
+    assert np.isnan(found.seconds[3:]).all()
+    assert found.take([3]).none
 
 
 def test_a_configuration_without_cells_is_priced_by_others_that_execute_alike():

@@ -23,6 +23,7 @@ from labbench.prediction.features import (
 )
 from labbench.prediction.graphs import WORKLOAD_KEY
 from labbench.prediction.predictor import Predictor, learnt_from
+from labbench.prediction.profiled import PROFILE
 from labbench.prediction.regret import regret
 from labbench.prediction.splits import SPLITS, folds
 
@@ -144,7 +145,7 @@ def _guesses(
     """What each method, fitted to the training rows, predicts for the test rows: a table for each quantity and method."""
     import pandas as pd
 
-    lean = table[[name for name in table if name in LEARNT_FROM or str(name).startswith(PER_CLASS)]]
+    lean = table[[name for name in table if name in LEARNT_FROM or str(name).startswith((*PER_CLASS, PROFILE))]]
     counted = np.isfinite(table[list(TOTALS)].to_numpy(float)).all(axis=1)
     began = time.perf_counter()
     predictor = Predictor(config).fit_rows(lean.iloc[train].reset_index(drop=True), ceilings, graphs)

@@ -6,12 +6,13 @@ bandwidth, and a launch; each times a factor that is a product of what its kind 
     seconds of a call = sum of cost_c * exp(a_c . theta) over contributions c
 
 ``cost_c`` is the cost at the ceiling, ``a_c`` a sparse row: ones for its kind and name, ramps in the log of its sizes, flags for
-sizes that fill no tile. As in :mod:`labbench.prediction.law` the factors are fitted in the log with Gaussian priors, so they are
-positive, and one that the data do not speak about stays where configurations like it have it. Configurations are pooled by how
-they execute (device type, fusing or not, exported or not): each is fitted, the fits are averaged by how much each knows of a
-coefficient, and each is fitted again about that mean (empirical Bayes, two rounds). A device that was never measured is priced by
-the mean of those that differ from it the least: in the device alone, or in the version, too; one that was measured in other
-versions by the mean that these are a part of.
+sizes that fill no tile. Where a call was profiled, its parts are such sums, too (:mod:`labbench.prediction.profiled`). As in
+:mod:`labbench.prediction.law` the factors are fitted in the log with Gaussian priors, so they are positive, and one that the data
+do not speak about stays where configurations like it have it. Configurations are pooled by how they execute (device type, fusing
+or not, exported or not): each is fitted, the fits are averaged by how much each knows of a coefficient, and each is fitted again
+about that mean (empirical Bayes, two rounds). A device that was never measured is priced by the mean of those that differ from it
+the least: in the device alone, or in the version, too; one that was measured in other versions by the mean that these are a part
+of.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 from labbench.prediction.features import CALL_S, VERSIONED, Ceilings, Device, kind_of, limits
 from labbench.prediction.graphs import BACKWARD, TRAFFIC, exports, fuses
 from labbench.prediction.law import Key, fit_factors, labels, rows_of
+from labbench.prediction.profiled import Profiles, class_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,6 +86,8 @@ class Block:
         To which it belongs, ascending.
     column : int
         Of :meth:`OperatorLaw.parts`.
+    label : int
+        Class of the operators (:func:`labbench.prediction.profiled.class_of`); -1: of none.
     """
 
     coefficients: np.ndarray
@@ -91,6 +95,7 @@ class Block:
     amount: np.ndarray
     call: np.ndarray
     column: int
+    label: int
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ class Design:
         Names of the laws between, fine to coarse: of configurations that differ in the device alone, and in the version, too.
     devices : list of tuple
         Machine and device of each cell.
+    profiles : Profiles
     """
 
     blocks: list[Block]
@@ -118,6 +124,7 @@ class Design:
     pools: list[Key]
     kin: list[tuple[Key, ...]]
     devices: list[Key]
+    profiles: Profiles
 
     def __len__(self) -> int:
         return len(self.call)
@@ -125,14 +132,34 @@ class Design:
     def take(self, rows: np.ndarray | Sequence[int]) -> Design:
         """Some of the cells, in the order asked for."""
         rows = np.asarray(rows, int)
-        names = ([of[row] for row in rows] for of in (self.configurations, self.pools, self.kin, self.devices))
-        return Design(self.blocks, self.call[rows], self.second[rows], *names)
+        texts = (self.configurations, self.pools, self.kin, self.devices)
+        configurations, pools, kin, devices = ([of[row] for row in rows] for of in texts)
+        profiles = self.profiles.take(rows)
+        return Design(self.blocks, self.call[rows], self.second[rows], configurations, pools, kin, devices, profiles)
 
-    def contributions(self, coefficients: int) -> tuple[Any, np.ndarray, np.ndarray]:
-        """Of all cells: factors (sparse, shape (contributions, coefficients)), cost at the ceiling in seconds, and the cell."""
+    def contributions(self, coefficients: int, target: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+        """To whatever was measured: the cells, and the parts of a call where it was profiled.
+
+        Parameters
+        ----------
+        coefficients : int
+        target : array, shape (cells,)
+            Seconds of a call.
+
+        Returns
+        -------
+        sparse array, shape (contributions, coefficients)
+            Factors.
+        array, shape (contributions,)
+            Cost at the ceiling in seconds.
+        array of int, shape (contributions,)
+            Which measurement each belongs to.
+        array, shape (measurements,)
+            Seconds: ``target``, and those of the parts.
+        """
         from scipy import sparse
 
-        factors, cost, cell = [], [], []
+        factors, cost, cell, label = [], [], [], []
         for block in self.blocks:
             start, stop = (np.searchsorted(block.call, self.call, side) for side in ("left", "right"))
             lengths = stop - start
@@ -144,7 +171,18 @@ class Design:
             factors.append(sparse.csr_array((values[row, place], (row, block.coefficients[place])), shape=shape))
             cost.append(block.amount[index] * self.second[here, block.column])
             cell.append(here)
-        return sparse.vstack(factors, format="csr"), np.concatenate(cost), np.concatenate(cell)
+            label.append(np.full(len(here), block.label))
+        whole, costs, cells = sparse.vstack(factors, format="csr"), np.concatenate(cost), np.concatenate(cell)
+        if self.profiles.none:
+            return whole, costs, cells, target
+        part, seconds = self.profiles.parts(cells, np.concatenate(label), target)
+        again = np.flatnonzero(part >= 0)
+        return (
+            sparse.vstack([whole, whole[again]], format="csr"),
+            np.concatenate([costs, costs[again]]),
+            np.concatenate([cells, len(target) + part[again]]),
+            np.concatenate([target, seconds]),
+        )
 
 
 @dataclass(frozen=True)
@@ -211,10 +249,10 @@ class OperatorLaw:
                 values[:, number] = value
             coefficients = np.array([number for number, _ in known], int)
             column = kinds.get(kind, len(kinds)) * len(COST) + cause
-            blocks.append(Block(coefficients, values, amount * count[these], row[these], column))
+            blocks.append(Block(coefficients, values, amount * count[these], row[these], column, class_of(kind)))
         calls = np.arange(call.max(initial=-1) + 1)
         ones = np.ones((len(calls), 1), np.float32)
-        blocks.append(Block(np.array([place[CALL]]), ones, np.full(len(calls), CALL_S), calls, self.columns - 1))
+        blocks.append(Block(np.array([place[CALL]]), ones, np.full(len(calls), CALL_S), calls, self.columns - 1, -1))
         peak, bandwidth, dispatch_s = limits(frame, self.ceilings)
         of_kind = np.column_stack([1 / peak, 1 / bandwidth, dispatch_s])
         return Design(
@@ -225,6 +263,7 @@ class OperatorLaw:
             list(zip(kind_of(frame), fuses(frame), exports(frame), strict=True)),
             list(zip(*(labels(frame.assign(device=kind_of(frame)), names) for names in KIN), strict=True)),
             labels(frame, ("machine_id", "device")),
+            Profiles.of(frame),
         )
 
     def fit(self, design: Design, target: np.ndarray) -> OperatorLaw:
@@ -246,13 +285,12 @@ class OperatorLaw:
         for pool, members in rows_of(design.pools).items():
             names = rows_of([design.configurations[row] for row in members])
             cells = {name: np.array(members)[rows] for name, rows in names.items()}
-            terms = {name: design.take(rows).contributions(len(width)) for name, rows in cells.items()}
+            terms = {name: design.take(rows).contributions(len(width), target[rows]) for name, rows in cells.items()}
             centre, spread = np.zeros(len(width)), width
             start: dict[Key, np.ndarray] = {}
             for _ in range(ROUNDS):
                 found = workers(
-                    delayed(fit_factors)(*terms[name], target[rows], centre, spread, self.noise, start.get(name))
-                    for name, rows in cells.items()
+                    delayed(fit_factors)(*terms[name], centre, spread, self.noise, start.get(name)) for name in cells
                 )
                 start = {name: factors for name, (factors, _) in zip(cells, found, strict=True)}
                 known = [one for _, one in found]
