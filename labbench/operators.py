@@ -50,6 +50,7 @@ REDUCING = {"linalg_vector_norm": "reduction"}  # costs what a sum does, whateve
 CAST = "_to_copy"  # to another precision, of half or twice the bytes
 SECTOR_BYTES = 32  # that a GPU reads at once, of whatever it needs
 SAME_SIZE = 0.01  # normalization writes its statistics too
+SCALING, SMALL = ("mul", "div", "add", "sub"), 0.05
 VIEWS = {  # to their kind
     **dict.fromkeys(("permute", "transpose", "t"), "transpose"),
     **dict.fromkeys(("slice", "select", "split", "split_with_sizes", "unbind", "chunk", "narrow"), "slice"),
@@ -182,15 +183,26 @@ def _fuses(before: Operator, after: Operator) -> bool:
 
 
 def folded(operators: Sequence[Operator]) -> list[bool]:
-    """Of each operator whether exporting runtimes make it part of the convolution before it: batch norms and activations."""
+    """Of each operator whether exporting runtimes make it part of the convolution before it.
+
+    Batch norms and activations, and a product or sum with few values, which is what a frozen batch norm consists of, once these
+    values are made.
+    """
     found: list[bool] = []
     before: Operator | None = None
     for one in operators:
         alike = before is not None and abs(before.written_bytes / max(one.written_bytes, 1.0) - 1) <= SAME_SIZE
-        joins_it = alike and (one.kind == "batch_norm" or one.label == "activation") and not one.backward
+        joins_it = alike and (one.kind == "batch_norm" or one.label == "activation" or _scales(one)) and not one.backward
         found.append(bool(joins_it and before and before.label == "convolution"))
-        before = before if found[-1] else one
+        small = before is not None and one.written_bytes <= SMALL * before.written_bytes
+        before = before if found[-1] or small else one
     return found
+
+
+def _scales(one: Operator) -> bool:
+    """Whether it multiplies by, or adds, something far smaller than what it writes."""
+    further = one.read_bytes + one.weight_bytes - one.written_bytes
+    return one.name.rstrip("_") in SCALING and further <= SMALL * one.written_bytes
 
 
 def table(operators: Iterable[Operator]) -> pd.DataFrame:

@@ -106,3 +106,16 @@ def test_exporting_runtimes_fold_norms_and_activations_into_convolutions():
     seen = watch(lambda: body(torch.ones(2, 3, 8, 8)), body)
     assert [one.kind for one, gone in zip(seen, folded(seen), strict=True) if gone] == ["batch_norm", "activation"]
     assert not any(folded([one for one in seen if one.label != "convolution"]))
+
+
+def test_a_frozen_batch_norm_is_folded_as_any_other_and_a_sum_of_two_images_is_not():
+    body, scale, shift = nn.Conv2d(3, 8, 3).eval(), torch.rand(8, 1, 1), torch.rand(8, 1, 1)
+
+    def call():
+        image = body(torch.ones(2, 3, 8, 8)) * (scale + 1e-5).rsqrt() + shift
+        return image.relu() + image
+
+    seen = watch(call, body)
+    gone = [one.name for one, folds in zip(seen, folded(seen), strict=True) if folds]
+    assert gone == ["mul", "add", "relu"]
+    assert [one.name for one in seen].count("add") == 3
