@@ -192,7 +192,9 @@ def folded(operators: Sequence[Operator]) -> list[bool]:
     before: Operator | None = None
     for one in operators:
         alike = before is not None and abs(before.written_bytes / max(one.written_bytes, 1.0) - 1) <= SAME_SIZE
-        joins_it = alike and (one.kind == "batch_norm" or one.label == "activation" or _scales(one)) and not one.backward
+        joins_it = (
+            alike and (one.kind == "batch_norm" or one.label == "activation" or _scales(one)) and not one.backward
+        )
         found.append(bool(joins_it and before and before.label == "convolution"))
         small = before is not None and one.written_bytes <= SMALL * before.written_bytes
         before = before if found[-1] or small else one
