@@ -12,7 +12,7 @@ from torch import nn
 
 from labbench.autocast import autocast
 from labbench.operators import Operator, fused, joins, watch
-from labbench.prediction import Graphs, PredictionConfig, PredictionError, Predictor
+from labbench.prediction import Graphs, PredictionConfig, PredictionError, Predictor, quantity
 from labbench.prediction.card import load, save
 from labbench.prediction.drift import drift
 from labbench.prediction.features import Ceilings, prepare
@@ -307,6 +307,23 @@ def test_what_a_predictor_cannot_price_counts_neither_in_its_card_nor_as_drift(t
     card = save(Predictor(PredictionConfig(residual="none")).fit(frame, ENVIRONMENTS, GRAPHS), tmp_path / "p", frame)
     assert (card.data.rows, card.data.models) == (len(known), len(NETWORKS))
     assert drift(load(tmp_path / "p"), frame).table.empty
+
+
+def test_a_family_that_only_another_configuration_has_run_is_a_new_one_here(monkeypatch):
+    monkeypatch.setattr(quantity, "MANY_ROWS", 1)
+    known = [cells([name for name in NETWORKS if name != "c48"])]
+    known += [cells([name for name in NETWORKS if not name.startswith("c") and name != "d48"], runtime="onnxruntime")]
+    predictor = Predictor(PredictionConfig(residual="none")).fit(pd.concat(known), ENVIRONMENTS, GRAPHS)
+    asked = [
+        cells([name], (8,), runtime)
+        for name, runtime in (("c48", "eager"), ("c48", "onnxruntime"), ("d48", "onnxruntime"))
+    ]
+    found = predictor.predict(GRAPHS.fill(pd.concat(asked, ignore_index=True)))
+    reach = np.log(found["latency_high_s"] / found["latency_s"]).to_numpy(float)
+    latency = predictor.quantities["latency_s"]
+    near, far = latency.near.radius(0.9).value, latency.far.radius(0.9).value
+    assert near != far
+    assert reach == pytest.approx([near, far, near])
 
 
 # What the law leaves over

@@ -18,7 +18,8 @@ from labbench.prediction.batches import Batches
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.conformal import Radius
 from labbench.prediction.elsewhere import Cells, Elsewhere
-from labbench.prediction.features import kind_of
+from labbench.prediction.features import VERSIONED, kind_of
+from labbench.prediction.law import Key, labels
 from labbench.prediction.residual import MANY_ROWS, Residual, folds_by_group
 from labbench.words import count
 
@@ -75,6 +76,7 @@ class Features(Protocol):
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]  # rows to learn from, and rows to be told
 
+FAMILY = ("group", *VERSIONED)  # what a configuration has run of a family tells of the rest of it there, and only there
 # cells on devices of one kind that agree in these err alike, as options of one question
 QUESTION = ("architecture", "mode", "series", "seq_len", "image_size", "frames", "audio_s")
 CHUNK = 20_000  # rows predicted at a time, so that memory does not grow with the question
@@ -130,11 +132,11 @@ class Quantity:
     law : Form
         Fitted.
     far : Residual
-        Corrects the law for families that were never measured, and knows how wrong it is there.
+        Corrects the law for families that a configuration has never run, and knows how wrong it is there.
     near : Residual or None
-        The same for other models of families that were measured; None where the cells are too few to tell, and ``far`` serves all.
-    groups : frozenset of str
-        Families that were learnt from.
+        The same for other models of families that it has run; None where the cells are too few to tell, and ``far`` serves all.
+    families : frozenset of tuple
+        What was learnt from: ``FAMILY``.
     features : Features
         What residuals are learnt from beside the shares of the law's parts.
     elsewhere : Elsewhere
@@ -147,7 +149,7 @@ class Quantity:
     law: Any
     far: Residual
     near: Residual | None
-    groups: frozenset[str]
+    families: frozenset[Key]
     features: Features
     elsewhere: Elsewhere
     siblings: Batches | None = None
@@ -206,7 +208,7 @@ class Quantity:
         probed = Cells.of(probes, features.table(probes), law.parts(form.design(probes), elsewhere=True), features)
         elsewhere = Elsewhere.of(learnt, y, probed, measured[few], config.seed)
         siblings = Batches.fit(frame, np.log(y) - everywhere)
-        return cls(name, law, far, near, frozenset(groups), features, elsewhere, siblings)
+        return cls(name, law, far, near, frozenset(labels(frame, FAMILY)), features, elsewhere, siblings)
 
     def radius(self, level: float) -> Radius:
         """Half-width, in the log, of the typical interval that covers a new family with probability ``level``."""
@@ -255,7 +257,7 @@ class Quantity:
         import pandas as pd
 
         design, table = form.design(frame), self.features.table(frame)
-        known = frame["group"].isin(self.groups).to_numpy() & (self.near is not None)
+        known = np.array([family in self.families for family in labels(frame, FAMILY)], bool) & (self.near is not None)
         parts = form.parts(design)
         away = np.flatnonzero(~form.carries(frame) & self.elsewhere.answers(frame))
         if len(away):
