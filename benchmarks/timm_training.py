@@ -7,7 +7,8 @@ devices, in the versions asked for:
 - *law alone*: of the steps' families nothing was measured;
 - *without inference*: trees correct it, as far as they prove themselves out of fold;
 - *with inference*: the law is corrected by a line in what it leaves over of the same model's inference, robust, one for each
-  configuration of training, and by a forest that is told the same beside operators and shares.
+  configuration of training, and by a forest that is told the same beside operators and shares;
+- *Predictor, with inference*: what ``labbench predict`` says if the inference is in the store, and how often its intervals hold.
 
     python benchmarks/timm_training.py FOLDER GRAPHS.parquet --steps STEPS.parquet --seeds 5
 """
@@ -26,12 +27,13 @@ from timm_models import imported
 from labbench.prediction import Graphs, PredictionConfig
 from labbench.prediction.errors import mean_interval
 from labbench.prediction.predictor import latency_law, learnt_from
-from labbench.prediction.quantity import MANY_FOLDS, CrossFit
+from labbench.prediction.quantity import MANY_FOLDS, CrossFit, Quantity
 from labbench.prediction.residual import MAX_CORRECTION, Residual, folds_by_group, grown
 
 FOLDS = 5
 RIDGE = 0.01  # keeps a configuration that few models share from being given a large weight
-WAYS = ("law alone", "without inference", "with inference")
+WAYS = ("law alone", "without inference", "with inference", "Predictor, with inference")
+LEVEL = 0.9
 
 
 def read(folder: Path, graphs: Path, steps: Path | None, versions: list[str]) -> tuple[pd.DataFrame, dict, Graphs]:
@@ -101,8 +103,16 @@ def predicted(table: pd.DataFrame, graphs: Graphs, ceilings: dict, seed: int) ->
         seen, asked = train[is_step[train]], test[is_step[test]]
         trees = Residual.fit(columns[train], error[train], groups[train], folds, config, pull=pull)
         corrections = (0.0, trees.correction(columns[asked]), by_inference(table, error, columns, seen, asked, seed))
-        found = {way: np.abs(np.expm1(one - error[asked])) for way, one in zip(WAYS, corrections, strict=True)}
-        out.append(table.iloc[asked][["family", "configuration"]].assign(**found))
+        found = {way: np.abs(np.expm1(one - error[asked])) for way, one in zip(WAYS, corrections, strict=False)}
+        told, steps = table.drop(index=asked).reset_index(drop=True), table.iloc[asked]
+        quantity = Quantity.fit("latency_s", told, latency_law(told, ceilings, graphs, config), config)
+        ours, measured = quantity.predict(steps, np.ones(len(steps), bool), LEVEL), steps["latency_s"]
+        found[WAYS[-1]] = (ours["point"] / measured - 1).abs()
+        interval = {
+            "holds": measured.between(ours["low"], ours["high"]),
+            "width": (ours["high"] - ours["low"]) / ours["point"],
+        }
+        out.append(steps[["family", "configuration"]].assign(**found, **interval))
     return pd.concat(out)
 
 
@@ -125,8 +135,9 @@ def main() -> None:
         low, high = mean_interval(families.sum().to_numpy(), families.size().to_numpy())
         within = 100 * (error <= 15).mean()
         print(
-            f"{way:20} {error.mean():.1f} [{low:.1f}, {high:.1f}] median {error.median():.1f}, within 15 %: {within:.0f}"
+            f"{way:26} {error.mean():.1f} [{low:.1f}, {high:.1f}] median {error.median():.1f}, within 15 %: {within:.0f}"
         )
+    print(f"its intervals of {LEVEL:.0%} hold {found['holds'].mean():.1%}, median width {found['width'].median():.0%}")
     print(found.groupby("configuration")[list(WAYS)].mean().mul(100).round(1).to_string())
 
 
