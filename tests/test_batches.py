@@ -26,13 +26,19 @@ def drawn(models, batches, seed=0):
     return (paths + rng.normal(0, NOISE_SD, paths.shape)).ravel()
 
 
+def predicted(found, frame):
+    """Errors and half-widths of intervals of 90 % for a law that says one second everywhere."""
+    mean, sd = found.told(frame, np.ones(len(frame)))
+    return mean, sd * found.radius(0.9).value
+
+
 MODELS = [f"model{number}-tiny" for number in range(60)]
 
 
 def test_errors_are_those_measured_between_them_in_between_and_nothing_far_away():
     frame, error = cells(MODELS[:10], (1, 8)), np.tile([0.3, 0.1], 10)
     found = Batches.fit(frame, error)
-    mean, reach = found.predict(cells(MODELS[:1], (1, 2, 4, 8, 1 << 40)), 0.9)
+    mean, reach = predicted(found, cells(MODELS[:1], (1, 2, 4, 8, 1 << 40)))
     assert mean[[0, 3]] == pytest.approx([0.3, 0.1], abs=0.02)
     assert 0.1 < mean[2] < mean[1] < 0.3
     assert abs(mean[4]) < 0.1
@@ -45,7 +51,7 @@ def test_intervals_hold_what_they_say_at_batch_sizes_that_were_not_measured():
     seen = [batches.index(one) for one in (1, 8, 32)]
     found = Batches.fit(cells(MODELS, (1, 8, 32)), error[:, seen].ravel())
     asked = [batches.index(one) for one in (2, 4, 16, 64)]
-    mean, reach = found.predict(cells(MODELS, (2, 4, 16, 64)), 0.9)
+    mean, reach = predicted(found, cells(MODELS, (2, 4, 16, 64)))
     held = np.abs(error[:, asked].ravel() - mean) <= reach
     assert 0.8 < held.mean() < 0.98
     assert np.abs(error[:, asked].ravel() - mean).mean() < 0.6 * np.abs(error[:, asked]).mean()
@@ -56,6 +62,20 @@ def test_other_workloads_and_too_few_siblings_are_left_to_others():
     assert found.known(cells(["model3-tiny", "other-tiny"], (4,))).tolist() == [True, False]
     assert Batches.fit(cells(MODELS, (8,)), np.zeros(len(MODELS))) is None
     assert Batches.fit(cells(MODELS[:3], (1, 8)), np.zeros(6)) is None
+
+
+def test_memory_lies_on_the_line_through_two_batch_sizes_and_does_not_fall():
+    models = MODELS[:10]
+    once, each = np.linspace(1e8, 2e8, 10), np.linspace(1e6, 5e7, 10)
+    memory = np.column_stack([once + each, once + 8 * each])
+    memory[9] = 3e8, 2e8  # more samples never take less: what is left is one figure for all
+    law = 1.7e8
+    found = Batches.fit(cells(models, (1, 8)), np.log(memory / law).ravel(), memory.ravel())
+    shift, _ = found.told(cells(models, (64,)), np.full(10, law))
+    assert law * np.exp(shift[:9]) == pytest.approx((once + 64 * each)[:9], rel=1e-6)
+    assert 2e8 < law * np.exp(shift[9]) < 3e8
+    alone = Batches.fit(cells(models, (1, 8))[:-1], np.log(memory / law).ravel()[:-1], memory.ravel()[:-1])
+    assert len(alone.lines) == 9
 
 
 def test_a_predictor_anchors_scaling_at_what_was_measured():

@@ -18,7 +18,7 @@ from labbench.prediction.batches import Batches
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.conformal import Radius
 from labbench.prediction.elsewhere import Cells, Elsewhere
-from labbench.prediction.features import VERSIONED, kind_of
+from labbench.prediction.features import MEMORY, VERSIONED, kind_of
 from labbench.prediction.law import Key, labels
 from labbench.prediction.residual import MANY_ROWS, Residual, folds_by_group
 from labbench.words import count
@@ -207,7 +207,7 @@ class Quantity:
         probes = everything[few].reset_index(drop=True)
         probed = Cells.of(probes, features.table(probes), law.parts(form.design(probes), elsewhere=True), features)
         elsewhere = Elsewhere.of(learnt, y, probed, measured[few], config.seed)
-        siblings = Batches.fit(frame, np.log(y) - everywhere)
+        siblings = Batches.fit(frame, np.log(y) - everywhere, y if name == MEMORY else None)
         return cls(name, law, far, near, frozenset(labels(frame, FAMILY)), features, elsewhere, siblings)
 
     def radius(self, level: float) -> Radius:
@@ -277,7 +277,7 @@ class Quantity:
                 shared[rows] = residual.shared
         shift, probes = np.where(corrected, shift, 0.0), np.full(len(frame), np.nan)
         if self.siblings is not None and (same := self.siblings.known(frame)).any():
-            shift[same], sd = self.siblings.told(frame[same])
+            shift[same], sd = self.siblings.told(frame[same], law[same])
             reach[same], shared[same] = np.outer(sd, radii(self.siblings)), 0.0
         if len(away):
             there = Cells.of(frame.iloc[away], table[away], parts[away], self.features)
