@@ -6,8 +6,8 @@ other, and far away it returns to nothing, where the law alone is right. Scaling
 
     cov(b, b') = sd^2 exp(-|log2 b - log2 b'| / length)
 
-Memory lies on a line: what there is once, and what each sample adds. Where two batch sizes or more were measured it goes through
-them, and how far off it may be is what the process says.
+Memory lies on a line: what there is once, and what each sample adds. Where two batch sizes or more were measured, the line through
+them and the process are averaged by how sure either is: a line through 1 and 8 says much about 64, one through 1 and 2 little.
 """
 
 from __future__ import annotations
@@ -32,6 +32,38 @@ SAME = (*VERSIONED, *(name for name in WORKLOAD_KEY if name not in VERSIONED))
 
 
 @dataclass(frozen=True)
+class Line:
+    """Value over batch size, of least squared relative error; it does not fall.
+
+    Attributes
+    ----------
+    once, each : float
+        What there is whatever the batch, and what each sample adds.
+    unsure : array, shape (2, 2)
+        Covariance of both.
+    """
+
+    once: float
+    each: float
+    unsure: np.ndarray
+
+    @classmethod
+    def through(cls, batch: np.ndarray, value: np.ndarray) -> Line:
+        """Through values at two different batch sizes or more, measured to ``NOISE_SD``."""
+        from scipy.optimize import nnls
+
+        terms = np.column_stack([np.ones(len(batch)), batch]) / value[:, None]
+        once, each = nnls(terms, np.ones(len(batch)))[0]
+        return cls(float(once), float(each), NOISE_SD**2 * np.linalg.inv(terms.T @ terms))
+
+    def at(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Value at each batch size, and its relative standard deviation."""
+        terms = np.column_stack([np.ones(len(batch)), batch])
+        value = terms @ (self.once, self.each)
+        return value, np.sqrt(np.einsum("ni,ij,nj->n", terms, self.unsure, terms)) / value
+
+
+@dataclass(frozen=True)
 class Batches:
     """Fitted to the errors of a law.
 
@@ -46,7 +78,7 @@ class Batches:
     groups : array of str, shape (rows,)
         Workload of each score.
     lines : dict
-        Workload in its configuration to what there is once and what each sample adds.
+        Workload in its configuration to the line through what was measured of it.
     """
 
     sd: float
@@ -54,7 +86,7 @@ class Batches:
     measured: dict[Key, tuple[np.ndarray, np.ndarray]] = field(repr=False)
     scores: np.ndarray = field(repr=False)
     groups: np.ndarray = field(repr=False)
-    lines: dict[Key, tuple[float, float]] = field(default_factory=dict, repr=False)
+    lines: dict[Key, Line] = field(default_factory=dict, repr=False)
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, error: np.ndarray, memory: np.ndarray | None = None) -> Batches | None:
@@ -95,10 +127,11 @@ class Batches:
             across = _covariance(octave[rows], at, self.sd, self.length)
             gain = np.linalg.solve(_covariance(at, at, self.sd, self.length) + NOISE_SD**2 * np.eye(len(at)), across.T)
             mean[rows] = gain.T @ error
-            if key in self.lines:
-                once, each = self.lines[key]
-                mean[rows] = np.log((once + each * batch[rows]) / law[rows])
             sd[rows] = np.sqrt(np.maximum(self.sd**2 - (across * gain.T).sum(axis=1), 0.0) + NOISE_SD**2)
+            if key in self.lines:
+                value, unsure = self.lines[key].at(batch[rows])
+                weight = sd[rows] ** 2 / (sd[rows] ** 2 + unsure**2)
+                mean[rows] += weight * (np.log(value / law[rows]) - mean[rows])
         return mean, sd
 
 
@@ -106,17 +139,9 @@ def _same(frame: pd.DataFrame) -> list[Key]:
     return labels(frame.reindex(columns=list(SAME)), SAME)
 
 
-def _lines(rows: dict[Key, np.ndarray], batch: np.ndarray, value: np.ndarray) -> dict[Key, tuple[float, float]]:
-    """The line with the least squared relative error through each workload that has several batch sizes; it does not fall."""
-    from scipy.optimize import nnls
-
-    lines = {}
-    for key, found in rows.items():
-        if len(np.unique(batch[found])) > 1:
-            terms = np.column_stack([np.ones(len(found)), batch[found]]) / value[found, None]
-            once, each = nnls(terms, np.ones(len(found)))[0]
-            lines[key] = float(once), float(each)
-    return lines
+def _lines(rows: dict[Key, np.ndarray], batch: np.ndarray, memory: np.ndarray) -> dict[Key, Line]:
+    several = {key: found for key, found in rows.items() if len(np.unique(batch[found])) > 1}
+    return {key: Line.through(batch[found], memory[found]) for key, found in several.items()}
 
 
 def _covariance(a: np.ndarray, b: np.ndarray, sd: float, length: float) -> np.ndarray:
