@@ -135,8 +135,9 @@ def main() -> None:
         place = [scaled[name].astype(str) for name in PLACE]
         error = (scaled["point"] / scaled["latency_s"] - 1).abs().set_axis(place)
         print(f"\nother batch sizes than {KNOWN_BATCHES}, latency, %\n{summary(error, 0.1)}")
-        error = (scaled["memory"] / scaled[MEMORY] - 1).abs().set_axis(place).dropna()
-        print(f"\nother batch sizes, peak memory above an empty worker, %\n{summary(error, 0.1)}")
+        if "memory" in scaled:
+            error = (scaled["memory"] / scaled[MEMORY] - 1).abs().set_axis(place).dropna()
+            print(f"\nother batch sizes, peak memory above an empty worker, %\n{summary(error, 0.1)}")
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def predicted(table: pd.DataFrame, graphs: Graphs, ceilings: dict, seed: int) ->
         seen, asked = train[is_step[train]], test[is_step[test]]
         trees = Residual.fit(columns[train], error[train], groups[train], folds, config, pull=pull)
         corrections = (0.0, trees.correction(columns[asked]), by_inference(table, error, columns, seen, asked, seed))
-        found = {way: np.abs(np.expm1(one - error[asked])) for way, one in zip(WAYS, corrections, strict=False)}
+        found = {way: np.abs(np.expm1(one - error[asked])) for way, one in zip(WAYS[:-1], corrections, strict=True)}
         told, steps = table.drop(index=asked).reset_index(drop=True), table.iloc[asked]
         quantity = Quantity.fit("latency_s", told, latency_law(told, ceilings, graphs, config), config)
         ours, measured = quantity.predict(steps, np.ones(len(steps), bool), LEVEL), steps["latency_s"]

@@ -50,7 +50,8 @@ REDUCING = {"linalg_vector_norm": "reduction"}  # costs what a sum does, whateve
 CAST = "_to_copy"  # to another precision, of half or twice the bytes
 SECTOR_BYTES = 32  # that a GPU reads at once, of whatever it needs
 SAME_SIZE = 0.01  # normalization writes its statistics too
-SCALING, SMALL = ("mul", "div", "add", "sub"), 0.05
+SCALING = ("mul", "div", "add", "sub")  # by a value for each channel: what a frozen batch norm consists of
+SMALL = 0.05  # beside an image: what has at most such a share of its bytes
 VIEWS = {  # to their kind
     **dict.fromkeys(("permute", "transpose", "t"), "transpose"),
     **dict.fromkeys(("slice", "select", "split", "split_with_sizes", "unbind", "chunk", "narrow"), "slice"),

@@ -98,14 +98,14 @@ def _positive(values: np.ndarray) -> np.ndarray:
 
 def _bounds(rows: pd.DataFrame) -> np.ndarray:
     """Lower bounds in seconds, rows × (compute, memory, dispatch) × classes: each class counts where its larger bound is."""
-    arithmetic = _columns(rows, "flops") / rows["peak_flops"].to_numpy(float)[:, None]
+    arithmetic = of_classes(rows, "flops") / rows["peak_flops"].to_numpy(float)[:, None]
     traffic = uncached_bytes(rows) / rows["bandwidth_bytes_s"].to_numpy(float)[:, None]
     waits = traffic > arithmetic
     bounds = [np.where(waits, 0, arithmetic), np.where(waits, traffic, 0), np.zeros_like(traffic)]
     return np.nan_to_num(np.stack(bounds, axis=1))
 
 
-def _columns(rows: pd.DataFrame, kind: str) -> np.ndarray:
+def of_classes(rows: pd.DataFrame, kind: str) -> np.ndarray:
     """A figure of each class of operators, rows × classes; 0 where there is none."""
     return np.column_stack([_column(rows, f"{kind}_{name}") for name in CLASSES])
 
@@ -116,7 +116,7 @@ def _column(rows: pd.DataFrame, name: str) -> np.ndarray:
 
 def uncached_bytes(rows: pd.DataFrame) -> np.ndarray:
     """Bytes that must come from main memory or go there, rows × classes; ``rows`` are placed on the roofline."""
-    sizes, kernels = _columns(rows, "bytes"), _columns(rows, "kernels")
+    sizes, kernels = of_classes(rows, "bytes"), of_classes(rows, "kernels")
     cache = rows["cache_bytes"].to_numpy(float)[:, None]
     reading = sizes * np.isin(CLASSES, WEIGHTED)
     weights = np.minimum(_column(rows, "parameter_bytes"), reading.sum(axis=1))[:, None]
@@ -130,7 +130,7 @@ def uncached_bytes(rows: pd.DataFrame) -> np.ndarray:
 def _spent(rows: pd.DataFrame, bounds: np.ndarray) -> np.ndarray:
     """Seconds that profiles tell, rows × (compute, memory, dispatch) × classes, each class where its larger bound is."""
     launch_s = np.nan_to_num(rows["launch_s"].to_numpy(float))[:, None]
-    work = np.maximum(_columns(rows, "profile_s") - _columns(rows, "profile_kernels") * launch_s, 0)
+    work = np.maximum(of_classes(rows, "profile_s") - of_classes(rows, "profile_kernels") * launch_s, 0)
     waits = bounds[:, 1] > bounds[:, 0]
     others = ~np.isin(CLASSES, (*WEIGHTED, "attention"))
     fused = (bounds[:, 1] * others).sum(axis=1) > (bounds[:, 0] * others).sum(axis=1)

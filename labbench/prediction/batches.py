@@ -96,17 +96,22 @@ class Batches:
         """
         octave = np.log2(frame["batch_size"].to_numpy(float))
         rows = {key: np.array(found) for key, found in rows_of(_same(frame)).items()}
-        several = [found for found in rows.values() if len(np.unique(octave[found])) > 1]
-        if sum(map(len, several)) < LEAST_ROWS:
+        several = {key: found for key, found in rows.items() if len(np.unique(octave[found])) > 1}
+        if sum(map(len, several.values())) < LEAST_ROWS:
             return None
-        sd = float(np.sqrt(np.mean(np.concatenate([error[found] for found in several]) ** 2)))
-        told = {length: [_left_out(octave[one], error[one], sd, length) for one in several] for length in LENGTHS}
+        sd = float(np.sqrt(np.mean(np.concatenate([error[found] for found in several.values()]) ** 2)))
+        told = {
+            length: [_left_out(octave[one], error[one], sd, length) for one in several.values()] for length in LENGTHS
+        }
         scores = {length: np.concatenate([found[0] for found in parts]) for length, parts in told.items()}
         likely = {length: sum(found[1] for found in parts) for length, parts in told.items()}
         length = max(likely, key=likely.__getitem__)
-        names = np.concatenate([np.full(len(one), str(number)) for number, one in enumerate(several)])
+        names = np.concatenate([np.full(len(one), str(number)) for number, one in enumerate(several.values())])
         measured = {key: (octave[found], error[found]) for key, found in rows.items()}
-        lines = {} if memory is None else _lines(rows, frame["batch_size"].to_numpy(float), memory)
+        lines = {}
+        if memory is not None:
+            batch = frame["batch_size"].to_numpy(float)
+            lines = {key: Line.through(batch[found], memory[found]) for key, found in several.items()}
         return cls(sd, length, measured, np.abs(scores[length]), names, lines)
 
     def known(self, frame: pd.DataFrame) -> np.ndarray:
@@ -137,11 +142,6 @@ class Batches:
 
 def _same(frame: pd.DataFrame) -> list[Key]:
     return labels(frame.reindex(columns=list(SAME)), SAME)
-
-
-def _lines(rows: dict[Key, np.ndarray], batch: np.ndarray, memory: np.ndarray) -> dict[Key, Line]:
-    several = {key: found for key, found in rows.items() if len(np.unique(batch[found])) > 1}
-    return {key: Line.through(batch[found], memory[found]) for key, found in several.items()}
 
 
 def _covariance(a: np.ndarray, b: np.ndarray, sd: float, length: float) -> np.ndarray:

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labbench.operators import NAMES, OTHER
+from labbench.analysis.bottlenecks import CLASSES, of_classes
+from labbench.operators import OTHER
 from labbench.prediction.graphs import BACKWARD
+from labbench.runtimes.profiling import FUSED
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PROFILE = "profile_"  # what columns of a store's frame begin with that a profile fills
-SECONDS, WALL = f"{PROFILE}s_", f"{PROFILE}wall_s"
+WALL = f"{PROFILE}wall_s"
 LEAST = 0.02  # of a call: where a part is less, that it is little is all that counts
 OF_KIND = {  # class of the kinds of operators that are finer
     **dict.fromkeys(("pointwise", "convolution", "patch", "depthwise", "grouped", "transposed"), "convolution"),
@@ -32,15 +34,15 @@ ARITHMETIC = ("activation", "reduction", OTHER)
 JOINED: Mapping[str, tuple[tuple[str, ...], ...]] = {  # by runtime: classes that its profiler does not tell apart
     "eager": (),
     "onnxruntime": (("matmul", "attention", "softmax"), ARITHMETIC, ("copy", "embedding")),
-    "openvino": (("attention", "softmax", "fused", *ARITHMETIC), ("copy", "embedding")),
+    "openvino": (("attention", "softmax", FUSED, *ARITHMETIC), ("copy", "embedding")),
 }
 
 
 def class_of(kind: str) -> int:
-    """Place in :data:`labbench.operators.NAMES` of the class of a kind of operators."""
+    """Place in :data:`labbench.analysis.bottlenecks.CLASSES` of the class of a kind of operators."""
     forward = kind.removesuffix(BACKWARD)
     name = OF_KIND.get(forward, forward)
-    return NAMES.index(name if name in NAMES else OTHER)
+    return CLASSES.index(name if name in CLASSES else OTHER)
 
 
 @dataclass(frozen=True)
@@ -64,25 +66,21 @@ class Profiles:
 
         A profiled call is slower than others, so that its parts are taken for shares of the time that was measured.
         """
-        seconds = np.full((len(frame), len(NAMES)), np.nan)
-        part = np.tile(np.arange(len(NAMES)), (len(frame), 1))
+        seconds = np.full((len(frame), len(CLASSES)), np.nan)
+        part = np.tile(np.arange(len(CLASSES)), (len(frame), 1))
         if not {WALL, "latency_s"} <= set(frame):
             return cls(seconds, part)
         wall = frame[WALL].to_numpy(float, na_value=np.nan)
         slower = np.maximum(wall / frame["latency_s"].to_numpy(float, na_value=np.nan), 1.0)
+        taken = of_classes(frame, f"{PROFILE}s") / slower[:, None]
         runtime = frame["runtime"].astype("str").to_numpy(object)
         told = np.isfinite(wall) & (frame["device"].astype("str") == "cpu").to_numpy()
         for name, joined in JOINED.items():
             rows = np.flatnonzero(told & (runtime == name))
             first = {one: classes[0] for classes in joined for one in classes}
-            seconds[rows] = 0.0
-            for one in (*NAMES, "fused"):
-                place = NAMES.index(first.get(one, OTHER if one == "fused" else one))
-                if one in NAMES:
-                    part[rows, NAMES.index(one)] = place
-                if (column := f"{SECONDS}{one}") in frame:
-                    taken = np.nan_to_num(frame[column].to_numpy(float, na_value=np.nan)[rows])
-                    seconds[rows, place] += taken / slower[rows]
+            places = [CLASSES.index(first.get(one, one)) for one in CLASSES]
+            part[rows] = places
+            seconds[rows] = taken[rows] @ np.eye(len(CLASSES))[places]
         return cls(seconds, part)
 
     @property
@@ -113,8 +111,8 @@ class Profiles:
         """
         place = np.where(label >= 0, self.part[cell, label], -1)
         known = (place >= 0) & np.isfinite(self.seconds[cell, place])
-        each, number = np.unique(cell[known] * len(NAMES) + place[known], return_inverse=True)
-        of_cell, of_part = np.divmod(each, len(NAMES))
+        each, number = np.unique(cell[known] * len(CLASSES) + place[known], return_inverse=True)
+        of_cell, of_part = np.divmod(each, len(CLASSES))
         out = np.full(len(cell), -1)
         out[known] = number
         return out, np.maximum(self.seconds[of_cell, of_part], LEAST * target[of_cell])
