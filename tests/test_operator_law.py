@@ -356,7 +356,7 @@ def test_what_the_law_learnt_of_a_fold_held_out_does_not_make_trees_seem_worse()
     scores = []
     for seed in range(6):
         rng = np.random.default_rng(seed)
-        groups, known = np.repeat([f"g{number}" for number in range(8)], 10), np.repeat(rng.normal(0, 1, 8), 10)
+        groups, known = np.repeat([f"g{number}" for number in range(10)], 10), np.repeat(rng.normal(0, 1, 10), 10)
         y, features = 0.3 * known + rng.normal(0, 0.05, len(known)), known[:, None]
         folds = list(folds_by_group(groups, 4, 0))
         nested = np.empty(len(y))

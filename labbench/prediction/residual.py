@@ -22,6 +22,7 @@ TREES, LEAST_ROWS, SOME_FEATURES = 150, 2, 0.25  # of the forest that corrects; 
 SCALE_TREES, SCALE_LEAST_ROWS = 100, 20  # of the forest that foretells the size of an error
 MIN_QUESTIONS = 5  # of which common errors are told
 MOST_SHARED = 0.98  # no errors are quite the same
+SURE = 2  # standard errors: trees that passed with one made memory on small stores worse by up to a tenth
 LEAST_SCALE = 0.01  # in the log: an error of 1 % is about what repeated measurements differ by
 
 
@@ -35,7 +36,7 @@ class Residual:
         Predicts ``log(measured / law)``; None where it did not help out of fold.
     weight : float
         In 0..1: least-squares weight of the model, found on out-of-fold predictions (stacking, Wolpert 1992);
-        0 where the rows are few and the gain is within its standard error.
+        0 where the rows are few and the gain may be chance.
     scale : regressor or None
         Predicts the absolute error; None where the rows are too few to tell one cell's from another's.
     scores, groups : array, shape (rows,)
@@ -149,13 +150,13 @@ def folds_by_group(groups: np.ndarray, count: int, seed: int) -> Iterator[tuple[
 
 
 def helps(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> bool:
-    """Whether errors shrink by more than the standard error of the gain, groups weighing the same (one-SE rule).
+    """Whether errors shrink by more than ``SURE`` standard errors of the gain, groups weighing the same.
 
-    The rule is that of Breiman et al. 1984, section 3.4.3: the simpler model unless the other is clearly better.
+    As in the rule of Breiman et al. 1984, section 3.4.3: the simpler model unless the other is clearly better.
     """
     names, member, counts = np.unique(groups, return_inverse=True, return_counts=True)
     gains = np.bincount(member, np.abs(before) - np.abs(after)) / counts
-    return bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(names)))
+    return bool(gains.mean() > SURE * gains.std(ddof=1) / np.sqrt(len(names)))
 
 
 def in_common(errors: np.ndarray, asked: np.ndarray | None) -> float:
