@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Written out, not read from labbench.prediction: --help must not wait for numpy. A test holds the two together.
 SPLITS = ("random", "architecture", "family", "device", "version", "larger")
 DEFAULT = "default"  # name of a predictor
+NO_GRAPHS = "none"
 REFIT = 1  # exit status
 STATUS = """
 exit status:
@@ -129,8 +130,8 @@ def _graphs_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--graphs",
         metavar="FILE",
-        help="price each operator of the models, not only their totals: 'zoo' traces those of the zoo, nothing is run; or a "
-        "parquet table of operators (labbench.prediction.Graphs)",
+        help="each operator of the models is priced, not only their totals: 'zoo' traces those of the zoo, nothing is run, or a "
+        "parquet table of operators (labbench.prediction.Graphs); 'none' for totals alone (default: the configuration's, zoo)",
     )
 
 
@@ -139,7 +140,7 @@ def _graphs(options: Any) -> Graphs | None:
 
     if options.graphs == "zoo":
         return ZooGraphs()
-    return Graphs.read(options.graphs) if options.graphs else None
+    return Graphs.read(options.graphs) if options.graphs not in (None, NO_GRAPHS) else None
 
 
 def configuration(options: Any) -> PredictionConfig:
@@ -147,17 +148,20 @@ def configuration(options: Any) -> PredictionConfig:
     from labbench.config import read
     from labbench.prediction import PredictionConfig
 
-    return read(PredictionConfig, options.config) if options.config else PredictionConfig()
+    config = read(PredictionConfig, options.config) if options.config else PredictionConfig()
+    totals = getattr(options, "graphs", None) == NO_GRAPHS
+    return config.model_copy(update={"operators": "totals"}) if totals else config
 
 
 def _fit(options: Any) -> int:
     from labbench.prediction import PredictionError, Predictor, cross_validate
     from labbench.prediction.card import folder_of, save
+    from labbench.prediction.tracing import traced
     from labbench.store import Store
 
     config, folder, store = configuration(options), folder_of(options.name), Store(options.store)
     frame, environments = store.latest(), store.environments()
-    graphs = _graphs(options)
+    graphs = _graphs(options) or traced(frame, config)
     predictor = Predictor(config).fit(frame, environments, graphs)
     try:
         validated = cross_validate(frame, environments, config, graphs=graphs) if options.evaluate else None

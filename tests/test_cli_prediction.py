@@ -300,7 +300,7 @@ def test_a_target_with_one_value_gives_that_value_and_an_interval_that_holds_it(
         assert "not calibrated" in row["reason"]
 
 
-def test_models_of_the_zoo_can_be_priced_operator_by_operator(labbench, tmp_path, monkeypatch):
+def test_models_of_the_zoo_are_priced_operator_by_operator_unless_totals_are_asked_for(labbench, tmp_path, monkeypatch):
     """Rows of real models at a made price; what is asked about was never measured, nor ever traced before."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     models = ("bert-tiny", "vit-tiny", "resnet-tiny", "made-1", "made-3")
@@ -311,11 +311,13 @@ def test_models_of_the_zoo_can_be_priced_operator_by_operator(labbench, tmp_path
         for work, one in zip(works, demands, strict=True)
     ]
     store = stored(tmp_path / "zoo.h5", *rows)
-    status, _, err = labbench("fit", "--store", store, "--graphs", "zoo", "--name", "zoo", "--no-evaluate")
-    assert status == 0, err
-    status, out, _ = labbench("predict", "--store", store, "--predictor", "zoo", "--model", "convnext-micro", "--json")
-    [told] = json.loads(out)
-    assert status == 0
-    assert "operators" in told["method"]
+    asked = ("predict", "--store", store, "--model", "convnext-micro", "--json")
+    [told] = json.loads(labbench(*asked)[1])
+    for name, graphs in (("default", ()), ("zoo", ("--graphs", "zoo")), ("totals", ("--graphs", "none"))):
+        status, _, err = labbench("fit", "--store", store, *graphs, "--name", name, "--no-evaluate")
+        assert status == 0, err
+        [kept] = json.loads(labbench(*asked, "--predictor", name)[1])
+        assert (kept == told) == (name != "totals")
+        assert ("operators" in kept["method"]) == (name != "totals")
     expected = law_seconds(footprint_of(Workload(model="convnext-micro"))["forward"], "eager")
     assert told["latency_s"] == pytest.approx(expected, rel=0.5)

@@ -19,6 +19,10 @@ class PredictionConfig(Frozen):
 
     level: float = Field(0.9, gt=0, lt=1, description="nominal coverage of the predictive interval")
     ignore: list[NoiseVerdict] = Field(["unstable"], description="noise verdicts of series that are not learnt from")
+    operators: Literal["traced", "totals"] = Field(
+        "traced",
+        description="price each operator of the zoo's models, traced when first asked about, or only the totals of classes",
+    )
     residual: Literal["boosting", "none"] = Field("boosting", description="what corrects the fitted roofline")
     inner_folds: int = Field(
         5,

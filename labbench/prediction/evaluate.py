@@ -26,6 +26,7 @@ from labbench.prediction.predictor import Predictor, learnt_from
 from labbench.prediction.profiled import PROFILE
 from labbench.prediction.regret import regret
 from labbench.prediction.splits import SPLITS, folds
+from labbench.prediction.tracing import traced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,6 +110,7 @@ def cross_validate(
     import pandas as pd
 
     config = config or PredictionConfig()
+    graphs = traced(frame, config) if graphs is None else graphs
     table, ceilings = learnt_from(frame, environments, config, graphs)
     asked_of = _asked_of(table)
     held_out = folds(split, table, environments, config, probes)

@@ -21,6 +21,7 @@ from labbench.words import count, percent
 if TYPE_CHECKING:
     import pandas as pd
 
+    from labbench.prediction.graphs import Graphs
     from labbench.records import Environment
 
 Question = Literal["error", "choice"]
@@ -119,7 +120,7 @@ def plan(
     rows = open_[~known].sort_values("flops", kind="stable").drop_duplicates("platform").assign(expected_error=np.nan)
     now = np.nan
     if known.any():
-        judged, model, here = _judged(open_[known].reset_index(drop=True), frame, environments, question, config)
+        judged, model, here = _judged(open_[known].reset_index(drop=True), frame, environments, question, predictor)
         weights = judged["weight"].to_numpy(float)
         chosen, left = model.choose(
             here, costs=judged["cost_s"].to_numpy(float), budget=budget_s - rows["cost_s"].sum(), weights=weights
@@ -141,12 +142,13 @@ def _judged(
     frame: pd.DataFrame,
     environments: Mapping[str, Environment],
     question: Question,
-    config: PredictionConfig,
+    predictor: Predictor,
 ) -> tuple[pd.DataFrame, Adaptation, Traits]:
     """Open cells with their ``doubt``, how much it counts (``weight``) and the ``reason`` for measuring them; what was learnt."""
-    table, ceilings = learnt_from(frame, environments, config)
+    config, graphs = predictor.config, predictor.graphs
+    table, ceilings = learnt_from(frame, environments, config, graphs)
     learnt = table[table["primary"].astype(bool)].reset_index(drop=True)
-    left_over = _left_over(learnt, ceilings, config)
+    left_over = _left_over(learnt, ceilings, config, graphs)
     answered = np.isfinite(left_over)
     learnt = learnt[answered].reset_index(drop=True)
     traits = _traits(learnt, prepare(open_.drop(columns="cell")))
@@ -209,12 +211,14 @@ def _plain(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _left_over(table: pd.DataFrame, ceilings: Mapping[Device, Ceilings], config: PredictionConfig) -> np.ndarray:
+def _left_over(
+    table: pd.DataFrame, ceilings: Mapping[Device, Ceilings], config: PredictionConfig, graphs: Graphs | None
+) -> np.ndarray:
     """``log(measured / predicted)`` of each row by a predictor that saw nothing of its family; NaN where it has no answer."""
     out = np.full(len(table), np.nan)
     for train, test in folds_by_group(table["group"].to_numpy(str), FOLDS, config.seed):
         try:
-            predictor = Predictor(config).fit_rows(table.iloc[train].reset_index(drop=True), ceilings)
+            predictor = Predictor(config).fit_rows(table.iloc[train].reset_index(drop=True), ceilings, graphs)
         except PredictionError:  # too few families remain
             continue
         predicted = predictor.predict(table.iloc[test])["latency_s"].to_numpy(float)

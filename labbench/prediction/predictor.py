@@ -41,6 +41,7 @@ from labbench.prediction.features import (
 from labbench.prediction.law import Law, TermLaw, labels
 from labbench.prediction.operator_law import OperatorLaw
 from labbench.prediction.quantity import MIN_FAMILIES, Quantity
+from labbench.prediction.tracing import traced
 from labbench.words import count
 
 if TYPE_CHECKING:
@@ -87,14 +88,15 @@ class Predictor:
         environments : mapping
             ``Store.environments()``: for the ceilings of all machines, those that have measured nothing, too.
         graphs : Graphs, optional
-            Operators of the workloads: where they are known, latency is also priced operator by operator; default: only by the
-            totals of each operator class.
+            Operators of the workloads: where they are known, latency is also priced operator by operator, elsewhere only by the
+            totals of each operator class; default: those of the zoo, as the configuration's ``operators`` says.
 
         Raises
         ------
         PredictionError
             If there is too little to learn from.
         """
+        graphs = traced(frame, self.config) if graphs is None else graphs
         table, ceilings = learnt_from(frame, environments, self.config, graphs)
         return self.fit_rows(table, ceilings_of(devices_of(environments), environments) | ceilings, graphs)
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from labbench.prediction.config import PredictionConfig
+
 BATCHES = (3, 5)
 NO_MODEL = "its operators cannot be traced: the zoo has no such model"
 PATIENCE_S = 2  # before progress is shown
@@ -114,6 +116,14 @@ class ZooGraphs(Graphs):
         if found:
             grown = pd.concat([self.operators, *found] if len(self.operators) else found, ignore_index=True)
             self.__dict__ = self.__getstate__() | {"operators": grown}  # and nothing that was worked out before
+
+
+def traced(frame: pd.DataFrame, config: PredictionConfig) -> ZooGraphs | None:
+    """Operators of a frame's workloads, traced; none where the zoo knows none of them or the configuration asks for totals."""
+    if config.operators == "totals":
+        return None
+    graphs = ZooGraphs()
+    return graphs if (graphs.number(frame[frame["status"] == "ok"]) >= 0).any() else None
 
 
 def workloads_of(frame: pd.DataFrame) -> list[Workload]:
