@@ -109,6 +109,8 @@ def fit_factors(
     array, shape (p,)
         What the data know of each: the inverse of its variance were all others known.
     """
+    from threadpoolctl import threadpool_limits
+
     wanted, shape = np.log(target), (len(target), len(centre))
     entry = np.repeat(np.arange(len(cost)), np.diff(factors.indptr))
     place = row[entry] * shape[1] + factors.indices
@@ -123,7 +125,9 @@ def fit_factors(
 
         return (wanted - np.log(total)) / noise, share
 
-    theta, error, slope = _most_probable(evaluate, centre, width, noise, start, SMALL)
+    # Systems of some hundred unknowns: threads that wait for one another on a busy machine take ten times as long.
+    with threadpool_limits(limits=1, user_api="blas"):
+        theta, error, slope = _most_probable(evaluate, centre, width, noise, start, SMALL)
     return theta, (slope**2 / np.sqrt(1 + error**2)[:, None]).sum(axis=0)
 
 
