@@ -26,7 +26,7 @@ from labbench.prediction.predictor import Predictor, learnt_from
 from labbench.prediction.profiled import PROFILE
 from labbench.prediction.regret import regret
 from labbench.prediction.splits import SPLITS, folds
-from labbench.prediction.tracing import traced
+from labbench.prediction.tracing import PATIENCE_S, traced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,6 +108,7 @@ def cross_validate(
         For an unknown split.
     """
     import pandas as pd
+    from tqdm.auto import tqdm
 
     config = config or PredictionConfig()
     graphs = traced(frame, config) if graphs is None else graphs
@@ -118,7 +119,7 @@ def cross_validate(
     for name, asked in asked_of.items():
         leaks.check_features(table[asked], name)
     parts = []
-    for fold, (train, test) in enumerate(held_out):
+    for fold, (train, test) in enumerate(tqdm(held_out, "left out in turn", delay=PATIENCE_S, leave=False)):
         for name, asked in asked_of.items():
             guards[name].check(train[asked[train]], test[asked[test]])
         guesses = _guesses(table, train, test, asked_of, ceilings, config, levels, graphs)

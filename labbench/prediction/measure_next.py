@@ -16,6 +16,7 @@ from labbench.prediction.elsewhere import DEPARTING, levels
 from labbench.prediction.features import TOTALS, WORKLOAD, Ceilings, Device, class_share, classes, prepare
 from labbench.prediction.predictor import Predictor, learnt_from
 from labbench.prediction.residual import folds_by_group
+from labbench.prediction.tracing import PATIENCE_S
 from labbench.words import count, percent
 
 if TYPE_CHECKING:
@@ -215,8 +216,11 @@ def _left_over(
     table: pd.DataFrame, ceilings: Mapping[Device, Ceilings], config: PredictionConfig, graphs: Graphs | None
 ) -> np.ndarray:
     """``log(measured / predicted)`` of each row by a predictor that saw nothing of its family; NaN where it has no answer."""
+    from tqdm.auto import tqdm
+
     out = np.full(len(table), np.nan)
-    for train, test in folds_by_group(table["group"].to_numpy(str), FOLDS, config.seed):
+    folds = list(folds_by_group(table["group"].to_numpy(str), FOLDS, config.seed))
+    for train, test in tqdm(folds, "families left out in turn", delay=PATIENCE_S, leave=False):
         try:
             predictor = Predictor(config).fit_rows(table.iloc[train].reset_index(drop=True), ceilings, graphs)
         except PredictionError:  # too few families remain
