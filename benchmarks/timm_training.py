@@ -94,7 +94,7 @@ def predicted(table: pd.DataFrame, graphs: Graphs, ceilings: dict, seed: int) ->
     out = []
     for train, test in folds_by_group(groups, FOLDS, seed):
         mine, folds = design.take(train), list(folds_by_group(groups[train], MANY_FOLDS, seed))
-        cross, fitted = CrossFit.of(law, mine, target[train], folds), law.fit(mine, target[train])
+        cross, fitted = CrossFit.of([law] * len(folds), mine, target[train], folds), law.fit(mine, target[train])
         told = fitted.parts(design.take(test))
         parts = np.zeros((len(table), told.shape[1]))
         parts[train], parts[test] = cross.parts, told

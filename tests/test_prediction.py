@@ -99,6 +99,15 @@ def test_a_step_is_the_same_whether_rows_or_coefficients_are_fewer(shape):
     assert whole @ _solved(slope, weight, ridge, right) == pytest.approx(right, rel=1e-9)
 
 
+def test_a_system_that_rounding_makes_indefinite_is_solved_all_the_same():
+    slope = np.outer(np.ones(8), [1e9, 1e9, 1e-3])
+    with pytest.raises(np.linalg.LinAlgError):
+        np.linalg.cholesky(slope.T @ slope + np.diag([1e-4, 1e-4, 1.0]))
+    found = _solved(slope, np.ones(8), np.array([1e-4, 1e-4, 1.0]), np.array([8e9, 8e9, 1.0]))
+    assert np.isfinite(found).all()
+    assert slope @ found == pytest.approx(np.ones(8), rel=1e-3)
+
+
 def test_families_that_scatter_are_not_fitted_as_if_they_did_not():
     frames = made_frame(*study()), made_frame(*study(scatter=0.4))
     noises = [Predictor(PLAIN).fit(one, ENVIRONMENTS).quantities["latency_s"].law.law.noise for one in frames]

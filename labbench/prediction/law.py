@@ -178,16 +178,28 @@ def _most_probable(
 def _solved(slope: np.ndarray, weight: np.ndarray, ridge: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Solution of ``(slope' diag(weight) slope + diag(ridge)) x = right``, in as many unknowns as rows or columns are fewer.
 
-    The matrix inversion lemma (Woodbury 1950) where there are fewer rows.
+    The matrix inversion lemma (Woodbury 1950) where there are fewer rows. NumPy halves an array times its own transpose.
     """
     rows, columns = slope.shape
     if rows < columns:
-        inner = (slope / ridge) @ slope.T + np.diag(1 / weight)
-        first = right / ridge
-        return np.asarray(first - slope.T @ np.linalg.solve(inner, slope @ first) / ridge)
-    whole = (slope * weight[:, None]).T @ slope
+        scaled, first = slope / np.sqrt(ridge), right / ridge
+        inner = scaled @ scaled.T
+        inner[np.diag_indices(rows)] += 1 / weight
+        return first - slope.T @ _of_positive(inner, slope @ first) / ridge
+    scaled = slope * np.sqrt(weight)[:, None]
+    whole = scaled.T @ scaled
     whole[np.diag_indices(columns)] += ridge
-    return np.linalg.solve(whole, right)
+    return _of_positive(whole, right)
+
+
+def _of_positive(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solution of a system that is positive definite, but for rounding."""
+    from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+    try:
+        return np.asarray(cho_solve(cho_factor(matrix, check_finite=False), right, check_finite=False))
+    except LinAlgError:
+        return np.asarray(np.linalg.lstsq(matrix, right)[0])
 
 
 @dataclass(frozen=True)

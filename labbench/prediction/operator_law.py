@@ -267,7 +267,7 @@ class OperatorLaw:
         )
 
     def fit(self, design: Design, target: np.ndarray) -> OperatorLaw:
-        """A copy with factors for every configuration of a design.
+        """A copy with factors for every configuration of a design, sought from those that it has.
 
         Parameters
         ----------
@@ -287,7 +287,7 @@ class OperatorLaw:
             cells = {name: np.array(members)[rows] for name, rows in names.items()}
             terms = {name: design.take(rows).contributions(len(width), target[rows]) for name, rows in cells.items()}
             centre, spread = np.zeros(len(width)), width
-            start: dict[Key, np.ndarray] = {}
+            start = {name: self.log_factors[name] for name in cells if name in self.log_factors}
             for _ in range(ROUNDS):
                 found = workers(
                     delayed(fit_factors)(*terms[name], centre, spread, self.noise, start.get(name)) for name in cells

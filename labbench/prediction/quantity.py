@@ -104,21 +104,26 @@ class CrossFit:
         Of each row by the law that has not seen its fold.
     said : array, shape (folds, n)
         Log of what each of the laws says of every row.
+    laws : list of Form
+        Fitted.
     """
 
     parts: np.ndarray
     said: np.ndarray
+    laws: list[Form]
 
     @classmethod
-    def of(cls, form: Form, design: Any, target: np.ndarray, folds: Folds) -> CrossFit:
-        """Fitted once for each fold."""
+    def of(cls, forms: Sequence[Form], design: Any, target: np.ndarray, folds: Folds) -> CrossFit:
+        """Fitted once for each fold, from what stands in its place among ``forms``, which has not seen the fold either."""
+        laws: list[Form] = []
         parts, said = np.empty(0), np.empty((len(folds), len(target)))
         for number, (train, test) in enumerate(folds):
-            every = form.fit(design.take(train), target[train]).parts(design)
+            laws.append(forms[number].fit(design.take(train), target[train]))
+            every = laws[number].parts(design)
             said[number] = np.log(every.sum(axis=1))
             parts = parts if number else np.empty_like(every)
             parts[test] = every[test]
-        return cls(parts, said)
+        return cls(parts, said, laws)
 
 
 @dataclass(frozen=True)
@@ -182,11 +187,11 @@ class Quantity:
 
         many = len(y) >= MANY_ROWS
         by_family = list(folds_by_group(groups, MANY_FOLDS if many else config.inner_folds, config.seed))
-        families = CrossFit.of(form, design, y, by_family)
+        families = CrossFit.of([form] * len(by_family), design, y, by_family)
         scatter = typical(np.log(y / families.parts.sum(axis=1)), groups)
         if scatter > LOUD * config.noise:
             form = form.noisier(scatter)
-            families = CrossFit.of(form, design, y, by_family)
+            families = CrossFit.of([one.noisier(scatter) for one in families.laws], design, y, by_family)
         law = form.fit(design, y)
 
         alike = [kind_of(frame).to_numpy(), *(name for name in QUESTION if name in frame)]
@@ -202,7 +207,7 @@ class Quantity:
         if many:
             names = frame["architecture"].to_numpy(str)
             by_name = list(folds_by_group(names, NEAR_FOLDS, config.seed))
-            near = residual(names, CrossFit.of(form, design, y, by_name), by_name)
+            near = residual(names, CrossFit.of([form] * len(by_name), design, y, by_name), by_name)
         learnt = Cells.of(frame, table, law.parts(design, elsewhere=True), features)
         probes = everything[few].reset_index(drop=True)
         probed = Cells.of(probes, features.table(probes), law.parts(form.design(probes), elsewhere=True), features)
