@@ -135,12 +135,16 @@ def _graphs_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _graphs(options: Any) -> Graphs | None:
+def _told(options: Any) -> tuple[PredictionConfig, Graphs | None]:
+    """The configuration, and the operators that ``--graphs`` names; None leaves them to the configuration."""
     from labbench.prediction import Graphs, ZooGraphs
 
+    config = configuration(options)
+    if options.graphs == NO_GRAPHS:
+        return config.model_copy(update={"operators": "totals"}), None
     if options.graphs == "zoo":
-        return ZooGraphs()
-    return Graphs.read(options.graphs) if options.graphs not in (None, NO_GRAPHS) else None
+        return config, ZooGraphs()
+    return config, Graphs.read(options.graphs) if options.graphs else None
 
 
 def configuration(options: Any) -> PredictionConfig:
@@ -148,23 +152,20 @@ def configuration(options: Any) -> PredictionConfig:
     from labbench.config import read
     from labbench.prediction import PredictionConfig
 
-    config = read(PredictionConfig, options.config) if options.config else PredictionConfig()
-    totals = getattr(options, "graphs", None) == NO_GRAPHS
-    return config.model_copy(update={"operators": "totals"}) if totals else config
+    return read(PredictionConfig, options.config) if options.config else PredictionConfig()
 
 
 def _fit(options: Any) -> int:
     from labbench.prediction import PredictionError, Predictor, cross_validate
     from labbench.prediction.card import folder_of, save
-    from labbench.prediction.tracing import traced
     from labbench.store import Store
 
-    config, folder, store = configuration(options), folder_of(options.name), Store(options.store)
+    folder, store = folder_of(options.name), Store(options.store)
     frame, environments = store.latest(), store.environments()
-    graphs = _graphs(options) or traced(frame, config)
+    config, graphs = _told(options)
     predictor = Predictor(config).fit(frame, environments, graphs)
     try:
-        validated = cross_validate(frame, environments, config, graphs=graphs) if options.evaluate else None
+        validated = cross_validate(frame, environments, config, graphs=predictor.graphs) if options.evaluate else None
     except PredictionError as error:
         raise PredictionError(f"{error}. Without its errors it is kept by `labbench fit --no-evaluate`") from None
     card = save(predictor, options.name, frame, validated)
@@ -258,7 +259,8 @@ def _evaluate(options: Any) -> int:
     store = Store(options.store)
     rows = _rows(store, options.split)
     asked = {"split": options.split, "probes": options.probes}
-    scores = evaluate(rows, store.environments(), configuration(options), graphs=_graphs(options), **asked)
+    config, graphs = _told(options)
+    scores = evaluate(rows, store.environments(), config, graphs=graphs, **asked)
     print_frame(scores.assign(**asked) if options.json else evaluation_table(scores), options.json)
     print(evaluation_sentence(scores, options.split, options.probes), file=sys.stderr if options.json else sys.stdout)
     return 0
