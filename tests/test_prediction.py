@@ -40,7 +40,7 @@ from labbench.prediction.features import Ceilings, prepare
 from labbench.prediction.law import _solved, fit_terms
 from labbench.prediction.predictor import ceilings_of
 from labbench.prediction.quantity import MOST_NOISE, Quantity
-from labbench.prediction.residual import folds_by_group
+from labbench.prediction.residual import _fitted, folds_by_group, foretold
 from labbench.records import Environment, OperatorClass
 
 PLAIN = PredictionConfig(residual="none")
@@ -274,6 +274,33 @@ def test_the_residual_is_used_where_it_helps_and_only_there():
 
 
 # Evaluation
+
+
+def test_a_forest_leaves_the_filters_of_warnings_alone_and_shows_none():
+    import warnings
+
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    class Racing(ExtraTreesRegressor):
+        """As where the threads of scikit-learn meet: the filters are left empty."""
+
+        def fit(self, features, target):
+            warnings.resetwarnings()
+            warnings.warn("filters are empty", UserWarning, stacklevel=1)
+            return super().fit(features, target)
+
+        def predict(self, features):
+            warnings.resetwarnings()
+            warnings.warn("filters are empty", UserWarning, stacklevel=1)
+            return super().predict(features)
+
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    with warnings.catch_warnings(record=True) as shown:
+        before = list(warnings.filters)
+        model = _fitted(Racing(5), rows, rows[:, 0])
+        assert len(foretold(model, rows)) == 40
+        assert warnings.filters == before
+    assert not shown
 
 
 def test_no_family_is_on_both_sides_of_a_split():

@@ -26,7 +26,7 @@ import numpy as np
 from labbench.prediction.config import PredictionConfig, PredictionError
 from labbench.prediction.graphs import TRAFFIC, fuses
 from labbench.prediction.predictor import framework_age
-from labbench.prediction.residual import folds_by_group, grown
+from labbench.prediction.residual import folds_by_group, foretold, grown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,7 +199,8 @@ class BatchLimits:
         unseen, scatter = np.zeros(len(frame)), FIRST
         for _ in range(ROUNDS):
             for train, test in folds:
-                unseen[test] = grown(seen[train], filled[train], config.seed, some=SOME_FEATURES).predict(seen[test])
+                forest = grown(seen[train], filled[train], config.seed, some=SOME_FEATURES)
+                unseen[test] = foretold(forest, seen[test])
             scatter = _most_likely_scatter(unseen, low, high)
             filled = _expected(unseen, scatter, low, high)
         return cls(graphs, features, grown(seen, filled, config.seed, some=SOME_FEATURES), scatter, stops)
@@ -263,7 +264,7 @@ class BatchLimits:
         needs = demands(frame, self.graphs)
         seen = needs.reindex(columns=list(self.features), fill_value=0.0).to_numpy(np.float32)
         most = np.log(MOST_ELEMENTS / np.maximum(needs["indexed"].to_numpy(), 1e-9))
-        r = self.forest.predict(seen) if len(seen) else np.zeros(0)
+        r = foretold(self.forest, seen) if len(seen) else np.zeros(0)
         return _room(needs, memory_bytes), r, np.where(_stopped(frame, self.stops), most, np.inf)
 
 

@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,12 +106,12 @@ class Residual:
         left = np.abs(signed)
         if not many:
             return cls(model, weight, None, left, groups, shared=in_common(signed, asked))
-        foretold = np.empty(len(error))
+        sizes = np.empty(len(error))
         for train, test in folds:
-            foretold[test] = _scale(_sized(features[train], left[train], config), features[test])
-        typical = float(np.median(foretold))
-        shared = in_common(signed / foretold, asked)
-        return cls(model, weight, _sized(features, left, config), left / foretold, groups, typical, shared)
+            sizes[test] = _scale(_sized(features[train], left[train], config), features[test])
+        typical = float(np.median(sizes))
+        shared = in_common(signed / sizes, asked)
+        return cls(model, weight, _sized(features, left, config), left / sizes, groups, typical, shared)
 
     @property
     def learner(self) -> str | None:
@@ -219,15 +221,21 @@ def grown(
     return _fitted(model, features.astype(np.float32), target)
 
 
+def foretold(model: Any, features: np.ndarray) -> np.ndarray:
+    """What a fitted model says of rows, shape (n,)."""
+    with _own_filters():
+        return np.asarray(model.predict(features))
+
+
 def _fitted(model: Any, features: np.ndarray, target: np.ndarray) -> Any:
     from sklearn import config_context
 
-    with config_context(assume_finite=True, skip_parameter_validation=True):  # a quarter of the time, tree by tree
-        return model.fit(features, target)
+    with _own_filters(), config_context(assume_finite=True, skip_parameter_validation=True):
+        return model.fit(features, target)  # without checks in a quarter of the time, tree by tree
 
 
 def _scale(model: Any, features: np.ndarray) -> np.ndarray:
-    return np.maximum(model.predict(features.astype(np.float32)), LEAST_SCALE)
+    return np.maximum(foretold(model, features.astype(np.float32)), LEAST_SCALE)
 
 
 def _bounded(error: np.ndarray) -> np.ndarray:
@@ -235,4 +243,15 @@ def _bounded(error: np.ndarray) -> np.ndarray:
 
 
 def _correction(model: Any, features: np.ndarray) -> np.ndarray:
-    return _bounded(model.predict(features))
+    return _bounded(foretold(model, features))
+
+
+@contextmanager
+def _own_filters() -> Iterator[None]:
+    """The process's filters of warnings are afterwards what they were, and nothing is shown in between.
+
+    Each thread of a forest empties them and fills them again (scikit-learn 1.9, ``sklearn.utils.parallel``). Where threads meet
+    they stay empty, and then each tree warns that they are.
+    """
+    with warnings.catch_warnings(record=True):
+        yield
