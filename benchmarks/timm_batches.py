@@ -23,12 +23,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from timm_models import imported
+from timm_models import imported, learnt
 
 from labbench.machine.datasheet import datasheet
 from labbench.prediction import Graphs, PredictionConfig
 from labbench.prediction.batch_limits import BatchLimits, demands, ladder
-from labbench.prediction.predictor import learnt_from
 from labbench.prediction.residual import folds_by_group
 
 FOLDS = 5
@@ -40,9 +39,7 @@ SETTINGS = ["framework", "platform", "precision"]
 def searches(folder: Path, graphs: Graphs, mode: str) -> pd.DataFrame:
     """Rows whose operators are known, on devices whose memory is known, with the rung that failed, if any."""
     frame, environments = imported(folder)
-    table, _ = learnt_from(
-        frame[frame["mode"] == mode].reset_index(drop=True), environments, PredictionConfig(), graphs
-    )
+    table, _ = learnt(frame[frame["mode"] == mode], environments, graphs, PredictionConfig())
     table["configuration"] = table[["device_name", *SETTINGS]].astype("str").agg(" ".join, axis=1)
     sheets = {name: datasheet(str(name)) for name in table["device_name"].unique()}
     memory = {name: sheet.memory_bytes * GIB_PER_GB for name, sheet in sheets.items() if sheet and sheet.memory_bytes}

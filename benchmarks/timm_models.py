@@ -40,11 +40,19 @@ def imported(folder: Path) -> tuple[pd.DataFrame, dict]:
         return store.frame(), store.environments()
 
 
-def results(folder: Path, graphs: Graphs, mode: str, config: PredictionConfig) -> tuple[pd.DataFrame, dict]:
+def learnt(
+    frame: pd.DataFrame, environments: dict, graphs: Graphs, config: PredictionConfig
+) -> tuple[pd.DataFrame, dict]:
     """Prepared rows with known operators, and the ceilings of their devices."""
+    table, ceilings = learnt_from(frame.reset_index(drop=True), environments, config, graphs)
+    return table[graphs.number(table) >= 0].reset_index(drop=True), ceilings
+
+
+def results(folder: Path, graphs: Graphs, mode: str, config: PredictionConfig) -> tuple[pd.DataFrame, dict]:
+    """Results of a mode, their operators known, with the code module of each; and the ceilings of their devices."""
     frame, environments = imported(folder)
-    frame = frame[frame["mode"] == mode].reset_index(drop=True)
-    known, ceilings = learnt_from(frame, environments, config, graphs)
+    frame = frame[frame["mode"] == mode]
+    known, ceilings = learnt(frame, environments, graphs, config)
     print(f"{len(known)} of {len(frame)} results have known operators, {known['model'].nunique()} architectures")
     module = graphs.operators.drop_duplicates("model").set_index("model")["module"]
     return known.assign(module=known["model"].astype("str").map(module)), ceilings

@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import HuberRegressor
-from timm_models import imported
+from timm_models import imported, learnt
 
 from labbench.prediction import Graphs, PredictionConfig
 from labbench.prediction.errors import mean_interval
-from labbench.prediction.predictor import latency_law, learnt_from
+from labbench.prediction.predictor import latency_law
 from labbench.prediction.quantity import MANY_FOLDS, CrossFit, Quantity
 from labbench.prediction.residual import MAX_CORRECTION, Residual, folds_by_group, grown
 
@@ -46,7 +46,7 @@ def read(folder: Path, graphs: Path, steps: Path | None, versions: list[str]) ->
     frame, environments = imported(folder)
     devices = frame.loc[frame["mode"] == "training", "device_name"].unique()
     wanted = frame["device_name"].isin(devices) & frame["runtime"].astype("str").str.startswith("eager")
-    table, ceilings = learnt_from(frame[wanted].reset_index(drop=True), environments, PredictionConfig(), known)
+    table, ceilings = learnt(frame[wanted], environments, known, PredictionConfig())
     is_step = table["mode"] == "training"
     table = table[is_step | table["framework"].isin([f"torch {one}" for one in versions])].reset_index(drop=True)
     table["configuration"] = table[["device_name", "mode", "runtime", "framework"]].astype("str").agg(" ".join, axis=1)

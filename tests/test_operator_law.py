@@ -15,6 +15,7 @@ from labbench.operators import Operator, fused, joins, watch
 from labbench.prediction import Graphs, PredictionConfig, PredictionError, Predictor, quantity
 from labbench.prediction.card import load, save
 from labbench.prediction.drift import drift
+from labbench.prediction.evaluate import cross_validate
 from labbench.prediction.features import Ceilings, prepare
 from labbench.prediction.graphs import by_sample
 from labbench.prediction.operator_law import COST, OperatorLaw
@@ -286,6 +287,14 @@ def test_where_operators_are_not_known_totals_answer_and_without_these_it_is_ref
     totals = replace(quantity, law=quantity.law.totals).law
     alone = totals.parts(totals.design(prepare(stranger))).sum(axis=1)
     assert found["latency_s"][1] == pytest.approx(alone[0])
+
+
+def test_rows_without_operators_and_totals_are_scored_as_refused():
+    measured = pd.concat([cells(NETWORKS, (8,)), STRANGERS], ignore_index=True)
+    found = cross_validate(measured, ENVIRONMENTS, PredictionConfig(residual="none"), graphs=GRAPHS)
+    ours = found[(found["method"] == "labbench") & (found["quantity"] == "latency_s")].set_index("model")
+    assert len(ours) == len(measured)
+    assert ours.index[ours["predicted"].isna()].tolist() == ["y16"]
 
 
 def test_rows_without_operators_are_learnt_from_as_totals():

@@ -252,6 +252,17 @@ def test_too_little_to_learn_from_is_an_error_with_the_way_out(records, words):
         Predictor().fit(made_frame(*records), ENVIRONMENTS)
 
 
+def test_memory_that_too_few_families_tell_is_left_out_and_latency_answered():
+    """As where results were imported, which tell no memory, and two models of one's own were measured."""
+    frame = made_frame(*study())
+    own = frame["model"].astype(str).str.startswith(("bert", "vit"))
+    assert 0 < own.sum() < len(frame)
+    frame.loc[~own, "memory_increase_bytes"] = None
+    row = Predictor(PLAIN).fit(frame, ENVIRONMENTS).predict(asked(footprint(5))).iloc[0]
+    assert row["latency_s"] > 0
+    assert "memory_increase_bytes" not in row
+
+
 def test_an_unfitted_predictor_says_so():
     with pytest.raises(PredictionError, match="fit"):
         Predictor().predict(asked(footprint(1)))

@@ -29,7 +29,6 @@ from labbench.prediction.features import (
     NOMINAL,
     NOT_COUNTED,
     PLATFORM,
-    TOTALS,
     TRAINS_ON,
     Ceilings,
     Device,
@@ -60,7 +59,7 @@ NOT_CALIBRATED = "outside what was measured, where the interval is not calibrate
 class Predictor:
     """Predicts the median latency of each series and the memory of cells, on platforms that were measured and on new devices.
 
-    Memory is the peak above an empty worker.
+    Memory is the peak above an empty worker; where fewer than three families tell of it, there is none.
 
     Examples
     --------
@@ -109,7 +108,7 @@ class Predictor:
         fit = {"latency_s": Quantity.fit("latency_s", table, form, config)}
         memory = table[table["primary"].astype(bool)] if "primary" in table else table
         held = TermLaw(memory_terms, ceilings, LEVELS, _nested(config))
-        if (memory[MEMORY].notna().to_numpy() & held.known(memory)).any():
+        if memory.loc[memory[MEMORY].notna().to_numpy() & held.known(memory), "group"].nunique() >= MIN_FAMILIES:
             fit[MEMORY] = Quantity.fit(MEMORY, memory, held, config)
         domain = Domain.of(table, config, form.few(table))
         frameworks = _newest_framework(table)
@@ -310,17 +309,14 @@ def learnt_from(
 
 
 def learnt_rows(frame: pd.DataFrame, config: PredictionConfig, graphs: Graphs | None = None) -> pd.DataFrame:
-    """:func:`training_rows`; with ``graphs`` what their operators demand is filled in, and rows that lack it are left out.
+    """:func:`training_rows`; with ``graphs`` what their operators demand is filled in.
 
     Raises
     ------
     PredictionError
         If there are none.
     """
-    if graphs is None:
-        return training_rows(frame, config)
-    table = graphs.named(training_rows(graphs.fill(frame), config))
-    return table[np.isfinite(table[list(TOTALS)].to_numpy(float)).all(axis=1)].reset_index(drop=True)
+    return training_rows(frame, config) if graphs is None else graphs.named(training_rows(graphs.fill(frame), config))
 
 
 def with_framework(table: pd.DataFrame, environments: Mapping[str, Environment]) -> pd.DataFrame:
