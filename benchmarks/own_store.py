@@ -1,4 +1,4 @@
-"""How well cells of a store that labbench measured itself are predicted: families never seen, memory, other batch sizes.
+"""How well cells of a store that labbench measured itself are predicted: families never seen, or seen elsewhere, other batch sizes.
 
 Operators of the zoo's models are traced; made networks in the store (``labbench run --model made-0 ...``) are learnt from and not
 scored. STORE is what such commands leave on one machine, as idle as can be::
@@ -64,6 +64,22 @@ def unseen_families(
     return pd.concat(parts, ignore_index=True)
 
 
+def other_places(
+    table: pd.DataFrame, ceilings: dict, graphs: ZooGraphs | None, config: PredictionConfig
+) -> pd.DataFrame:
+    """Predictions of every row by a predictor that saw its family elsewhere, but not with this runtime in this mode."""
+    parts = []
+    places = table[PLACE].astype(str).agg(" ".join, axis=1).to_numpy()
+    held_out = [
+        test[places[test] == one] for _, test in folds("family", table, {}, config) for one in np.unique(places)
+    ]
+    for test in tqdm([rows for rows in held_out if len(rows)], "families and runtimes", smoothing=0):
+        seen, unseen = table.drop(index=table.index[test]).reset_index(drop=True), table.iloc[test]
+        seen = seen[~seen["noise"].isin(config.ignore)].reset_index(drop=True)
+        parts.append(predicted(Predictor(config).fit_rows(seen, ceilings, graphs), unseen.reset_index(drop=True)))
+    return pd.concat(parts, ignore_index=True)
+
+
 def other_batches(
     table: pd.DataFrame, ceilings: dict, graphs: ZooGraphs | None, config: PredictionConfig
 ) -> pd.DataFrame:
@@ -85,6 +101,21 @@ def repeated(frame: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
     first, second = (one.loc[one["latency_s"].notna(), columns].astype(texts) for one in (frame, other))
     both = first.merge(second, on=same, suffixes=("", "_then"))
     return (both["latency_s_then"] / both["latency_s"] - 1).abs().set_axis([both["platform"], both["mode"]])
+
+
+def report(what: str, found: pd.DataFrame) -> None:
+    """Print errors of latency, its intervals, and errors of memory."""
+    place = [found[name].astype(str) for name in PLACE]
+    print(f"\n{what}, latency, %\n{summary((found['point'] / found['latency_s'] - 1).abs().set_axis(place), 0.15)}")
+    inside = found["latency_s"].between(found["low"], found["high"]).mean()
+    width = ((found["high"] - found["low"]) / found["point"]).median()
+    print(f"intervals of {LEVEL:.0%} hold {inside:.1%}, median width {width:.0%}")
+    held = found[found["memory"].notna()] if "memory" in found else found[:0]
+    place = [held[name].astype(str) for name in PLACE]
+    if len(held):
+        off = (held["memory"] - held[MEMORY]).abs()
+        for name, whole in {"above an empty worker": MEMORY, "of the process": "peak_memory_bytes"}.items():
+            print(f"\n{what}, peak memory {name}, %\n{summary((off / held[whole]).set_axis(place), 0.1)}", flush=True)
 
 
 def main() -> None:
@@ -116,20 +147,8 @@ def main() -> None:
     print(
         f"{len(table)} series of {table['model'].nunique()} models, {(table['family'] == MADE).sum()} of made networks"
     )
-    found = unseen_families(table, ceilings, graphs, config)
-    place = [found[name].astype(str) for name in PLACE]
-    print(
-        f"\nunseen family, latency, %\n{summary((found['point'] / found['latency_s'] - 1).abs().set_axis(place), 0.15)}"
-    )
-    inside = found["latency_s"].between(found["low"], found["high"]).mean()
-    width = ((found["high"] - found["low"]) / found["point"]).median()
-    print(f"intervals of {LEVEL:.0%} hold {inside:.1%}, median width {width:.0%}")
-    held = found[found["memory"].notna()] if "memory" in found else found[:0]
-    place = [held[name].astype(str) for name in PLACE]
-    if len(held):
-        off = (held["memory"] - held[MEMORY]).abs()
-        for name, whole in {"above an empty worker": MEMORY, "of the process": "peak_memory_bytes"}.items():
-            print(f"\nunseen family, peak memory {name}, %\n{summary((off / held[whole]).set_axis(place), 0.1)}")
+    report("unseen family", unseen_families(table, ceilings, graphs, config))
+    report("family seen with other runtimes", other_places(table, ceilings, graphs, config))
     scaled = other_batches(table, ceilings, graphs, config)
     if len(scaled):
         place = [scaled[name].astype(str) for name in PLACE]

@@ -29,6 +29,7 @@ from labbench.prediction.features import (
     NOMINAL,
     NOT_COUNTED,
     PLATFORM,
+    TOTALS,
     TRAINS_ON,
     Ceilings,
     Device,
@@ -297,25 +298,32 @@ def learnt_from(
     config: PredictionConfig,
     graphs: Graphs | None = None,
 ) -> tuple[pd.DataFrame, dict[Device, Ceilings]]:
-    """:func:`learnt_rows` with their ``framework``, and the ceilings of their devices.
+    """:func:`training_rows` with their ``framework`` and, with ``graphs``, what their operators demand; their devices' ceilings.
 
     Raises
     ------
     PredictionError
         If there are none.
     """
-    table = learnt_rows(frame, config, graphs)
+    table = _filled(frame, config, graphs)
     return with_framework(table, environments), ceilings_of(table, environments)
 
 
 def learnt_rows(frame: pd.DataFrame, config: PredictionConfig, graphs: Graphs | None = None) -> pd.DataFrame:
-    """:func:`training_rows`; with ``graphs`` what their operators demand is filled in.
+    """:func:`training_rows`; with ``graphs`` what their operators demand is filled in, and rows that lack it are left out.
 
     Raises
     ------
     PredictionError
         If there are none.
     """
+    table = _filled(frame, config, graphs)
+    if graphs is None:
+        return table
+    return table[np.isfinite(table[list(TOTALS)].to_numpy(float)).all(axis=1)].reset_index(drop=True)
+
+
+def _filled(frame: pd.DataFrame, config: PredictionConfig, graphs: Graphs | None) -> pd.DataFrame:
     return training_rows(frame, config) if graphs is None else graphs.named(training_rows(graphs.fill(frame), config))
 
 

@@ -3,7 +3,9 @@
 training rows ── law cross-fitted by family ──> log(measured / law) ── trees, out of fold ──> weight, scores
              └── law on all rows ────────────────────────────────────── trees on all ───────> prediction
 
-Where a configuration has no law of its own, :mod:`labbench.prediction.elsewhere` takes the place of the trees.
+Where a configuration has no law of its own, :mod:`labbench.prediction.elsewhere` takes the place of the trees. What other batch
+sizes of a cell tell (:mod:`labbench.prediction.batches`) comes before all that, then, where there are no forests, what other
+configurations of its workload tell (:mod:`labbench.prediction.relatives`).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from labbench.prediction.conformal import Radius
 from labbench.prediction.elsewhere import Cells, Elsewhere
 from labbench.prediction.features import MEMORY, VERSIONED, kind_of
 from labbench.prediction.law import Key, labels
+from labbench.prediction.relatives import Relatives
 from labbench.prediction.residual import MANY_ROWS, Residual, folds_by_group
 from labbench.words import count
 
@@ -148,6 +151,8 @@ class Quantity:
         Answers for configurations that have no law of their own.
     siblings : Batches or None
         What cells of the same workload at other batch sizes tell; None where too few of them were measured.
+    relatives : Relatives or None
+        What cells of the same workload in other configurations tell; None where too few of them were measured, or forests tell it.
     """
 
     name: str
@@ -158,6 +163,7 @@ class Quantity:
     features: Features
     elsewhere: Elsewhere
     siblings: Batches | None = None
+    relatives: Relatives | None = None
 
     @classmethod
     def fit(cls, name: str, frame: pd.DataFrame, form: Form, config: PredictionConfig) -> Quantity:
@@ -213,7 +219,9 @@ class Quantity:
         probed = Cells.of(probes, features.table(probes), law.parts(form.design(probes), elsewhere=True), features)
         elsewhere = Elsewhere.of(learnt, y, probed, measured[few], config.seed)
         siblings = Batches.fit(frame, np.log(y) - everywhere, y if name == MEMORY else None)
-        return cls(name, law, far, near, frozenset(labels(frame, FAMILY)), features, elsewhere, siblings)
+        relatives = None if many else Relatives.fit(frame, far.left_over, groups)
+        seen = frozenset(labels(frame, FAMILY))
+        return cls(name, law, far, near, seen, features, elsewhere, siblings, relatives)
 
     def radius(self, level: float) -> Radius:
         """Half-width, in the log, of the typical interval that covers a new family with probability ``level``."""
@@ -270,7 +278,7 @@ class Quantity:
         law = parts.sum(axis=1)
         seen = np.hstack([table, form.shares(parts)])
 
-        def radii(of: Residual | Batches) -> list[float]:
+        def radii(of: Residual | Batches | Relatives) -> list[float]:
             return [of.radius(level).value, *(of.radius(one).at(one) for one in levels)]
 
         shift, reach = np.zeros(len(frame)), np.zeros((len(frame), 1 + len(levels)))
@@ -281,6 +289,10 @@ class Quantity:
                 reach[rows] = np.outer(residual.spread(seen[rows]), radii(residual))
                 shared[rows] = residual.shared
         shift, probes = np.where(corrected, shift, 0.0), np.full(len(frame), np.nan)
+        if self.relatives is not None and (kin := self.relatives.known(frame)).any():
+            told, left = self.relatives.told(frame[kin])
+            shift[kin] += told
+            reach[kin], shared[kin] = np.outer(left, radii(self.relatives)), 0.0
         if self.siblings is not None and (same := self.siblings.known(frame)).any():
             shift[same], sd = self.siblings.told(frame[same], law[same])
             reach[same], shared[same] = np.outer(sd, radii(self.siblings)), 0.0

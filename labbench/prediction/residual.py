@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,8 @@ class Residual:
         Absolute out-of-fold errors in the log over their scale, and the group of each: what intervals are made of.
     typical : float
         Median scale.
+    left_over : array, shape (rows,)
+        Out-of-fold errors in the log.
     shared : float
         In 0..1: how much of an error's variance is common to all cells of one question, e.g. one model's on several platforms.
     """
@@ -54,6 +56,7 @@ class Residual:
     scale: Any
     scores: np.ndarray
     groups: np.ndarray
+    left_over: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False)
     typical: float = 1.0
     shared: float = 0.0
 
@@ -105,13 +108,13 @@ class Residual:
         signed = error - weight * learnt
         left = np.abs(signed)
         if not many:
-            return cls(model, weight, None, left, groups, shared=in_common(signed, asked))
+            return cls(model, weight, None, left, groups, signed, shared=in_common(signed, asked))
         sizes = np.empty(len(error))
         for train, test in folds:
             sizes[test] = _scale(_sized(features[train], left[train], config), features[test])
         typical = float(np.median(sizes))
         shared = in_common(signed / sizes, asked)
-        return cls(model, weight, _sized(features, left, config), left / sizes, groups, typical, shared)
+        return cls(model, weight, _sized(features, left, config), left / sizes, groups, signed, typical, shared)
 
     @property
     def learner(self) -> str | None:
