@@ -106,7 +106,9 @@ def repeated(frame: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
 def report(what: str, found: pd.DataFrame) -> None:
     """Print errors of latency, its intervals, and errors of memory."""
     place = [found[name].astype(str) for name in PLACE]
-    print(f"\n{what}, latency, %\n{summary((found['point'] / found['latency_s'] - 1).abs().set_axis(place), 0.15)}")
+    for how, column in {"": "point", ", the law alone": "law"}.items():
+        error = (found[column] / found["latency_s"] - 1).abs().set_axis(place)
+        print(f"\n{what}, latency{how}, %\n{summary(error, 0.15)}")
     inside = found["latency_s"].between(found["low"], found["high"]).mean()
     width = ((found["high"] - found["low"]) / found["point"]).median()
     print(f"intervals of {LEVEL:.0%} hold {inside:.1%}, median width {width:.0%}")

@@ -9,7 +9,7 @@ from made import ENVIRONMENTS, footprint, law_seconds, made_frame, record, study
 from labbench.prediction import PredictionConfig, Predictor
 from labbench.prediction.features import prepare
 from labbench.prediction.predictor import with_framework
-from labbench.prediction.relatives import Relatives
+from labbench.prediction.relatives import Relatives, still_shared
 
 PLAIN = PredictionConfig(residual="none")
 RUNTIMES, SD = ("onnxruntime", "openvino"), 0.2
@@ -61,6 +61,11 @@ def test_runtimes_that_have_nothing_in_common_or_seem_to_err_against_each_other_
     assert np.abs(mean).max() < 0.15
     assert np.abs(truth - mean).mean() < 1.1 * np.abs(truth).mean()
     assert (np.abs(truth - mean) <= reach).mean() > 0.75
+
+
+def test_what_is_told_is_taken_off_what_errors_have_in_common():
+    told = still_shared(np.array([0.8, 0.8, 0.8, 0.3]), np.sqrt([1.0, 0.5, 0.2, 0.5]))
+    assert told == pytest.approx([0.8, 0.6, 0.0, 0.0])
 
 
 def test_few_families_tell_less():

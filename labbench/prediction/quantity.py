@@ -22,7 +22,7 @@ from labbench.prediction.conformal import Radius
 from labbench.prediction.elsewhere import Cells, Elsewhere
 from labbench.prediction.features import MEMORY, VERSIONED, kind_of
 from labbench.prediction.law import Key, labels
-from labbench.prediction.relatives import Relatives
+from labbench.prediction.relatives import Relatives, still_shared
 from labbench.prediction.residual import MANY_ROWS, Residual, folds_by_group
 from labbench.words import count
 
@@ -292,7 +292,8 @@ class Quantity:
         if self.relatives is not None and (kin := self.relatives.known(frame)).any():
             told, left = self.relatives.told(frame[kin])
             shift[kin] += told
-            reach[kin], shared[kin] = np.outer(left, radii(self.relatives)), 0.0
+            reach[kin] = np.outer(left, radii(self.relatives))
+            shared[kin] = still_shared(shared[kin], left)
         if self.siblings is not None and (same := self.siblings.known(frame)).any():
             shift[same], sd = self.siblings.told(frame[same], law[same])
             reach[same], shared[same] = np.outer(sd, radii(self.siblings)), 0.0

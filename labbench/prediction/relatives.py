@@ -142,6 +142,14 @@ class Relatives:
         return mean, left
 
 
+def still_shared(shared: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """What errors of one workload have in common, as a share of their variance, once its other errors have told what they can.
+
+    What they told of an error is of what it had in common with them.
+    """
+    return np.asarray(np.maximum(1 - (1 - shared) / left**2, 0.0))
+
+
 def _workloads(frame: pd.DataFrame) -> list[Key]:
     """Model and size of input of each row, whatever is done with it: a cell's first series (forward pass, step) or another."""
     names = frame.reindex(columns=list(WORKLOAD))
