@@ -1,5 +1,7 @@
 """What cells of a workload at some batch sizes tell of it at others."""
 
+import pickle
+
 import numpy as np
 import pytest
 from made import ENVIRONMENTS, footprint, law_seconds, made_frame, record, study
@@ -62,6 +64,11 @@ def test_other_workloads_and_too_few_siblings_are_left_to_others():
     assert found.known(cells(["model3-tiny", "other-tiny"], (4,))).tolist() == [True, False]
     assert Batches.fit(cells(MODELS, (8,)), np.zeros(len(MODELS))) is None
     assert Batches.fit(cells(MODELS[:3], (1, 8)), np.zeros(6)) is None
+
+
+def test_what_was_measured_is_known_after_it_was_stored():
+    found = pickle.loads(pickle.dumps(Batches.fit(cells(MODELS[:10], (1, 8)), np.zeros(20))))
+    assert found.known(cells(["model3-tiny", "other-tiny"], (4,))).tolist() == [True, False]
 
 
 def off(batches, noise, asked=64):

@@ -1,5 +1,6 @@
 """What a workload's errors in some configurations tell of others."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -75,7 +76,7 @@ def test_few_families_tell_less():
 
 
 def test_other_workloads_and_configurations_and_too_few_families_are_left_to_others():
-    found = fitted(errors(10, 0.9))
+    found = pickle.loads(pickle.dumps(fitted(errors(10, 0.9))))  # as it is stored
     assert found.known(cells(["model3-tiny", "other-tiny"], ("openvino", "compile"))).tolist() == [
         True,
         False,

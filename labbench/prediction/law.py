@@ -343,8 +343,8 @@ def law_keys(frame: pd.DataFrame, levels: Sequence[Sequence[str]]) -> list[tuple
 
 
 def labels(frame: pd.DataFrame, columns: Sequence[str]) -> list[Key]:
-    """Values of some columns as texts, a tuple a row."""
-    return list(zip(*(frame[name].astype("str").tolist() for name in columns), strict=True))
+    """Values of some columns as texts, a tuple a row; nothing for what is missing, as NaN is not itself once it was stored."""
+    return list(zip(*(frame[name].astype("str").fillna("").tolist() for name in columns), strict=True))
 
 
 def rows_of(keys: Iterable[Key]) -> dict[Key, list[int]]:

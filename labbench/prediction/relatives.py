@@ -94,20 +94,18 @@ class Relatives:
         groups : array of str, shape (n,)
         """
         names = labels(frame, VERSIONED)
-        places = {name: number for number, name in enumerate(sorted(set(names)))}
+        places = {name: number for number, name in enumerate(dict.fromkeys(names))}
         octave = np.log2(frame["batch_size"].to_numpy(float))
         every = Errors(np.array([places[name] for name in names], int), octave, np.clip(error, -MOST_ERROR, MOST_ERROR))
-        rows = {key: np.array(found) for key, found in rows_of(_workloads(frame)).items()}
+        cells, rows = _cells(frame), {key: np.array(found) for key, found in rows_of(_workloads(frame)).items()}
         several = {key: found for key, found in rows.items() if len(np.unique(every.place[found])) > 1}
         families = {str(groups[found[0]]) for found in several.values()}
         if len(families) < MIN_FAMILIES:
             return None
         scores, told_of = [], []
         for family in sorted(families):
-            unseen = groups != family
-            covariance = _covariance(
-                every.take(np.flatnonzero(unseen)), _cells(frame)[unseen], groups[unseen], len(places)
-            )
+            unseen = np.flatnonzero(groups != family)
+            covariance = _covariance(every.take(unseen), cells[unseen], groups[unseen], len(places))
             for found in (found for found in several.values() if groups[found[0]] == family):
                 for row in found:
                     others = every.take(found[every.place[found] != every.place[row]])
@@ -116,7 +114,7 @@ class Relatives:
                     told_of.append(family)
         return cls(
             places,
-            _covariance(every, _cells(frame), groups, len(places)),
+            _covariance(every, cells, groups, len(places)),
             {key: every.take(found) for key, found in rows.items()},
             np.array(scores),
             np.array(told_of),
