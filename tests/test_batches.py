@@ -115,5 +115,6 @@ def test_a_predictor_anchors_scaling_at_what_was_measured():
     ]
     predictor = Predictor(PredictionConfig(residual="none")).fit(made_frame(*study(), *slow, *others), ENVIRONMENTS)
     asked = made_frame(record("odd-tiny", "eager", batch_size=4, demand=footprint(12)))
-    [told] = predictor.predict(asked)["latency_s"]
+    [told], [method] = (predictor.predict(asked)[name] for name in ("latency_s", "method"))
+    assert method == "fitted roofline + its other batch sizes"
     assert told == pytest.approx(2 * law_seconds(footprint(12), "eager"), rel=0.1)

@@ -98,6 +98,7 @@ def test_a_predictor_that_saw_a_model_on_other_runtimes_is_nearer_to_it_on_one_m
         for one in (predictor, replace(predictor, quantities=quantities))
     ]
     assert off[0] < 0.7 * off[1]
+    assert predictor.predict(frame[hidden])["method"].item() == "fitted roofline + its other platforms"
     stranger = made_frame(record("new-tiny", "onnxruntime", demand=footprint(4)))
     told = predictor.predict(stranger)["latency_s"].item()
     assert told == replace(predictor, quantities=quantities).predict(stranger)["latency_s"].item()

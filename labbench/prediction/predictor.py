@@ -40,7 +40,7 @@ from labbench.prediction.features import (
 )
 from labbench.prediction.law import Law, TermLaw, labels
 from labbench.prediction.operator_law import OperatorLaw
-from labbench.prediction.quantity import MIN_FAMILIES, Quantity
+from labbench.prediction.quantity import BATCHES, MIN_FAMILIES, Quantity
 from labbench.prediction.tracing import traced
 from labbench.words import count
 
@@ -161,6 +161,7 @@ class Predictor:
             values = quantity.predict(rows, inside[answered], level, ceilings, levels)
             if name == "latency_s":
                 probes = values["probes"].reindex(table.index).to_numpy()
+                anchors = values["anchor"].reindex(table.index, fill_value="").tolist()
             stem, unit = name.rsplit("_", 1)
             ends = {name: "point", f"{stem}_low_{unit}": "low", f"{stem}_high_{unit}": "high"}
             ends |= {f"{stem}_reach_{one:g}": f"reach_{one:g}" for one in levels}
@@ -171,7 +172,7 @@ class Predictor:
         out["provenance"] = "predicted"
         corrected = inside & (self.quantities["latency_s"].far.weight > 0)
         told = np.zeros(len(table), bool) if self.graphs is None else self.graphs.number(table) >= 0
-        out["method"] = [self._method(*how) for how in zip(told, corrected, probes, strict=True)]
+        out["method"] = [self._method(*how) for how in zip(told, corrected, probes, anchors, strict=True)]
         out["out_of_domain"] = ~(answered & inside)
         carried = [
             None if np.isnan(few) else self._new(int(few), machine, platform, device, ceilings[machine, device])
@@ -194,12 +195,12 @@ class Predictor:
                 found[machine, device] = sheet or Ceilings.of(None, device)
         return found
 
-    def _method(self, told: bool, corrected: bool, probes: float) -> str:
+    def _method(self, told: bool, corrected: bool, probes: float, anchor: str) -> str:
         """How a row was predicted: whether operators were told; ``probes`` is missing where a law of its own was at hand."""
         if np.isnan(probes):
             form = f"{OF_OPERATORS} and {METHOD}" if told else METHOD
             trees = "boosting" if self.quantities["latency_s"].far.scale is None else "forests"
-            return f"{form} + {trees}" if corrected else form
+            return " + ".join(filter(None, (form, trees if corrected and anchor != BATCHES else "", anchor)))
         form = OF_OPERATORS if told else METHOD
         return f"{form} + {PROCESS}, {count(int(probes), 'probe') if probes else 'no probes'}"
 

@@ -82,6 +82,7 @@ Folds = Sequence[tuple[np.ndarray, np.ndarray]]  # rows to learn from, and rows 
 FAMILY = ("group", *VERSIONED)  # what a configuration has run of a family tells of the rest of it there, and only there
 # cells on devices of one kind that agree in these err alike, as options of one question
 QUESTION = ("architecture", "mode", "series", "seq_len", "image_size", "frames", "audio_s")
+BATCHES, PLATFORMS = "its other batch sizes", "its other platforms"  # what may tell of a cell beside the law
 CHUNK = 20_000  # rows predicted at a time, so that memory does not grow with the question
 LOUD = 1.5  # times the noise that a law is fitted with: it is fitted again with the scatter that was found
 MOST_NOISE = 0.5  # in the log
@@ -251,7 +252,8 @@ class Quantity:
         -------
         DataFrame
             ``point``, ``low``, ``high`` in the quantity's unit; ``law``: the fitted law alone; ``probes``: where the configuration
-            carries no law, how many such cells were measured on its device, else missing; ``reach_<level>`` of each of the further
+            carries no law, how many such cells were measured on its device, else missing; ``anchor``: which other cells of the
+            workload told of it (:data:`BATCHES`, :data:`PLATFORMS`), or nothing; ``reach_<level>`` of each of the further
             intervals: its half-width in the log, infinite where too little was learnt from to support the level; ``shared``: how
             much of an error's variance all cells of one model and size on devices of one kind have in common.
         """
@@ -289,20 +291,23 @@ class Quantity:
                 reach[rows] = np.outer(residual.spread(seen[rows]), radii(residual))
                 shared[rows] = residual.shared
         shift, probes = np.where(corrected, shift, 0.0), np.full(len(frame), np.nan)
+        anchor = np.full(len(frame), "", object)
         if self.relatives is not None and (kin := self.relatives.known(frame)).any():
             told, left = self.relatives.told(frame[kin])
             shift[kin] += told
+            anchor[kin] = PLATFORMS
             reach[kin] = np.outer(left, radii(self.relatives))
             shared[kin] = still_shared(shared[kin], left)
         if self.siblings is not None and (same := self.siblings.known(frame)).any():
             shift[same], sd = self.siblings.told(frame[same], law[same])
+            anchor[same] = BATCHES
             reach[same], shared[same] = np.outer(sd, radii(self.siblings)), 0.0
         if len(away):
             there = Cells.of(frame.iloc[away], table[away], parts[away], self.features)
             shift[away], reach[away], probes[away] = self.elsewhere.predict(there, (level, *levels))
-            shared[away] = 0.0
+            shared[away], anchor[away] = 0.0, ""
         point, spread = law * np.exp(shift), np.exp(reach[:, 0])
         columns = {"point": point, "low": point / spread, "high": point * spread, "law": law, "probes": probes}
-        columns["shared"] = shared
+        columns |= {"anchor": anchor, "shared": shared}
         columns |= {f"reach_{one:g}": reach[:, number] for number, one in enumerate(levels, 1)}
         return pd.DataFrame(columns, index=frame.index)
