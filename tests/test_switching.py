@@ -452,6 +452,23 @@ def test_in_hindsight_a_run_meets_the_machine_as_it_was_slowed_calls_and_cold_st
     assert report.agreement(report.retold([live]))["agrees"].all()
 
 
+def test_a_call_that_follows_another_one_at_once_is_as_much_faster_as_such_calls_were(tmp_path):
+    queued = np.arange(40) % 2 == 1
+    known = Option("a", np.where(queued, 0.008, 0.010), 1.0, queued=queued)
+    assert known.queued_factor == pytest.approx(0.8)
+    run = simulate([known], poisson(60, 20), "static")
+    run.save(tmp_path / "run.json")
+    assert read_run(tmp_path / "run.json").options[0].queued_factor == known.queued_factor
+    calls = run.attempts.sort_values("begun_s")
+    soon = calls["begun_s"].to_numpy()[1:] - calls["ended_s"].to_numpy()[:-1] < 1e-3
+    took = (calls["ended_s"] - calls["begun_s"]).to_numpy()[1:]
+    assert soon.any()
+    assert not soon.all()
+    assert took == pytest.approx(np.where(soon, 0.008, 0.010))
+    few = Option("a", known.samples_s[:12], 1.0, queued=queued[:12])
+    assert few.queued_factor == 1.0
+
+
 def test_a_saved_run_is_read_as_it_was_and_another_file_is_refused(tmp_path):
     run = simulate([option("a", 0.01), option("b", 0.02)], poisson(30, 3), disturbances=kill("a@1"))
     run.save(tmp_path / "run.json")

@@ -12,7 +12,7 @@ from shell import labbench
 
 from labbench.campaign import resolve
 from labbench.cells import Cell
-from labbench.switching import Disturbance, Settings, SwitchingError, calibrate, kill, poisson, serve
+from labbench.switching import Disturbance, Settings, SwitchingError, calibrate, capacity, kill, poisson, serve
 from labbench.switching.live import LiveWorld
 from labbench.switching.processes import cores_of
 
@@ -36,6 +36,12 @@ def world():
 @pytest.fixture(scope="module")
 def options(world):
     return calibrate(world, 50, 0.5)
+
+
+def test_calibration_tells_calls_that_followed_another_one_at_once(world):
+    found = calibrate(world, 1.5 * capacity(calibrate(world, 50, 0.5)), 0.5)
+    assert all(len(one.queued) == len(one.samples_s) for one in found)
+    assert sum(one.queued.sum() for one in found) > 0
 
 
 def test_killing_a_backend_loses_no_accepted_request_and_it_comes_back(world, options):

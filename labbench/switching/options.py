@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from labbench.store import Store
 
 
+SOON_S = 1e-3  # after one call another one finds its core and caches as that left them
+LEAST_QUEUED = 10  # calls, and as many others: fewer do not tell by how much that is faster
 USUAL_LOAD = 1 / 3  # of what all backends can serve: bursts of four times the quiet rate then still fit
 HANDY_S = (
     0.005  # of several models the one whose calls take about so long: much longer than dispatching, and yet many fit
@@ -38,17 +40,27 @@ class Option:
         Seconds from nothing to the first answer.
     at_s : array of float, shape (samples,), optional
         When each was taken, ascending: a simulation then draws from those nearest in time, as the machine's speed changes.
+    queued : array of bool, shape (samples,), optional
+        Which of them began as soon as another call had ended.
     """
 
     name: str
     samples_s: np.ndarray
     cold_start_s: float
     at_s: np.ndarray | None = None
+    queued: np.ndarray | None = None
 
     @property
     def usual_s(self) -> float:
         """Median service time, seconds."""
         return float(np.median(self.samples_s))
+
+    @property
+    def queued_factor(self) -> float:
+        """How many times as long a call takes that follows another one at once, by the medians; 1 where too few tell."""
+        if self.queued is None or min(self.queued.sum(), (~self.queued).sum()) < LEAST_QUEUED:
+            return 1.0
+        return float(np.median(self.samples_s[self.queued]) / np.median(self.samples_s[~self.queued]))
 
 
 def capacity(options: Sequence[Option]) -> float:

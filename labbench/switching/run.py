@@ -16,7 +16,7 @@ from labbench.switching.arrivals import Arrivals, poisson
 from labbench.switching.dispatcher import Attempt, Dispatcher, Request, Settings
 from labbench.switching.disturbances import Disturbance, in_order
 from labbench.switching.drive import World, drive
-from labbench.switching.options import USUAL_LOAD, Option, SwitchingError, capacity, fastest_first
+from labbench.switching.options import SOON_S, USUAL_LOAD, Option, SwitchingError, capacity, fastest_first
 from labbench.switching.policies import COMPARED, ExpectedFinish, RoundRobin, make_policy
 from labbench.switching.simulator import SimulatedWorld
 
@@ -253,15 +253,17 @@ def calibrate(world: LiveWorld, rate: float | None = None, seconds: float = 3.0,
     patient = Settings(capacity=10**6, limit_s=10**3, least_patience_s=10**3)
     trace = poisson(rate, max(seconds, CALLS / rate), seed)
     run = serve(world, unknown, trace, RoundRobin.name, settings=patient)
-    calls = run.attempts[run.attempts["ended"] == "answered"]
+    calls = run.attempts[run.attempts["ended"] == "answered"].sort_values("begun_s")
     found = []
     for name, starts in world.cold_start_s.items():
-        taken = (calls["ended_s"] - calls["begun_s"])[calls["backend"] == name].to_numpy()
-        if not len(taken):
+        begun, ended = calls.loc[calls["backend"] == name, ["begun_s", "ended_s"]].to_numpy(float).T
+        queued = begun - np.concatenate([[-np.inf], ended[:-1]]) < SOON_S
+        if not len(begun):
             raise SwitchingError(
                 f"backend {name} answered no call of {len(trace)}; look at how it does with `labbench run`"
             )
-        found.append(Option(name, taken[len(taken) // WARM :], starts[0]))
+        warm = slice(len(begun) // WARM, None)
+        found.append(Option(name, (ended - begun)[warm], starts[0], queued=queued[warm]))
     return fastest_first(found)
 
 

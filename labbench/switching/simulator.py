@@ -11,7 +11,7 @@ import numpy as np
 
 from labbench.switching.disturbances import Disturbance
 from labbench.switching.drive import Happened
-from labbench.switching.options import Option
+from labbench.switching.options import SOON_S, Option
 
 NEAREST = 15  # calls around a moment: enough for their scatter, few enough for the speed that the machine had then
 
@@ -20,7 +20,8 @@ class SimulatedWorld:
     """Backends that exist only as samples of their service times.
 
     A slowed backend takes ``factor`` times as long, the rest of a call that runs included. A killed one comes back after its
-    cold start. Each backend draws from its own stream, so that two policies meet the same service times in the same order.
+    cold start. A call that follows another one at once takes ``Option.queued_factor`` times as long as others. Each backend draws
+    from its own stream, so that two policies meet the same service times in the same order.
 
     Parameters
     ----------
@@ -32,6 +33,8 @@ class SimulatedWorld:
         self._options = {option.name: option for option in options}
         self._random = {option.name: np.random.default_rng([seed, place]) for place, option in enumerate(options)}
         self._factor = dict.fromkeys(self._options, 1.0)
+        self._queued = {option.name: option.queued_factor for option in options}
+        self._ended_s = dict.fromkeys(self._options, -math.inf)
         self._alive = set(self._options)
         self._ends_s: dict[str, tuple[float, int]] = {}  # of the call that each runs: when, and the event's number
         self._events: list[tuple[float, int, Happened]] = []
@@ -54,6 +57,7 @@ class SimulatedWorld:
                 if self._ends_s.get(event.backend) != (when, number):
                     continue  # the call was put off, or died with its backend
                 del self._ends_s[event.backend]
+                self._ended_s[event.backend] = when
             elif event.what == "started":
                 self._alive.add(event.backend)
             self._now = when
@@ -72,7 +76,12 @@ class SimulatedWorld:
         if option.at_s is not None and count > NEAREST:
             first = int(np.clip(np.searchsorted(option.at_s, self._now) - NEAREST // 2, 0, count - NEAREST))
             count = NEAREST
-        seconds = option.samples_s[first + self._random[backend].integers(count)] * self._factor[backend]
+        drawn = first + self._random[backend].integers(count)
+        seconds = option.samples_s[drawn] * self._factor[backend]
+        if option.queued is not None and option.queued[drawn]:
+            seconds /= self._queued[backend]
+        if self._now - self._ended_s[backend] < SOON_S:
+            seconds *= self._queued[backend]
         self._answer(backend, self._now + float(seconds))
 
     def disturb(self, disturbance: Disturbance) -> None:
