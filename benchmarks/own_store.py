@@ -52,32 +52,41 @@ def summary(error: pd.Series, limit: float) -> pd.DataFrame:
     ).T.round(1)
 
 
+def left_out(
+    held_out: list[np.ndarray],
+    what: str,
+    table: pd.DataFrame,
+    ceilings: dict,
+    graphs: ZooGraphs | None,
+    config: PredictionConfig,
+) -> pd.DataFrame:
+    """Predictions of rows by a predictor that saw all but those, and nothing measured on a machine too noisy."""
+    parts = []
+    quiet = ~table["noise"].isin(config.ignore)
+    for test in tqdm(held_out, what, smoothing=0):
+        seen = table[quiet & ~table.index.isin(test)].reset_index(drop=True)
+        predictor = Predictor(config).fit_rows(seen, ceilings, graphs)
+        parts.append(predicted(predictor, table.iloc[test].reset_index(drop=True)))
+    return pd.concat(parts, ignore_index=True)
+
+
 def unseen_families(
     table: pd.DataFrame, ceilings: dict, graphs: ZooGraphs | None, config: PredictionConfig
 ) -> pd.DataFrame:
-    """Predictions of every row by a predictor that never saw its family, and nothing measured on a machine too noisy."""
-    parts = []
-    for train, test in tqdm(folds("family", table, {}, config), "families", smoothing=0):
-        seen, unseen = (table.iloc[rows].reset_index(drop=True) for rows in (train, test))
-        seen = seen[~seen["noise"].isin(config.ignore)].reset_index(drop=True)
-        parts.append(predicted(Predictor(config).fit_rows(seen, ceilings, graphs), unseen))
-    return pd.concat(parts, ignore_index=True)
+    """Predictions of every row by a predictor that never saw its family."""
+    held_out = [test for _, test in folds("family", table, {}, config)]
+    return left_out(held_out, "families", table, ceilings, graphs, config)
 
 
 def other_places(
     table: pd.DataFrame, ceilings: dict, graphs: ZooGraphs | None, config: PredictionConfig
 ) -> pd.DataFrame:
     """Predictions of every row by a predictor that saw its family elsewhere, but not with this runtime in this mode."""
-    parts = []
     places = table[PLACE].astype(str).agg(" ".join, axis=1).to_numpy()
     held_out = [
         test[places[test] == one] for _, test in folds("family", table, {}, config) for one in np.unique(places)
     ]
-    for test in tqdm([rows for rows in held_out if len(rows)], "families and runtimes", smoothing=0):
-        seen, unseen = table.drop(index=table.index[test]).reset_index(drop=True), table.iloc[test]
-        seen = seen[~seen["noise"].isin(config.ignore)].reset_index(drop=True)
-        parts.append(predicted(Predictor(config).fit_rows(seen, ceilings, graphs), unseen.reset_index(drop=True)))
-    return pd.concat(parts, ignore_index=True)
+    return left_out([test for test in held_out if len(test)], "families and runtimes", table, ceilings, graphs, config)
 
 
 def other_batches(

@@ -281,10 +281,8 @@ def test_where_operators_are_not_known_totals_answer_and_without_these_it_is_ref
     stranger = GRAPHS.fill(cells(["b48"], (8,))).assign(model="z48")  # the same totals under a name that nobody traced
     found = predictor.predict(pd.concat([cells(["b48"], (8,)), stranger, STRANGERS], ignore_index=True))
     assert found["latency_s"].notna().tolist() == [True, True, False, True]
-    assert found["method"].str.split(" [+] ").str[0].tolist()[:2] == [
-        "law of operators and fitted roofline",
-        "fitted roofline",
-    ]
+    own = "law of operators and fitted roofline + its other batch sizes"
+    assert found["method"].tolist()[:2] == [own, "fitted roofline"]
     assert "its operators are not in the table" in found["reason"][2]
     quantity = predictor.quantities["latency_s"]
     totals = replace(quantity, law=quantity.law.totals).law
@@ -438,7 +436,7 @@ def test_probes_stand_in_for_ceilings_that_nobody_knows(old):
 
 def test_a_configuration_with_enough_cells_has_a_law_of_its_own(old):
     found = errors(old, [elsewhere(NETWORKS, 1.3)], elsewhere(["a48"], 1.3))[1]
-    assert found["method"].str.startswith("law of operators and fitted roofline").all()
+    assert set(found["method"]) == {"law of operators and fitted roofline + its other batch sizes"}
     assert found["reason"].isna().all()
 
 
@@ -457,7 +455,10 @@ def test_a_configuration_with_hardly_any_cells_leans_on_what_others_of_the_devic
     assert error.max() < 0.25
     assert not found["out_of_domain"].any()  # though some are larger than the six: the device ran such ones otherwise
     more = errors(old, [slower([name for name in NETWORKS if name[0] in "ab"])], asked, CEILINGS)[1]
-    assert more["method"].str.startswith("law of operators and fitted roofline").all()
+    assert more["method"].tolist() == [
+        *["law of operators and fitted roofline + its other batch sizes"] * 3,
+        *["law of operators and fitted roofline"] * 6,
+    ]
 
 
 def test_a_device_measured_in_another_version_is_priced_with_what_that_says_of_it(old):

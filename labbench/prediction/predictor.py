@@ -12,6 +12,7 @@ Three situations, told apart for each cell:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -109,7 +110,7 @@ class Predictor:
         fit = {"latency_s": Quantity.fit("latency_s", table, form, config)}
         memory = table[table["primary"].astype(bool)] if "primary" in table else table
         held = TermLaw(memory_terms, ceilings, LEVELS, _nested(config))
-        if memory.loc[memory[MEMORY].notna().to_numpy() & held.known(memory), "group"].nunique() >= MIN_FAMILIES:
+        with suppress(PredictionError):  # too few families tell of it
             fit[MEMORY] = Quantity.fit(MEMORY, memory, held, config)
         domain = Domain.of(table, config, form.few(table))
         frameworks = _newest_framework(table)

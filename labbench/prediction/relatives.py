@@ -13,8 +13,9 @@ have not seen the workload's family.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -22,14 +23,15 @@ from labbench.prediction.batches import NOISE_SD
 from labbench.prediction.conformal import Radius, radius
 from labbench.prediction.features import VERSIONED
 from labbench.prediction.law import Key, labels, rows_of
+from labbench.prediction.residual import bounded
 
 if TYPE_CHECKING:
     import pandas as pd
 
+K = TypeVar("K", bound=Hashable)
 OCTAVES = 10.0  # over which errors of one configuration are alike: from batch 1 to 8 theirs are correlated by about 0.7
 DOUBT = 10.0  # families
 MIN_FAMILIES = 6  # that two configurations or more have run: fewer do not tell how alike these are
-MOST_ERROR = 0.7  # in the log: a wilder one counts as this
 WORKLOAD = ("model", "series", "image_size", "seq_len", "frames", "audio_s")
 
 
@@ -93,11 +95,15 @@ class Relatives:
             ``log(measured / predicted)``.
         groups : array of str, shape (n,)
         """
-        names = labels(frame, VERSIONED)
-        places = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        octave = np.log2(frame["batch_size"].to_numpy(float))
-        every = Errors(np.array([places[name] for name in names], int), octave, np.clip(error, -MOST_ERROR, MOST_ERROR))
-        cells, rows = _cells(frame), {key: np.array(found) for key, found in rows_of(_workloads(frame)).items()}
+        configurations, workloads, batch = (
+            labels(frame, VERSIONED),
+            _workloads(frame),
+            frame["batch_size"].to_numpy(float),
+        )
+        places, place = _numbered(configurations)
+        _, cells = _numbered(zip(workloads, batch.tolist(), strict=True))
+        every = Errors(place, np.log2(batch), bounded(error))
+        rows = {key: np.array(found) for key, found in rows_of(workloads).items()}
         several = {key: found for key, found in rows.items() if len(np.unique(every.place[found])) > 1}
         families = {str(groups[found[0]]) for found in several.values()}
         if len(families) < MIN_FAMILIES:
@@ -156,15 +162,14 @@ def _workloads(frame: pd.DataFrame) -> list[Key]:
     return labels(names, WORKLOAD)
 
 
-def _cells(frame: pd.DataFrame) -> np.ndarray:
-    """Number of each row's workload at its batch size: what errors of two configurations are compared on."""
-    names = list(zip(_workloads(frame), frame["batch_size"].tolist(), strict=True))
-    number = {name: place for place, name in enumerate(dict.fromkeys(names))}
-    return np.array([number[name] for name in names], int)
+def _numbered(keys: Iterable[K]) -> tuple[dict[K, int], np.ndarray]:
+    """Each different key to a number, and the number of each."""
+    number: dict[K, int] = {}
+    return number, np.array([number.setdefault(key, len(number)) for key in keys], int)
 
 
 def _covariance(errors: Errors, cells: np.ndarray, groups: np.ndarray, places: int) -> np.ndarray:
-    """Of each pair of places, from cells that both have run, the nearest that is positive definite."""
+    """Of each pair of places, from ``cells`` (workloads at a batch size) that both have run, the nearest positive definite one."""
     table = np.zeros((cells.max(initial=-1) + 1, places))
     ran = np.zeros_like(table)
     table[cells, errors.place], ran[cells, errors.place] = errors.error, 1.0

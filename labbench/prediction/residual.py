@@ -99,12 +99,12 @@ class Residual:
             learn = _forest if many else _boosted
             for number, (train, test) in enumerate(folds):
                 unseen = error[train] if pull is None else error[train] - pull[number, train]
-                learnt[test] = _correction(learn(features[train], _bounded(unseen), config), features[test])
+                learnt[test] = _correction(learn(features[train], bounded(unseen), config), features[test])
             weight = float(np.clip(learnt @ error / max(float(learnt @ learnt), 1e-12), 0.0, 1.0))
             if not many and not helps(error, error - weight * learnt, groups):  # few groups agree by chance
                 weight = 0.0
             if weight > 0:
-                model = learn(features, _bounded(error), config)
+                model = learn(features, bounded(error), config)
         signed = error - weight * learnt
         left = np.abs(signed)
         if not many:
@@ -241,12 +241,13 @@ def _scale(model: Any, features: np.ndarray) -> np.ndarray:
     return np.maximum(foretold(model, features.astype(np.float32)), LEAST_SCALE)
 
 
-def _bounded(error: np.ndarray) -> np.ndarray:
+def bounded(error: np.ndarray) -> np.ndarray:
+    """Errors in the log, a wilder one than ``MAX_CORRECTION`` as that."""
     return np.clip(error, -MAX_CORRECTION, MAX_CORRECTION)
 
 
 def _correction(model: Any, features: np.ndarray) -> np.ndarray:
-    return _bounded(foretold(model, features))
+    return bounded(foretold(model, features))
 
 
 @contextmanager

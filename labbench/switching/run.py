@@ -257,11 +257,11 @@ def calibrate(world: LiveWorld, rate: float | None = None, seconds: float = 3.0,
     found = []
     for name, starts in world.cold_start_s.items():
         begun, ended = calls.loc[calls["backend"] == name, ["begun_s", "ended_s"]].to_numpy(float).T
-        queued = begun - np.concatenate([[-np.inf], ended[:-1]]) < SOON_S
         if not len(begun):
             raise SwitchingError(
                 f"backend {name} answered no call of {len(trace)}; look at how it does with `labbench run`"
             )
+        queued = begun - np.concatenate([[-np.inf], ended[:-1]]) < SOON_S
         warm = slice(len(begun) // WARM, None)
         found.append(Option(name, (ended - begun)[warm], starts[0], queued=queued[warm]))
     return fastest_first(found)
